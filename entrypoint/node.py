@@ -1,0 +1,181 @@
+"""The node as values: what was seen on it, and what should be done to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from entrypoint.cniconf import Verdict
+
+Identity = tuple[int, int]
+"""Device and inode of a file: what stays the same when a name points to the same file."""
+
+
+# ---- what was seen ----
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file with its content and its permission bits."""
+
+    content: bytes = field(repr=False)  # may be a token
+    mode: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is nothing under this name, or what is there could not be read; `why` says which for a person."""
+
+    why: str = "does not exist"
+    missing: bool = True
+
+
+Look = File | Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file of the autoconfig directory that may be the master, and since when (monotonic seconds) it is so."""
+
+    name: str
+    verdict: Verdict
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """The multus binary of the image and the installed one."""
+
+    source: Absent | None
+    """None when the source can be read."""
+    installed: bool
+    """The target has the source's content and mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the node."""
+
+    now: float
+    """Monotonic seconds."""
+    missing_dirs: tuple[tuple[str, Path], ...]
+    """Flag and path of each directory that must exist and does not."""
+    token: Look
+    certificate_authority: Look
+    kubeconfig: Look
+    binary: Binary
+    static: Look | None
+    """The source of a static configuration; None with auto configuration."""
+    outputs: dict[str, Look]
+    """What stands under each configuration file name that this program may write."""
+    candidates: tuple[Candidate, ...] = ()
+    """Possible masters in byte order of their names."""
+    retired: tuple[Candidate, ...] = ()
+    """With `--rename-conf-file`, the masters renamed to NAME.old, under the name NAME; in byte order."""
+    unlisted: str | None = None
+    """Why the autoconfig directory could not be listed."""
+    rivals: tuple[str, ...] = ()
+    """Files of the configuration directory that the CNI runtime would read before what this program writes."""
+
+
+# ---- what should be done ----
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put this content there, whole and at once."""
+
+    path: Path
+    content: bytes = field(repr=False)
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Install the binary with the mode of its source."""
+
+    path: Path
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take this file away."""
+
+    path: Path
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Retire a master: give it the other name."""
+
+    path: Path
+    to: Path
+
+
+Step = Write | Copy | Remove | Rename
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The node is not as it must be, and no step of ours mends it."""
+
+    message: str
+    fatal: bool
+    """Give up over it; otherwise keep what is there and go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A configuration that this run put or found in place."""
+
+    file_name: str
+    content: bytes = field(repr=False)
+    mode: int
+    master: str | None
+    """File name of the wrapped master; None for a static configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a decision needs to know of the decisions before it."""
+
+    started: float
+    """Monotonic seconds."""
+    first: bool = True
+    """No pass has been made yet."""
+    configured: bool = False
+    """A configuration has been in place once: from then on a missing master is waited for without limit."""
+    output: Output | None = None
+    """The configuration that must be there; None before there was one, and after its removal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, in this order, and when to look again although nothing happened."""
+
+    memory: Memory
+    kubeconfig: Write | None = None
+    binary: Copy | None = None
+    configuration: Write | None = None
+    removals: tuple[Remove, ...] = ()
+    rename: Rename | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    waiting: str | None = None
+    """What is waited for, and why each file that is there was refused."""
+    satisfied: bool = False
+    """Once the steps are done the node is as it must be."""
+    deadline: float | None = None
+    """When to look again although nothing happened, in monotonic seconds."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in the order in which they are safe: what the configuration refers to comes before it."""
+        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.rename)
+        return tuple(step for step in steps if step is not None)

@@ -1,0 +1,371 @@
+"""Deciding what should be on the node. Pure: everything it knows comes in, everything it wants goes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from entrypoint import cniconf, render
+from entrypoint.cniconf import Master, Multus
+from entrypoint.node import (
+    Absent,
+    Candidate,
+    Copy,
+    File,
+    Memory,
+    Output,
+    Plan,
+    Problem,
+    Remove,
+    Rename,
+    Seen,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from entrypoint.settings import Settings
+
+GRACE = 5.0
+"""Seconds for which an unusable candidate is taken for a file that is still being written."""
+
+GENERATED_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The outcome of looking for a master."""
+
+    master: Master | None = None
+    name: str = ""
+    live: bool = False
+    """It stands under its own name, not under NAME.old."""
+    settled_at: float | None = None
+    """An earlier candidate is being written: choose again then (monotonic seconds)."""
+    refused: tuple[str, ...] = ()
+    """One line for each file that was passed over."""
+    skipped: tuple[str, ...] = ()
+    """Those of them that an operator should hear of even though another file was chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    """The part of a plan that concerns the configuration file."""
+
+    output: Output | None
+    satisfied: bool
+    clean: bool = False
+    """Nothing that we write may be there."""
+    rename: Rename | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    waiting: str | None = None
+    deadline: float | None = None
+
+
+def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
+    """Say what should be done on the node that was seen.
+
+    Deciding again on the node that the plan leaves behind, with the plan's memory, yields a plan without steps.
+    """
+    problems = [
+        Problem(f"{flag}={path} is not there: is the hostPath volume mounted at that path?", memory.first)
+        for flag, path in seen.missing_dirs
+    ]
+    missing = {path for _, path in seen.missing_dirs}
+    kubeconfig, kubeconfig_problems, warnings = _kubeconfig(settings, seen, memory)
+    binary, binary_problems = _binary(settings, seen, memory)
+    wanted = _static(settings, seen, memory) if seen.static is not None else _auto(settings, seen, memory)
+    problems += [*kubeconfig_problems, *binary_problems, *wanted.problems]
+    writable = settings.cni_conf_dir not in missing
+    output = wanted.output
+    return Plan(
+        memory=Memory(
+            started=memory.started,
+            first=False,
+            configured=memory.configured or output is not None,
+            output=output,
+        ),
+        kubeconfig=kubeconfig if writable else None,
+        binary=binary if settings.cni_bin_dir not in missing else None,
+        configuration=_write(settings, seen, output) if writable and output else None,
+        removals=_removals(settings, seen, wanted) if writable else (),
+        rename=wanted.rename,
+        problems=tuple(problems),
+        warnings=(*warnings, *wanted.warnings, *_rivals(settings, seen, wanted)),
+        waiting=wanted.waiting,
+        satisfied=wanted.satisfied and not problems,
+        deadline=wanted.deadline,
+    )
+
+
+def decide_removal(settings: Settings, seen: Seen, memory: Memory) -> tuple[Rename | None, tuple[Remove, ...]]:
+    """Say what to put back and take away on the way out, with `--cleanup-config-on-exit`.
+
+    Only a configuration that still is what this run wrote is taken away: the rest belongs to a successor. The
+    master gets its name back first, so that the node is never without a configuration; not when a live file has
+    taken the name.
+    """
+    output = memory.output
+    if not settings.cleanup_on_exit or output is None:
+        return None, ()
+    standing = seen.outputs.get(output.file_name)
+    if not isinstance(standing, File) or standing.content != output.content:
+        return None, ()
+    live = {candidate.name for candidate in seen.candidates}
+    restore = None
+    if settings.rename_master and output.master is not None and output.master not in live:
+        if any(candidate.name == output.master for candidate in seen.retired):
+            name = settings.autoconfig_dir / output.master
+            restore = Rename(name.with_name(name.name + ".old"), to=name)
+    return restore, (Remove(settings.cni_conf_dir / output.file_name, "the program ends (--cleanup-config-on-exit)"),)
+
+
+# ---- kubeconfig and binary ----
+
+
+def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write | None, list[Problem], list[str]]:
+    if isinstance(seen.token, Absent) and seen.token.missing:
+        message = f"no service account token at {settings.token_file}"
+        if isinstance(seen.kubeconfig, File):
+            return None, [], [f"{message}: {settings.kubeconfig_file} stays as it is"]
+        if settings.kubeconfig_path_given:
+            return None, [], [f"{message}: Multus will use {settings.kubeconfig_path_on_host} as it finds it"]
+        advice = "set automountServiceAccountToken and a serviceAccountName, or --multus-kubeconfig-file-host"
+        return None, [Problem(f"{message}: {advice}", memory.first)], []
+    faults = [
+        *_text_fault(settings.token_file, "service account token", seen.token),
+        *([] if settings.skip_tls_verify else _text_fault(settings.ca_file, "CA", seen.certificate_authority)),
+    ]
+    if settings.api_server is None:
+        faults.append("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: does this run in a pod?")
+    if faults or settings.api_server is None or not isinstance(seen.token, File):
+        return None, [Problem(fault, memory.first) for fault in faults], []
+    authority = seen.certificate_authority
+    content = render.kubeconfig(
+        settings.api_server,
+        seen.token.content.decode("ascii").strip(),
+        authority.content if isinstance(authority, File) and not settings.skip_tls_verify else None,
+    )
+    if _is(seen.kubeconfig, content, settings.kubeconfig_mode):
+        return None, [], []
+    return Write(settings.kubeconfig_file, content, settings.kubeconfig_mode), [], []
+
+
+def _text_fault(path: object, what: str, look: File | Absent) -> list[str]:
+    if isinstance(look, Absent):
+        return [f"the {what} at {path} {look.why}"]
+    if not look.content.strip():
+        return [f"the {what} at {path} is empty"]
+    if not look.content.isascii():
+        return [f"the {what} at {path} is not text"]
+    return []
+
+
+def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None, list[Problem]]:
+    if settings.skip_binary_copy:
+        return None, []
+    if seen.binary.source is not None:
+        message = f"--multus-bin-file={settings.multus_bin_file} {seen.binary.source.why}"
+        return None, [Problem(f"{message}: does the image carry the multus binary?", memory.first)]
+    if seen.binary.installed:
+        return None, []
+    return Copy(settings.binary_file, settings.multus_bin_file), []
+
+
+# ---- the configuration ----
+
+
+def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
+    source, path = seen.static, settings.static_conf_file
+    assert source is not None and path is not None  # noqa: S101, PT018 - both belong to static mode
+    fault = source.why if isinstance(source, Absent) else None
+    if isinstance(source, File):
+        try:
+            cniconf.parse(source.content)
+        except cniconf.InvalidJsonError as error:
+            fault = str(error)
+        else:
+            return _Configuration(Output(path.name, source.content, source.mode, None), satisfied=True)
+    problem = Problem(f"--multus-conf-file={path}: {fault}", memory.first)
+    return _Configuration(memory.output, satisfied=False, problems=(problem,))
+
+
+def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
+    if settings.skip_config_watch and memory.output:
+        return _Configuration(memory.output, satisfied=True)
+    choice = _choose(settings, seen, memory)
+    if choice.master is not None:
+        return _wrapped(settings, choice, choice.master, memory)
+    if choice.settled_at is not None:
+        return _while_written(settings, seen, memory, choice)
+    return _without_master(settings, seen, memory, choice)
+
+
+def _wrapped(settings: Settings, choice: _Choice, master: Master, memory: Memory) -> _Configuration:
+    warnings = list(choice.skipped)
+    if master.cni_version is None and settings.cni_version is None:
+        warnings.append(
+            f"{choice.name} has no 'cniVersion': it counts as {render.ASSUMED_CNI_VERSION}, which its copy inside the "
+            "Multus configuration gets; give it one, or set --cni-version"
+        )
+    try:
+        file_name, content = render.multus_configuration(settings, master)
+    except render.CannotWrapError as error:
+        problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
+        return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
+    rename = None
+    if settings.rename_master and choice.live:
+        path = settings.autoconfig_dir / choice.name
+        rename = Rename(path, to=path.with_name(path.name + ".old"))
+    return _Configuration(
+        Output(file_name, content, GENERATED_MODE, choice.name),
+        satisfied=True,
+        rename=rename,
+        warnings=tuple(warnings),
+    )
+
+
+def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: _Choice) -> _Configuration:
+    """Keep what is there until the file is whole, or has been broken for so long that it is no longer being written.
+
+    That may outlast the wait time-out, by the grace at most: giving up just before a master is whole helps nobody.
+    """
+    return _Configuration(
+        memory.output,
+        satisfied=memory.output is not None,
+        warnings=choice.skipped,
+        waiting=_waiting(settings, seen, choice),
+        deadline=choice.settled_at,
+    )
+
+
+def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Choice) -> _Configuration:
+    waiting = _waiting(settings, seen, choice)
+    if memory.configured:
+        if settings.cleanup_on_exit:
+            return _Configuration(None, satisfied=False, clean=True, warnings=choice.skipped, waiting=waiting)
+        warning = f"no usable master any more, the configuration stays as it is: {waiting}"
+        return _Configuration(memory.output, satisfied=False, warnings=(*choice.skipped, warning), waiting=waiting)
+    give_up_at = memory.started + settings.wait_timeout
+    problems = ()
+    if seen.now >= give_up_at:
+        problems = (Problem(f"gave up after {settings.wait_timeout:g} s: {waiting}", fatal=True),)
+    return _Configuration(
+        None,
+        satisfied=False,
+        clean=settings.cleanup_on_exit,
+        problems=problems,
+        warnings=choice.skipped,
+        waiting=waiting,
+        deadline=give_up_at,
+    )
+
+
+def _waiting(settings: Settings, seen: Seen, choice: _Choice) -> str:
+    if settings.master_name:
+        wanted = f"waiting for {settings.master_name} to be a usable CNI configuration in {settings.autoconfig_dir}"
+    else:
+        wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
+    found = seen.unlisted or "; ".join(choice.refused) or "no .conf or .conflist file is there"
+    return f"{wanted}: {found}"
+
+
+# ---- choosing the master ----
+
+
+def _choose(settings: Settings, seen: Seen, memory: Memory) -> _Choice:
+    choice = _first_usable(seen.candidates, seen.now, live=True)
+    if choice.master is not None or choice.settled_at is not None or not seen.retired:
+        return choice
+    retired = _first_usable(_most_likely_first(settings, seen, memory), seen.now, live=False)
+    return replace(
+        retired, refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped)
+    )
+
+
+def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) -> _Choice:
+    refused: list[str] = []
+    skipped: list[str] = []
+    for candidate in candidates:
+        name = candidate.name if live else f"{candidate.name}.old"
+        verdict = candidate.verdict
+        if isinstance(verdict, Master):
+            return _Choice(verdict, candidate.name, live, None, tuple(refused), tuple(skipped))
+        if isinstance(verdict, Multus):
+            refused.append(f"{name!r} is itself a Multus configuration")
+            continue
+        if now - candidate.since < GRACE:
+            refused.append(f"{name!r} may still be being written: {verdict.reason}")
+            return _Choice(None, "", live, candidate.since + GRACE, tuple(refused), tuple(skipped))
+        refused.append(f"{name!r} is unusable: {verdict.reason}")
+        skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
+    return _Choice(refused=tuple(refused), skipped=tuple(skipped))
+
+
+def _most_likely_first(settings: Settings, seen: Seen, memory: Memory) -> list[Candidate]:
+    """Order the renamed masters: the one that is wrapped now first, because an operator's own copies end in .old too."""
+    wrapped = [_delegate(look.content) for look in seen.outputs.values() if isinstance(look, File)]
+
+    def rank(candidate: Candidate) -> int:
+        if memory.output is not None and memory.output.master == candidate.name:
+            return 0
+        verdict = candidate.verdict
+        return 1 if isinstance(verdict, Master) and _unversioned(verdict.document) in wrapped else 2
+
+    return sorted(seen.retired, key=rank)
+
+
+def _delegate(content: bytes) -> object:
+    try:
+        document = cniconf.parse(content)
+        plugin = document["plugins"][0] if "plugins" in document else document
+        return _unversioned(plugin["delegates"][0])
+    except (cniconf.InvalidJsonError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def _unversioned(document: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in document.items() if key != "cniVersion"}
+
+
+# ---- from what is wanted to steps ----
+
+
+def _is(look: File | Absent, content: bytes, mode: int) -> bool:
+    return isinstance(look, File) and look.content == content and look.mode == mode
+
+
+def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
+    if _is(seen.outputs[output.file_name], output.content, output.mode):
+        return None
+    return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
+
+
+def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[Remove, ...]:
+    """Remove what must not be there beside, or without, the configuration that is wanted."""
+    if wanted.output is None and not wanted.clean:
+        return ()
+    because = "no usable master is left (--cleanup-config-on-exit)"
+    if wanted.output is not None:
+        because = f"{wanted.output.file_name} takes its place"
+    return tuple(
+        Remove(settings.cni_conf_dir / name, because)
+        for name, look in seen.outputs.items()
+        if not (isinstance(look, Absent) and look.missing)
+        and (wanted.output is None or name != wanted.output.file_name)
+    )
+
+
+def _rivals(settings: Settings, seen: Seen, wanted: _Configuration) -> list[str]:
+    if wanted.output is None:
+        return []
+    renamed = wanted.rename.path if wanted.rename else None
+    rivals = [repr(name) for name in seen.rivals if settings.cni_conf_dir / name != renamed]
+    if not rivals:
+        return []
+    return [
+        f"{', '.join(rivals)} in {settings.cni_conf_dir} sorts before {wanted.output.file_name}: "
+        "the CNI runtime reads the first file and will not use Multus"
+    ]

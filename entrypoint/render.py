@@ -1,0 +1,121 @@
+"""The two documents that this program writes, made from the templates beside this file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entrypoint.cniconf import parse
+from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, version_key
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from entrypoint.cniconf import Master
+    from entrypoint.settings import Settings
+
+DEFAULT_NETWORK_NAME = "multus-cni-network"
+ASSUMED_CNI_VERSION = "0.1.0"
+"""What a configuration without a version counts as (CNI specification)."""
+
+_LIST_SINCE = (1, 0, 0)
+_CHECK_SINCE = (0, 4, 0)
+
+
+class CannotWrapError(ValueError):
+    """The master cannot be wrapped as the flags ask; the message says why and what to do."""
+
+
+def multus_configuration(settings: Settings, master: Master) -> tuple[str, bytes]:
+    """Wrap the master; return the file name and content of the configuration that the CNI runtime shall read.
+
+    Below CNI 1.0.0 that is a single plugin in `00-multus.conf`, from 1.0.0 on a list in `00-multus.conflist`.
+    Raises `CannotWrapError`.
+    """
+    version, document = _versions(settings, master)
+    file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
+    content = _render(
+        "multus.conflist.j2" if file_name == GENERATED_CONFLIST else "multus.conf.j2",
+        cni_version=version,
+        name=master.name if settings.override_network_name else DEFAULT_NETWORK_NAME,
+        plugin=_plugin_options(settings, master),
+        master=document,
+    )
+    parse(content)  # never write what the runtime could not read
+    return file_name, content
+
+
+def kubeconfig(server: str, token: str, certificate_authority: bytes | None) -> bytes:
+    """Return the kubeconfig; without a certificate authority, one that does not verify the server's certificate."""
+    encoded = None if certificate_authority is None else base64.b64encode(certificate_authority).decode("ascii")
+    return _render("kubeconfig.j2", server=server, token=token, certificate_authority=encoded)
+
+
+def _versions(settings: Settings, master: Master) -> tuple[str, dict[str, Any]]:
+    """Return the version of the configuration, and the master's document as it is to be wrapped.
+
+    A master without a version gets the one chosen: with a version-less delegate Multus 4.3 sets pods up but cannot
+    tear them down. A version of 0.4.0 or later around an older master is refused, as in Multus 3.9: the runtime
+    would call CHECK, which the master's plugins do not know.
+    """
+    wanted = settings.cni_version or master.cni_version or ASSUMED_CNI_VERSION
+    forced = settings.force_cni_version and settings.cni_version is not None
+    if master.cni_version is None or forced:
+        return wanted, _with_version(master.document, wanted)
+    if version_key(wanted) >= _CHECK_SINCE > version_key(master.cni_version):
+        raise CannotWrapError(
+            f"--cni-version={wanted} cannot wrap a master of CNI version {master.cni_version}: from 0.4.0 on the "
+            "runtime uses CHECK, which older plugins do not answer; raise the master's cniVersion or drop the flag"
+        )
+    return wanted, master.document
+
+
+def _with_version(document: dict[str, Any], version: str) -> dict[str, Any]:
+    if "cniVersion" in document:
+        return {**document, "cniVersion": version}
+    return {"cniVersion": version, **document}
+
+
+def _plugin_options(settings: Settings, master: Master) -> list[tuple[str, Any]]:
+    """Return what goes into the plugin beside its delegates, under the names of Multus's configuration reference."""
+    options: dict[str, Any] = {
+        "type": "multus",
+        "capabilities": dict.fromkeys(master.capabilities, True),
+        "namespaceIsolation": settings.namespace_isolation,
+        "globalNamespaces": settings.global_namespaces,
+        "logLevel": settings.log_level,
+        "logFile": settings.log_file,
+        "binDir": settings.additional_bin_dir,
+        "readinessindicatorfile": settings.readiness_indicator_file,
+        "confDir": settings.multus_conf_dir_on_host,
+        "kubeconfig": settings.kubeconfig_path_on_host,
+    }
+    chosen = [(key, value) for key, value in options.items() if value]
+    # Multus logs to stderr unless told otherwise, so only the `false` is written.
+    return chosen if settings.log_to_stderr else [*chosen, ("logToStderr", False)]
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    """Filter for templates: a value as JSON, its further lines indented to stand `indent` columns in.
+
+    Non-ASCII characters are escaped, because JSON may hold lone surrogates, which UTF-8 cannot.
+    """
+    if indent is None:
+        return json.dumps(value, allow_nan=False)
+    return json.dumps(value, allow_nan=False, indent=4).replace("\n", "\n" + " " * indent)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - every value passes the json filter
+    environment.filters["json"] = _json
+    return environment.from_string((Path(__file__).parent / "templates" / name).read_text("utf-8"))
+
+
+def _render(template: str, **values: object) -> bytes:
+    return _template(template).render(values).encode("ascii")

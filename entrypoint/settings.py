@@ -1,0 +1,259 @@
+"""What the operator asked for, checked once and never changed afterwards."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AUTO = "auto"
+GENERATED_CONF = "00-multus.conf"
+GENERATED_CONFLIST = "00-multus.conflist"
+GENERATED = (GENERATED_CONF, GENERATED_CONFLIST)
+LOG_LEVELS = ("debug", "verbose", "error", "panic")
+TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+DEFAULT_CONF_DIR = "/host/etc/cni/net.d"
+DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
+DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
+_TAINT_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)
+
+
+class InvalidSettingError(ValueError):
+    """A flag or an environment variable holds a value that cannot be used.
+
+    `name` is the flag (`--cni-version`) or the environment variable, the message what was expected and found.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A node taint by key; without an effect, every taint of that key."""
+
+    key: str
+    effect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every flag and environment variable, validated. Paths are container paths unless a name says otherwise."""
+
+    cni_conf_dir: Path
+    cni_bin_dir: Path
+    multus_bin_file: Path
+    static_conf_file: Path | None
+    """The configuration to copy; None with `--multus-conf-file=auto`."""
+    autoconfig_dir: Path
+    master_name: str | None
+    """The one file name of the autoconfig directory to wrap; None: the first in byte order."""
+    kubeconfig_path_on_host: str
+    kubeconfig_path_given: bool
+    multus_conf_dir_on_host: str | None
+    cni_version: str | None
+    force_cni_version: bool
+    namespace_isolation: bool
+    global_namespaces: str
+    log_level: str
+    log_file: str
+    log_to_stderr: bool
+    override_network_name: bool
+    readiness_indicator_file: str
+    additional_bin_dir: str
+    skip_binary_copy: bool
+    rename_master: bool
+    cleanup_on_exit: bool
+    restart_crio: bool
+    skip_config_watch: bool
+    skip_tls_verify: bool
+    service_account_dir: Path
+    ca_file: Path
+    api_server: str | None
+    """URL of the Kubernetes API server; None when KUBERNETES_SERVICE_HOST or _PORT is unset."""
+    kubeconfig_mode: int
+    wait_timeout: float
+    """Seconds from the start until a master must be there."""
+    ready_file: Path | None
+    startup_taint: Taint | None
+    node_name: str | None
+    log_format: str
+    dry_run: bool
+
+    @property
+    def token_file(self) -> Path:
+        """The service account's token, which kubelet rotates."""
+        return self.service_account_dir / "token"
+
+    @property
+    def kubeconfig_file(self) -> Path:
+        """Where the kubeconfig is written."""
+        return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
+
+    @property
+    def binary_file(self) -> Path:
+        """Where the multus binary is installed."""
+        return self.cni_bin_dir / "multus"
+
+    @property
+    def output_files(self) -> tuple[Path, ...]:
+        """Every configuration file that this program may write in `--cni-conf-dir`."""
+        if self.static_conf_file is not None:
+            return (self.cni_conf_dir / self.static_conf_file.name,)
+        return tuple(self.cni_conf_dir / name for name in GENERATED)
+
+
+def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Make the settings from the options of the command line and the process environment.
+
+    `options` has one key a flag, with underscores; strings, booleans and the wait time-out (seconds) are typed
+    already, None stands for a flag whose default is derived from others.
+    Raises `InvalidSettingError`.
+    """
+    conf_dir = Path(options["cni_conf_dir"])
+    conf_file = options["multus_conf_file"]
+    autoconfig_dir = Path(options["multus_autoconfig_dir"] or conf_dir)
+    service_account_dir = Path(options["service_account_dir"])
+    return Settings(
+        cni_conf_dir=conf_dir,
+        cni_bin_dir=Path(options["cni_bin_dir"]),
+        multus_bin_file=Path(options["multus_bin_file"]),
+        static_conf_file=None if conf_file == AUTO else _static_conf_file(conf_file),
+        autoconfig_dir=autoconfig_dir,
+        master_name=_master_name(options["multus_master_cni_file_name"], autoconfig_dir),
+        kubeconfig_path_on_host=options["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
+        kubeconfig_path_given=bool(options["multus_kubeconfig_file_host"]),
+        multus_conf_dir_on_host=_on_host(options["multus_cni_conf_dir"]),
+        cni_version=_cni_version(options["cni_version"]),
+        force_cni_version=options["force_cni_version"],
+        namespace_isolation=options["namespace_isolation"],
+        global_namespaces=options["global_namespaces"],
+        log_level=_log_level(options["multus_log_level"]),
+        log_file=options["multus_log_file"],
+        log_to_stderr=options["multus_log_to_stderr"],
+        override_network_name=options["override_network_name"],
+        readiness_indicator_file=options["readiness_indicator_file"],
+        additional_bin_dir=options["additional_bin_dir"],
+        skip_binary_copy=options["skip_multus_binary_copy"],
+        rename_master=options["rename_conf_file"],
+        cleanup_on_exit=options["cleanup_config_on_exit"],
+        restart_crio=options["restart_crio"],
+        skip_config_watch=options["skip_config_watch"],
+        skip_tls_verify=options["skip_tls_verify"],
+        service_account_dir=service_account_dir,
+        ca_file=Path(environ.get("KUBE_CA_FILE") or service_account_dir / "ca.crt"),
+        api_server=_api_server(environ),
+        kubeconfig_mode=_kubeconfig_mode(environ.get("KUBECONFIG_MODE", "")),
+        wait_timeout=options["wait_timeout"],
+        ready_file=Path(options["ready_file"]) if options["ready_file"] else None,
+        startup_taint=_taint(options["startup_taint"]),
+        node_name=environ.get("NODE_NAME") or None,
+        log_format=options["log_format"],
+        dry_run=options["dry_run"],
+    )
+
+
+def version_key(version: str) -> tuple[int, int, int]:
+    """Return a CNI version as numbers to compare; missing parts count as 0, as in libcni.
+
+    Raises ValueError for what is no version.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{version!r} is not a CNI version such as 0.3.1 or 1.0.0")
+    parts = [int(part) for part in version.split(".")]
+    major, minor, patch = parts + [0] * (3 - len(parts))
+    return major, minor, patch
+
+
+def _static_conf_file(value: str) -> Path:
+    path = Path(value)
+    if not path.name:
+        raise InvalidSettingError("--multus-conf-file", f"expected a file or 'auto', got {value!r}")
+    return path
+
+
+def _master_name(value: str, autoconfig_dir: Path) -> str | None:
+    """Accept a bare name, or a path into the autoconfig directory: users give one (upstream issues 696, 759)."""
+    if not value:
+        return None
+    flag = "--multus-master-cni-file-name"
+    # normpath, because `..` must not lead out of the directory; realpath would read the disk.
+    path = posixpath.normpath(posixpath.join(autoconfig_dir, value))
+    directory, name = posixpath.split(path)
+    if directory != posixpath.normpath(autoconfig_dir) or value.endswith("/"):
+        raise InvalidSettingError(
+            flag, f"expected a file of the directory {autoconfig_dir} (--multus-autoconfig-dir), got {value!r}"
+        )
+    if name in GENERATED:
+        raise InvalidSettingError(
+            flag, f"{name} is the configuration that this program writes; Multus would wrap itself"
+        )
+    return name
+
+
+def _on_host(path: str) -> str | None:
+    """Return the path as the host sees it: the DaemonSet mounts the host's directories below /host."""
+    if path == "/host" or path.startswith("/host/"):
+        return path.removeprefix("/host") or "/"
+    return path or None
+
+
+def _cni_version(value: str) -> str | None:
+    if not value:
+        return None
+    try:
+        version_key(value)
+    except ValueError as error:
+        raise InvalidSettingError("--cni-version", str(error)) from None
+    return value
+
+
+def _log_level(value: str) -> str:
+    if value and value.lower() not in LOG_LEVELS:
+        raise InvalidSettingError("--multus-log-level", f"expected one of {', '.join(LOG_LEVELS)}, got {value!r}")
+    return value.lower()
+
+
+def _kubeconfig_mode(value: str) -> int:
+    if not value:
+        return 0o600
+    if not re.fullmatch(r"(0o?)?[0-7]{1,4}", value):
+        raise InvalidSettingError("KUBECONFIG_MODE", f"expected an octal file mode such as 600, got {value!r}")
+    return int(value.removeprefix("0o"), 8)
+
+
+def _taint(value: str) -> Taint | None:
+    if not value:
+        return None
+    key, colon, effect = value.partition(":")
+    if not _TAINT_KEY.fullmatch(key) or (colon and effect not in TAINT_EFFECTS):
+        raise InvalidSettingError(
+            "--startup-taint",
+            f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
+        )
+    return Taint(key, effect or None)
+
+
+def _api_server(environ: Mapping[str, str]) -> str | None:
+    host = environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = environ.get("KUBERNETES_SERVICE_PORT", "")
+    if not host or not port:
+        return None
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"{environ.get('KUBERNETES_SERVICE_PROTOCOL') or 'https'}://{host}:{port}"
+
+
+def in_byte_order(names: list[str]) -> list[str]:
+    """Sort file names by their bytes, as libcni does; the names come from os.listdir and may not be UTF-8."""
+    return sorted(names, key=os.fsencode)
