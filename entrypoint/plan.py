@@ -134,10 +134,11 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
             return None, [], [f"{message}: Multus will use {settings.kubeconfig_path_on_host} as it finds it"]
         advice = "set automountServiceAccountToken and a serviceAccountName, or --multus-kubeconfig-file-host"
         return None, [Problem(f"{message}: {advice}", memory.first)], []
-    faults = [
-        *_text_fault(settings.token_file, "service account token", seen.token),
-        *([] if settings.skip_tls_verify else _text_fault(settings.ca_file, "CA", seen.certificate_authority)),
-    ]
+    faults = _fault(settings.token_file, "service account token", seen.token)
+    if not settings.skip_tls_verify:
+        faults += _fault(settings.ca_file, "CA certificate", seen.certificate_authority)
+    if isinstance(seen.token, File) and not seen.token.content.isascii():
+        faults.append(f"the service account token at {settings.token_file} is not text")
     if settings.api_server is None:
         faults.append("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: does this run in a pod?")
     if faults or settings.api_server is None or not isinstance(seen.token, File):
@@ -153,13 +154,11 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
     return Write(settings.kubeconfig_file, content, settings.kubeconfig_mode), [], []
 
 
-def _text_fault(path: object, what: str, look: File | Absent) -> list[str]:
+def _fault(path: object, what: str, look: File | Absent) -> list[str]:
     if isinstance(look, Absent):
         return [f"the {what} at {path} {look.why}"]
     if not look.content.strip():
         return [f"the {what} at {path} is empty"]
-    if not look.content.isascii():
-        return [f"the {what} at {path} is not text"]
     return []
 
 
