@@ -25,6 +25,7 @@ from entrypoint.node import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from entrypoint.node import Identity
     from entrypoint.settings import Settings
 
 GRACE = 5.0
@@ -70,7 +71,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     Deciding again on the node that the plan leaves behind, with the plan's memory, yields a plan without steps.
     """
     problems = [
-        Problem(f"{flag}={path} is not there: is the hostPath volume mounted at that path?", memory.first)
+        Problem(f"{flag}: the directory {path} is not there: is the volume mounted at that path?", memory.first)
         for flag, path in seen.missing_dirs
     ]
     missing = {path for _, path in seen.missing_dirs}
@@ -100,26 +101,26 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     )
 
 
-def decide_removal(settings: Settings, seen: Seen, memory: Memory) -> tuple[Rename | None, tuple[Remove, ...]]:
-    """Say what to put back and take away on the way out, with `--cleanup-config-on-exit`.
+def decide_removal(
+    settings: Settings, seen: Seen, memory: Memory, ours: Identity | None
+) -> tuple[Rename | None, Remove | None]:
+    """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
 
-    Only a configuration that still is what this run wrote is taken away: the rest belongs to a successor. The
-    master gets its name back first, so that the node is never without a configuration; not when a live file has
-    taken the name.
+    Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's. The
+    master gets its name back first, so that the node is never without a configuration.
     """
     output = memory.output
-    if not settings.cleanup_on_exit or output is None:
-        return None, ()
-    standing = seen.outputs.get(output.file_name)
-    if not isinstance(standing, File) or standing.content != output.content:
-        return None, ()
-    live = {candidate.name for candidate in seen.candidates}
+    standing = seen.outputs[output.file_name] if output else None
+    if output is None or not isinstance(standing, File):
+        return None, None
+    if standing.content != output.content or standing.identity != ours:
+        return None, None
     restore = None
-    if settings.rename_master and output.master is not None and output.master not in live:
-        if any(candidate.name == output.master for candidate in seen.retired):
-            name = settings.autoconfig_dir / output.master
-            restore = Rename(name.with_name(name.name + ".old"), to=name)
-    return restore, (Remove(settings.cni_conf_dir / output.file_name, "the program ends (--cleanup-config-on-exit)"),)
+    if output.master is not None and any(candidate.name == output.master for candidate in seen.retired):
+        path = settings.autoconfig_dir / output.master
+        restore = Rename(path.with_name(path.name + ".old"), to=path)
+    because = "the program ends (--cleanup-config-on-exit)"
+    return restore, Remove(settings.cni_conf_dir / output.file_name, because)
 
 
 # ---- kubeconfig and binary ----
@@ -178,7 +179,7 @@ def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None
 
 def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     source, path = seen.static, settings.static_conf_file
-    assert source is not None and path is not None  # noqa: S101, PT018 - both belong to static mode
+    assert source is not None and path is not None  # noqa: S101 - both belong to static mode
     fault = source.why if isinstance(source, Absent) else None
     if isinstance(source, File):
         try:
@@ -248,7 +249,7 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Cho
         warning = f"no usable master any more, the configuration stays as it is: {waiting}"
         return _Configuration(memory.output, satisfied=False, warnings=(*choice.skipped, warning), waiting=waiting)
     give_up_at = memory.started + settings.wait_timeout
-    problems = ()
+    problems: tuple[Problem, ...] = ()
     if seen.now >= give_up_at:
         problems = (Problem(f"gave up after {settings.wait_timeout:g} s: {waiting}", fatal=True),)
     return _Configuration(
@@ -279,9 +280,7 @@ def _choose(settings: Settings, seen: Seen, memory: Memory) -> _Choice:
     if choice.master is not None or choice.settled_at is not None or not seen.retired:
         return choice
     retired = _first_usable(_most_likely_first(settings, seen, memory), seen.now, live=False)
-    return replace(
-        retired, refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped)
-    )
+    return replace(retired, refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
 
 
 def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) -> _Choice:
@@ -304,7 +303,7 @@ def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) ->
 
 
 def _most_likely_first(settings: Settings, seen: Seen, memory: Memory) -> list[Candidate]:
-    """Order the renamed masters: the one that is wrapped now first, because an operator's own copies end in .old too."""
+    """Order the renamed masters: the wrapped one first, because an operator's own copies end in .old too."""
     wrapped = [_delegate(look.content) for look in seen.outputs.values() if isinstance(look, File)]
 
     def rank(candidate: Candidate) -> int:

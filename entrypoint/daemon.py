@@ -1,0 +1,263 @@
+"""The resident process: look, decide, write, sleep until something happens; and leave in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from entrypoint import cniconf, files
+from entrypoint.host import RETIRED_SUFFIX, Host, StepError, swept_directories
+from entrypoint.node import File, Memory, Rename, Write
+from entrypoint.plan import decide, decide_removal
+from entrypoint.report import done
+from entrypoint.throttle import Throttle
+from entrypoint.watch import Wakeup, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+    from entrypoint.node import Identity, Plan, Seen, Step
+    from entrypoint.settings import Settings
+
+logger = logging.getLogger("entrypoint")
+
+_WAITING_LOG_INTERVAL = 30.0  # seconds
+_UNWATCHED_INTERVAL = 2.0  # seconds between looks while the node has no inotify watch left
+
+
+class GaveUpError(Exception):
+    """The node cannot be made as it must be; the messages, one a line, say why."""
+
+
+def run(settings: Settings) -> None:
+    """Keep the node as the settings want it until a signal comes. Raises `GaveUpError`."""
+    wakeup = Wakeup()
+    with _signals(wakeup):
+        daemon = Daemon(settings, wakeup)
+        try:
+            daemon.run()
+        finally:
+            daemon.close()
+
+
+class Daemon:
+    """The loop and what it remembers from one pass to the next."""
+
+    def __init__(self, settings: Settings, wakeup: Wakeup) -> None:
+        self._settings = settings
+        self._wakeup = wakeup
+        self._watcher = Watcher(wakeup)
+        self._host = Host(settings, cancelled=lambda: wakeup.stopping)
+        self._throttle = Throttle()
+        self._memory = Memory(started=time.monotonic())
+        self._ours: Identity | None = None
+        """The configuration file that this run wrote, or found to be as it wanted it."""
+        self._said: frozenset[str] = frozenset()
+        self._waiting_said = float("-inf")
+        self._ready: bool | None = None
+
+    def run(self) -> None:
+        """Loop until the wake-up is stopped. Raises `GaveUpError`."""
+        self._set_ready(ready=False)  # an earlier run's
+        for path in files.sweep(swept_directories(self._settings)):
+            logger.info("removed the temporary file %s of an earlier run", path)
+        try:
+            while not self._wakeup.stopping:
+                self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
+                self._wakeup.wait(until=self._pass())
+        except files.CancelledError:
+            pass  # told to stop in the middle of a long copy
+        self._leave()
+
+    def close(self) -> None:
+        """Take the ready file away and stop watching."""
+        self._set_ready(ready=False)
+        self._watcher.stop()
+
+    # ---- one pass ----
+
+    def _pass(self) -> float | None:
+        """Look, decide and write once; return until when to sleep (monotonic seconds, None for no limit)."""
+        first = self._memory.first
+        unwatched = self._follow()
+        seen = self._host.observe()
+        plan = decide(self._settings, seen, self._memory)
+        fatal = [problem.message for problem in plan.problems if problem.fatal]
+        if fatal:
+            raise GaveUpError("\n".join(fatal))
+        self._memory = plan.memory
+        self._adopt(seen, plan)
+        self._throttle.forget(self._watcher.lost_directories())
+        failures, held = self._apply(plan)
+        if first and failures:
+            raise GaveUpError("\n".join(failures))
+        self._report([*unwatched, *(problem.message for problem in plan.problems), *failures], plan.warnings)
+        self._set_ready(ready=plan.satisfied and not failures and not held)
+        deadlines = [plan.deadline, self._say_waiting(plan), *held]
+        if unwatched:
+            deadlines.append(seen.now + _UNWATCHED_INTERVAL)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _follow(self) -> list[str]:
+        """Watch what the next look reads; return what to complain of when that is not possible."""
+        try:
+            self._watcher.follow(_followed_files(self._settings), self._followed_listings())
+        except OSError as error:
+            return [
+                f"cannot watch files: {error.strerror}; looking every {_UNWATCHED_INTERVAL:g} s instead until that is "
+                "possible. Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
+            ]
+        return []
+
+    def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
+        settings = self._settings
+        frozen = settings.skip_config_watch and self._memory.output is not None
+        if settings.static_conf_file is not None or settings.master_name is not None or frozen:
+            return []
+        old = tuple(suffix + RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
+        return [(settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
+
+    def _adopt(self, seen: Seen, plan: Plan) -> None:
+        """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
+        output = plan.memory.output
+        if output is None:
+            self._ours = None
+        elif self._ours is None and plan.configuration is None:
+            standing = seen.outputs[output.file_name]
+            self._ours = standing.identity if isinstance(standing, File) else None
+
+    def _apply(self, plan: Plan) -> tuple[list[str], list[float]]:
+        """Do what the plan says, as far as it may be done now; return the failures and when to go on with the rest.
+
+        As long as the node is not configured, the configuration waits for all that it refers to.
+        """
+        failures: list[str] = []
+        held: list[float] = []
+        unwritten = False
+        for step in plan.steps:
+            if isinstance(step, Rename) and unwritten:
+                continue
+            not_before = self._throttle.held_until(step, time.monotonic())
+            if not_before is None:
+                not_before = self._do(step, failures)
+            if not_before is None:
+                continue
+            held.append(not_before)
+            if step is plan.configuration:
+                unwritten = True
+            elif (step is plan.kubeconfig or step is plan.binary) and self._ours is None:
+                break
+        return failures, held
+
+    def _do(self, step: Step, failures: list[str]) -> float | None:
+        """Do one step; return None, or when to try again after it failed."""
+        try:
+            written = self._host.apply(step)
+        except StepError as error:
+            failures.append(str(error))
+            return self._throttle.failed(step, time.monotonic())
+        logger.info("%s", done(step))
+        if isinstance(step, Write) and step.path in self._settings.output_files:
+            self._ours = written
+        warning = self._throttle.done(step, time.monotonic())
+        if warning:
+            logger.warning("%s", warning)
+        return None
+
+    # ---- what others hear of it ----
+
+    def _report(self, errors: Sequence[str], warnings: Sequence[str]) -> None:
+        """Log what is new: each message once for as long as its cause lasts."""
+        for level, messages in ((logging.ERROR, errors), (logging.WARNING, warnings)):
+            for message in messages:
+                if message not in self._said:
+                    logger.log(level, "%s", message)
+        self._said = frozenset([*errors, *warnings])
+
+    def _say_waiting(self, plan: Plan) -> float | None:
+        """Log what is waited for, at once and then every 30 s; return when to say it again."""
+        if plan.waiting is None or plan.memory.output is not None:
+            self._waiting_said = float("-inf")
+            return None
+        now = time.monotonic()
+        if now >= self._waiting_said + _WAITING_LOG_INTERVAL:
+            logger.info("%s", plan.waiting)
+            self._waiting_said = now
+        return self._waiting_said + _WAITING_LOG_INTERVAL
+
+    def _set_ready(self, *, ready: bool) -> None:
+        path = self._settings.ready_file
+        if path is None or os.path.lexists(path) == ready:
+            self._ready = ready
+            return
+        try:
+            if ready:
+                files.write(path, b"", 0o644)
+            else:
+                files.remove(path)
+        except OSError as error:
+            logger.error("cannot %s --ready-file=%s: %s", "write" if ready else "remove", path, error.strerror)  # noqa: TRY400
+            return
+        if ready != self._ready:
+            logger.info("the node is %s", "configured" if ready else "not configured")
+        self._ready = ready
+
+    # ---- leaving ----
+
+    def _leave(self) -> None:
+        """Undo what `--cleanup-config-on-exit` asks for; try everything, then say what failed."""
+        if not self._settings.cleanup_on_exit:
+            return
+        seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
+        restore, removal = decide_removal(self._settings, seen, self._memory, self._ours)
+        with _failure_logged():
+            if restore is not None and files.rename_unless_taken(restore.path, restore.to):
+                logger.info("%s", done(restore))
+        with _failure_logged():
+            if removal is not None:
+                files.remove(removal.path)
+                logger.info("%s", done(removal))
+
+
+def _followed_files(settings: Settings) -> Iterable[Path]:
+    """Return the files whose change is a reason to look again."""
+    yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
+    if not settings.skip_binary_copy:
+        yield from (settings.multus_bin_file, settings.binary_file)
+    if settings.static_conf_file is not None:
+        yield settings.static_conf_file
+    elif settings.master_name is not None:
+        yield settings.autoconfig_dir / settings.master_name
+        yield settings.autoconfig_dir / (settings.master_name + RETIRED_SUFFIX)
+    if settings.ready_file is not None:
+        yield settings.ready_file
+
+
+@contextlib.contextmanager
+def _failure_logged() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        logger.error("cannot clean up %s: %s", error.filename, error.strerror)  # noqa: TRY400 - no traceback for users
+
+
+@contextlib.contextmanager
+def _signals(wakeup: Wakeup) -> Iterator[None]:
+    """Let SIGTERM and SIGINT stop the wake-up."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        logger.info("stopping on %s", signal.Signals(number).name)
+        wakeup.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,177 @@
+"""Putting files on disk so that nobody ever sees half of one, and sweeping up after a killed run.
+
+A file is written beside its target under a name that no CNI runtime reads, flushed, and renamed over the target;
+then the directory is flushed, so that a power cut leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from entrypoint.node import Identity
+
+_PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
+_CHUNK = 4 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+
+
+class CancelledError(Exception):
+    """The program was told to stop in the middle of a copy; the target is as it was."""
+
+
+def write(path: Path, content: bytes, mode: int) -> Identity:
+    """Put `content` at `path` with the permission bits `mode`; return the identity of the new file.
+
+    Raises OSError; then the target is as it was.
+    """
+    with _replacement(path, mode) as descriptor:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        return identity(os.fstat(descriptor))
+
+
+def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
+    """Put a copy of the file `source` at `path`, with its permission bits; return the status of the new file.
+
+    The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
+    issue 1221). The copy is flushed chunk by chunk and let go of, because its page cache counts against the memory
+    limit of the container.
+    Raises OSError or, when `cancelled` says so between two chunks, `CancelledError`; then the target is as it was.
+    """
+    with _opened(source, os.O_RDONLY) as origin:
+        status = os.fstat(origin)
+        with _replacement(path, status.st_mode & 0o7777) as descriptor:
+            offset = 0
+            while sent := os.sendfile(descriptor, origin, offset, _CHUNK):
+                os.fdatasync(descriptor)
+                for cached in (descriptor, origin):
+                    os.posix_fadvise(cached, offset, sent, os.POSIX_FADV_DONTNEED)
+                offset += sent
+                if cancelled():
+                    raise CancelledError
+    return os.stat(path)
+
+
+def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
+    """Say whether two files hold the same bytes. Raises OSError or `CancelledError`."""
+    with _opened(one, os.O_RDONLY) as first, _opened(other, os.O_RDONLY) as second:
+        if os.fstat(first).st_size != os.fstat(second).st_size:
+            return False
+        buffers = bytearray(_CHUNK >> 2), bytearray(_CHUNK >> 2)
+        while True:
+            read = [os.readv(descriptor, [buffer]) for descriptor, buffer in zip((first, second), buffers, strict=True)]
+            if read[0] != read[1] or buffers[0] != buffers[1]:
+                return False
+            if not read[0]:
+                return True
+            if cancelled():
+                raise CancelledError
+
+
+def make_directory(path: Path) -> None:
+    """Make one directory, mode 755, unless it is there. Raises OSError."""
+    try:
+        path.mkdir(mode=0o755)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        _flush_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Take a file away; one that is gone already is fine. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        _flush_directory(path.parent)
+
+
+def rename(path: Path, to: Path) -> None:
+    """Give a file another name in the same directory, over what has that name. Raises OSError."""
+    path.rename(to)
+    _flush_directory(path.parent)
+
+
+def rename_unless_taken(path: Path, to: Path) -> bool:
+    """Give a file another name in the same directory; return False when a file has that name already.
+
+    A hard link does it without a gap in which somebody's new file could be overwritten. Raises OSError.
+    """
+    try:
+        os.link(path, to, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    path.unlink()
+    _flush_directory(path.parent)
+    return True
+
+
+def sweep(directories: Iterable[Path]) -> list[Path]:
+    """Remove the temporary files that a killed run left there; return them.
+
+    A file that another instance is writing at this moment is locked and stays. What cannot be removed stays too:
+    no CNI runtime reads it.
+    """
+    swept: list[Path] = []
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            ours = [name for name in os.listdir(directory) if name.startswith(_PREFIX) and name.endswith(_SUFFIX)]
+            swept += [directory / name for name in ours if _remove_abandoned(directory / name)]
+    return swept
+
+
+def identity(status: os.stat_result) -> Identity:
+    """Return what stays the same as long as a name points to the same file."""
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _replacement(path: Path, mode: int) -> Iterator[int]:
+    """Yield a descriptor to write to; on success what was written takes the place of `path`."""
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+            yield descriptor
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            temporary.replace(path)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # non-blocking: it may be a FIFO
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _flush_directory(path: Path) -> None:
+    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        os.fsync(descriptor)
+
+
+def _remove_abandoned(path: Path) -> bool:
+    try:
+        with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,247 @@
+"""Looking at the host's directories, and doing to them what a plan says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from entrypoint import cniconf, files
+from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
+from entrypoint.settings import in_byte_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from entrypoint.node import Identity
+    from entrypoint.settings import Settings
+
+RETIRED_SUFFIX = ".old"
+_RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")  # what libcni reads of a configuration directory
+
+_Signature = tuple[int, ...]
+"""What of a file's status changes whenever its content does."""
+
+
+class StepError(Exception):
+    """A step could not be done; the message names the file, the reason and what to do."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
+
+    signature: _Signature
+    candidate: Candidate
+
+
+class Host:
+    """The node as this container sees it, with what was learned in earlier looks."""
+
+    def __init__(self, settings: Settings, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Look at the node of these settings; `cancelled` tells a long copy to stop."""
+        self._settings = settings
+        self._cancelled = cancelled
+        self._candidates: dict[str, _Known] = {}
+        self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
+
+    # ---- looking ----
+
+    def observe(self, *, binary: bool = True) -> Seen:
+        """Look at everything that a decision needs; without `binary`, take the installed binary for right.
+
+        Nothing is written. Raises `files.CancelledError`.
+        """
+        settings = self._settings
+        now = time.monotonic()
+        auto = settings.static_conf_file is None
+        live, retired, unlisted = self._masters(now) if auto else ([], [], None)
+        return Seen(
+            now=now,
+            missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
+            token=read(settings.token_file),
+            certificate_authority=read(settings.ca_file),
+            kubeconfig=read(settings.kubeconfig_file),
+            binary=self._binary() if binary and not settings.skip_binary_copy else Binary(None, installed=True),
+            static=read(settings.static_conf_file) if settings.static_conf_file else None,
+            outputs={path.name: read(path) for path in settings.output_files},
+            candidates=tuple(live),
+            retired=tuple(retired),
+            unlisted=unlisted,
+            rivals=tuple(_rivals(settings)),
+        )
+
+    def _masters(self, now: float) -> tuple[list[Candidate], list[Candidate], str | None]:
+        """Return the candidates, the renamed masters, and why the directory could not be listed."""
+        settings = self._settings
+        try:
+            names = in_byte_order(os.listdir(settings.autoconfig_dir))
+        except OSError as error:
+            self._candidates.clear()
+            return [], [], f"the directory {_reason(error)}"
+        wanted = settings.master_name
+        live = [name for name in names if (name == wanted if wanted else cniconf.is_candidate_name(name))]
+        old = [name for name in names if name.endswith(RETIRED_SUFFIX)] if settings.rename_master else []
+        originals = [name.removesuffix(RETIRED_SUFFIX) for name in old]
+        retired = [name for name in originals if (name == wanted if wanted else cniconf.is_candidate_name(name))]
+        known = self._candidates
+        self._candidates = {}
+        return (
+            [found for name in live if (found := self._candidate(name, name, known, now))],
+            [found for name in retired if (found := self._candidate(name, name + RETIRED_SUFFIX, known, now))],
+            None,
+        )
+
+    def _candidate(self, name: str, file_name: str, known: dict[str, _Known], now: float) -> Candidate | None:
+        path = self._settings.autoconfig_dir / file_name
+        try:
+            status = path.stat()
+        except OSError:
+            return None  # gone again, or a dangling link
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        signature = _signature(status)
+        before = known.get(file_name)
+        if before is None or before.signature != signature:
+            look = read(path)
+            verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
+            before = _Known(signature, Candidate(name, verdict, now))
+        self._candidates[file_name] = before
+        return before.candidate
+
+    def _binary(self) -> Binary:
+        settings = self._settings
+        try:
+            source = settings.multus_bin_file.stat()
+        except OSError as error:
+            return Binary(Absent(_reason(error)), installed=False)
+        if not stat.S_ISREG(source.st_mode):
+            return Binary(Absent("is not a regular file"), installed=False)
+        try:
+            target = settings.binary_file.lstat()
+        except OSError:
+            return Binary(None, installed=False)
+        alike = stat.S_ISREG(target.st_mode) and source.st_size == target.st_size and source.st_mode == target.st_mode
+        return Binary(None, alike and self._same_binary(source, target))
+
+    def _same_binary(self, source: os.stat_result, target: os.stat_result) -> bool:
+        """Compare the two files, once for each state of theirs."""
+        pair = _signature(source), _signature(target)
+        if self._compared is None or self._compared[0] != pair:
+            try:
+                same = files.same_content(self._settings.multus_bin_file, self._settings.binary_file, self._cancelled)
+            except OSError:
+                return False
+            self._compared = pair, same
+        return self._compared[1]
+
+    # ---- writing ----
+
+    def apply(self, step: Step) -> Identity | None:
+        """Do one step; return the identity of a file that was written.
+
+        Raises `StepError` when the step could not be done and `files.CancelledError` when it was given up.
+        """
+        try:
+            match step:
+                case Write():
+                    if step.path == self._settings.kubeconfig_file:
+                        files.make_directory(step.path.parent)
+                    return files.write(step.path, step.content, step.mode)
+                case Copy():
+                    self._copy_binary(step)
+                case Remove():
+                    files.remove(step.path)
+                case Rename():
+                    files.rename(step.path, step.to)
+        except OSError as error:
+            raise StepError(_failure(step, error)) from error
+        return None
+
+    def _copy_binary(self, step: Copy) -> None:
+        source = step.source.stat()
+        target = files.copy(step.source, step.path, self._cancelled)
+        if _signature(source) == _signature(step.source.stat()) and source.st_size == target.st_size:
+            self._compared = (_signature(source), _signature(target)), True
+
+
+def read(path: Path) -> Look:
+    """Read a regular file of at most `cniconf.MAX_BYTES`; a FIFO or a device never blocks, and errors are values."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        return Absent(_reason(error), missing=error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.islink(path))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Absent("is not a regular file", missing=False)
+        content = bytearray()
+        while chunk := os.read(descriptor, cniconf.MAX_BYTES + 1 - len(content)):
+            content += chunk
+    except OSError as error:
+        return Absent(_reason(error), missing=False)
+    finally:
+        os.close(descriptor)
+    if len(content) > cniconf.MAX_BYTES:
+        return Absent(f"is larger than {cniconf.MAX_BYTES} bytes", missing=False)
+    return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
+
+
+def swept_directories(settings: Settings) -> Iterable[Path]:
+    """Return the directories in which a killed run may have left temporary files."""
+    yield from (settings.cni_conf_dir, settings.kubeconfig_file.parent, settings.cni_bin_dir)
+    if settings.ready_file:
+        yield settings.ready_file.parent
+
+
+def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
+    yield "--cni-conf-dir", settings.cni_conf_dir
+    if not settings.skip_binary_copy:
+        yield "--cni-bin-dir", settings.cni_bin_dir
+    if settings.ready_file:
+        yield "--ready-file", settings.ready_file.parent
+
+
+def _rivals(settings: Settings) -> list[str]:
+    """Return the files that the runtime reads before the last of our outputs' names."""
+    ours = [path.name for path in settings.output_files]
+    try:
+        names = [name for name in os.listdir(settings.cni_conf_dir) if name.endswith(_RUNTIME_SUFFIXES)]
+    except OSError:
+        return []
+    ordered = in_byte_order([*names, *ours])
+    return [name for name in ordered[: ordered.index(ours[0])] if name not in ours]
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "does not exist"
+    return f"cannot be read: {error.strerror}"
+
+
+def _failure(step: Step, error: OSError) -> str:
+    verb = {Write: "write", Copy: "install", Remove: "remove", Rename: "rename"}[type(step)]
+    advice = {
+        errno.EROFS: "is the hostPath volume mounted with readOnly?",
+        errno.EACCES: "may the container write there (user, SELinux type)?",
+        errno.EPERM: "may the container write there (user, SELinux type, immutable file)?",
+        errno.ENOSPC: "free some space on the node's disk",
+        errno.ENOENT: "is the hostPath volume mounted at that path?",
+    }.get(error.errno or 0)
+    message = f"cannot {verb} {step.path}: {error.strerror}"
+    return f"{message}; {advice}" if advice else message

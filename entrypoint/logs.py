@@ -1,0 +1,32 @@
+"""The entrypoint's own log on stderr, as text for people or as JSON for collectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+
+def configure(log_format: str) -> None:
+    """Send all log records to stderr; `log_format` is `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)  # stderr escapes what cannot be encoded, as odd file names
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{_time(record)} {record.levelname.lower()}: {record.getMessage()}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()})
+
+
+def _time(record: logging.LogRecord) -> str:
+    """Return the record's time in RFC 3339, UTC, with milliseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"

@@ -1,0 +1,78 @@
+"""How often a file may be put back: two installers that fight over a node must not spin."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from entrypoint.node import Step
+
+REPAIR_INTERVAL = 1.0
+"""Seconds between two identical steps on one file."""
+FIGHT_REPAIRS, FIGHT_WINDOW = 5, 60.0
+"""So many repairs of one file in so many seconds are worth a warning."""
+_FIRST_RETRY, _LAST_RETRY = 1.0, 30.0  # seconds
+
+
+@dataclass(slots=True)
+class _History:
+    step: Step
+    not_before: float
+    repairs: deque[float] = field(default_factory=lambda: deque(maxlen=FIGHT_REPAIRS))
+    warned: float | None = None
+    retry: float = 0.0
+
+
+class Throttle:
+    """Remembers the last step on each file. A step that is new is never held back, however fast they come."""
+
+    def __init__(self) -> None:
+        self._histories: dict[Path, _History] = {}
+
+    def held_until(self, step: Step, now: float) -> float | None:
+        """Return when the step may be done, None for at once. All times are monotonic seconds."""
+        history = self._histories.get(step.path)
+        if history is None or history.step != step or now >= history.not_before:
+            return None
+        return history.not_before
+
+    def done(self, step: Step, now: float) -> str | None:
+        """Note that the step was done; return a warning when its file keeps being changed by somebody else."""
+        history = self._histories.get(step.path)
+        if history is None or history.retry or history.step != step:
+            repairs = history.repairs if history else deque(maxlen=FIGHT_REPAIRS)
+            warned = history.warned if history else None
+            self._histories[step.path] = _History(step, now + REPAIR_INTERVAL, repairs, warned)
+            return None
+        history.not_before = now + REPAIR_INTERVAL
+        history.repairs.append(now)
+        often = len(history.repairs) == FIGHT_REPAIRS and now - history.repairs[0] <= FIGHT_WINDOW
+        if not often or (history.warned is not None and now - history.warned < FIGHT_WINDOW):
+            return None
+        history.warned = now
+        return (
+            f"{step.path} was put right {FIGHT_REPAIRS} times within {FIGHT_WINDOW:g} s: "
+            "something else on this node, perhaps a second installer, keeps changing it"
+        )
+
+    def failed(self, step: Step, now: float) -> float:
+        """Note that the step failed; return when to try again, later each time up to 30 s."""
+        history = self._histories.setdefault(step.path, _History(step, now))
+        known = history.step == step
+        history.step = step
+        history.retry = min(history.retry * 2, _LAST_RETRY) if known and history.retry else _FIRST_RETRY
+        history.not_before = now + history.retry
+        return history.not_before
+
+    def forget(self, directories: Iterable[str]) -> None:
+        """Start anew for the files of directories that were removed: making them again is no fight."""
+        lost = set(directories)
+        if lost:
+            kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
+            self._histories = kept

@@ -1,0 +1,286 @@
+"""Noticing changes: watchdog's inotify reader on directories, boiled down to one `Wakeup`.
+
+Directories are watched and never files: kubelet rotates a token by swapping the `..data` link beside it, editors and
+our own writes rename new files over old ones, and a watch on the file itself sees nothing of that.
+
+Watchdog's `InotifyFD` is used without its `Observer`: the observer pairs the halves of a rename by holding the first
+back for 0.5 s, needs two more threads, and goes deaf without a word when a watched directory is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import stat
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchDescriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from watchdog.observers.inotify_c import InotifyEvent
+
+    from entrypoint.node import Identity
+
+_ENTRIES = (
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_ONLYDIR
+)
+# Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
+_CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_ATTRIB
+_MAX_LINKS = 40  # as many as the kernel follows
+
+
+class Wakeup:
+    """What ends the main loop's sleep: an event, a signal or a deadline.
+
+    It is an eventfd and not a `threading.Event`, whose lock a signal handler could find taken by the very thread
+    that it interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def set(self) -> None:
+        """Wake the loop; safe from any thread and from a signal handler."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def stop(self) -> None:
+        """Wake the loop for the last time."""
+        self.stopping = True
+        self.set()
+
+    def clear(self) -> None:
+        """Forget what has happened; call it before looking, so that nothing is missed between."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def wait(self, until: float | None) -> None:
+        """Sleep until woken, or until the monotonic time `until` (seconds)."""
+        # Rounded up: a wait that ends a little early would find the deadline not reached and wait again.
+        timeout = None if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
+        self._poll.poll(timeout)
+
+
+@dataclass(slots=True)
+class _Interest:
+    """Which names of one directory matter."""
+
+    names: set[bytes] = field(default_factory=set)
+    suffixes: tuple[bytes, ...] = ()
+    contents: bool = False
+    """Not only which files there are matters, but also what is in them."""
+
+    def covers(self, name: bytes) -> bool:
+        return name in self.names or (bool(self.suffixes) and name.endswith(self.suffixes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    descriptor: WatchDescriptor
+    path: bytes
+    contents: bool
+
+
+class Watcher:
+    """Wakes the loop when a followed file may have changed, whatever link or directory on its way did."""
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self._reader: _Reader | None = None
+        self._lock = threading.Lock()
+        self._watched: dict[Identity, _Watched] = {}
+        self._interests: dict[int, _Interest] = {}
+        self._lost: set[str] = set()
+
+    def follow(self, files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> None:
+        """Watch from now on for changes of these files, and of the files with these suffixes in these directories.
+
+        Looking at the files after this call and acting on every wake-up misses no change.
+        Raises OSError when the node has no inotify instance or watch left.
+        """
+        reader = self._living_reader()
+        interests: dict[int, _Interest] = {}
+        for identity, (path, interest) in _by_identity(_interests(files, listings)).items():
+            descriptor = self._watch(reader, identity, path, contents=interest.contents)
+            if descriptor is not None:
+                interests[descriptor] = interest
+        self._interests = interests
+        self._drop_others(reader, set(interests))
+
+    def lost_directories(self) -> set[str]:
+        """Return the watched directories that have been removed or replaced since this was last asked."""
+        with self._lock:
+            lost, self._lost = self._lost, set()
+        return lost
+
+    def stop(self) -> None:
+        """Give back the inotify instance and end the reader's thread."""
+        if self._reader is not None:
+            self._reader.stop()
+
+    # ---- called by the reader's thread: they only set flags ----
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Wake the loop if the event is about a name that matters."""
+        interest = self._interests.get(event.wd)
+        if interest is not None and interest.covers(event.name):
+            self._wakeup.set()
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """Forget a directory that is no more."""
+        with self._lock:
+            for identity, watched in list(self._watched.items()):
+                if watched.descriptor == wd:
+                    del self._watched[identity]
+                    self._lost.add(os.fsdecode(watched.path))
+        self._wakeup.set()
+
+    def on_queue_overflow(self) -> None:
+        """Look at everything: the kernel dropped events."""
+        self._wakeup.set()
+
+    # ---- called by the main thread ----
+
+    def _living_reader(self) -> _Reader:
+        if self._reader is None or not self._reader.is_alive():
+            with self._lock:
+                self._watched.clear()
+            self._reader = _Reader(self._wakeup)
+            self._reader.start()
+        return self._reader
+
+    def _watch(self, reader: _Reader, identity: Identity, path: bytes, *, contents: bool) -> WatchDescriptor | None:
+        with self._lock:
+            known = self._watched.get(identity)
+        if known is not None and known.contents >= contents:
+            return known.descriptor
+        if known is not None:
+            reader.remove_callbacks([(known.descriptor, _CALLBACK)])
+        try:
+            descriptor = reader.add_callback(path, Mask(_CONTENTS if contents else _ENTRIES), self, _CALLBACK)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # gone since; the watch on its parent tells when it is back
+        with self._lock:
+            self._watched[identity] = _Watched(descriptor, path, contents)
+        return descriptor
+
+    def _drop_others(self, reader: _Reader, kept: set[int]) -> None:
+        with self._lock:
+            dropped = [(known, each.descriptor) for known, each in self._watched.items() if each.descriptor not in kept]
+            for known, _ in dropped:
+                del self._watched[known]
+        reader.remove_callbacks([(descriptor, _CALLBACK) for _, descriptor in dropped])
+
+
+_CALLBACK = CallbackId(0)
+
+
+class _Reader(InotifyFD):
+    """Watchdog's reader thread; when it dies of an error the loop wakes up and starts another."""
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        super().__init__()
+        self._wakeup = wakeup
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._wakeup.set()
+
+
+def _interests(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> dict[bytes, _Interest]:
+    """Return, for each directory to watch, the names in it that matter."""
+    interests: dict[bytes, _Interest] = {}
+    for path in files:
+        _add_way(interests, os.fsencode(path))
+    for directory, suffixes in listings:
+        end = _add_way(interests, os.fsencode(directory))
+        if end is None:
+            continue
+        interest = interests.setdefault(end, _Interest())
+        interest.suffixes += tuple(os.fsencode(suffix) for suffix in suffixes)
+        interest.contents = True
+        for name in _links(end, interest.suffixes):
+            _add_way(interests, os.path.join(end, name))
+    return interests
+
+
+def _by_identity(interests: dict[bytes, _Interest]) -> dict[Identity, tuple[bytes, _Interest]]:
+    """Merge the paths that are one directory, as bind mounts make them: inotify knows it once.
+
+    What cannot be read is left out: inotify refuses to watch it, which watchdog does not report.
+    """
+    merged: dict[Identity, tuple[bytes, _Interest]] = {}
+    for path, interest in interests.items():
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if not os.access(path, os.R_OK):
+            continue
+        _, known = merged.setdefault((status.st_dev, status.st_ino), (path, interest))
+        known.names |= interest.names
+        known.suffixes = tuple({*known.suffixes, *interest.suffixes})
+        known.contents = known.contents or interest.contents
+    return merged
+
+
+def _add_way(interests: dict[bytes, _Interest], path: bytes) -> bytes | None:
+    """Add every name that the kernel looks up on its way to `path`; return where the way ends, None if it is broken.
+
+    Whatever then makes the path lead to other content is an entry of one of these directories that comes, goes or
+    is replaced, or a change inside the file at the end.
+    """
+    directory, pending = b"/", _parts(os.path.abspath(path))
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            directory = os.path.dirname(directory)
+            continue
+        interest = interests.setdefault(directory, _Interest())
+        interest.names.add(name)
+        step = os.path.join(directory, name)
+        try:
+            mode = os.lstat(step).st_mode
+            if stat.S_ISLNK(mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    return None
+                target = os.readlink(step)
+                directory = b"/" if target.startswith(b"/") else directory
+                pending += _parts(target)
+                continue
+        except OSError:
+            return None
+        if not pending and not stat.S_ISDIR(mode):
+            interest.contents = True
+        directory = step
+    return directory
+
+
+def _parts(path: bytes) -> list[bytes]:
+    """Return the names of a path, the first last."""
+    return [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]
+
+
+def _links(directory: bytes, suffixes: tuple[bytes, ...]) -> list[bytes]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.name.endswith(suffixes) and entry.is_symlink()]
+    except OSError:
+        return []
