@@ -28,6 +28,7 @@ types: $(VENV)/made ## check types
 	$(BIN)/mypy
 
 bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
+	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import traceback
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
 from entrypoint import __version__, logs, settings
 from entrypoint.flags import FlagGroup, chosen, entrypoint_flags
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from entrypoint.settings import Settings
-
-logger = logging.getLogger("entrypoint")
+from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
@@ -31,7 +21,7 @@ NOT_AS_IT_MUST_BE = 1
     params=entrypoint_flags(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Each flag can also be set in the environment: --cni-version as ENTRYPOINT_CNI_VERSION. The command line "
-    "wins. A boolean flag alone means true.",
+    "wins. A boolean flag alone means true; an empty value means the default.",
 )
 @click.version_option(__version__, message="multus-entrypoint %(version)s")
 @click.pass_context
@@ -44,12 +34,17 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if context.invoked_subcommand is not None:
         return
     wanted = settings_of(context)
-    logs.configure(wanted.log_format)
-    with failures_reported():
-        if wanted.dry_run:
-            dry_run(wanted)
-        else:
-            run(wanted)
+    if wanted.restart_crio or wanted.startup_taint:
+        flag = "--restart-crio" if wanted.restart_crio else "--startup-taint"
+        raise click.UsageError(f"{flag} is not available yet.")
+    if wanted.dry_run:
+        dry_run(wanted)
+    elif context.obj is not None:
+        context.obj(wanted)  # the process that started this one becomes the resident one
+    else:
+        from entrypoint import daemon
+
+        sys.exit(daemon.serve(wanted))
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -60,33 +55,6 @@ def settings_of(context: click.Context) -> Settings:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
 
 
-@contextmanager
-def failures_reported() -> Iterator[None]:
-    """End the process with exit code 1 and a line of log for what nobody foresaw; a traceback helps no operator."""
-    try:
-        yield
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-        logger.critical("unexpected %s at %s: %s. Please report this", type(error).__name__, where, error)
-        sys.exit(NOT_AS_IT_MUST_BE)
-
-
-def run(wanted: Settings) -> None:
-    """Be the resident process until a signal ends it."""
-    from entrypoint import daemon
-
-    if wanted.restart_crio or wanted.startup_taint:
-        flag = "--restart-crio" if wanted.restart_crio else "--startup-taint"
-        raise click.UsageError(f"{flag} is not available yet.")
-    try:
-        daemon.run(wanted)
-    except daemon.GaveUpError as error:
-        for line in str(error).splitlines():
-            logger.error("%s", line)  # noqa: TRY400
-        sys.exit(NOT_AS_IT_MUST_BE)
-
-
 def dry_run(wanted: Settings) -> None:
     """Print what one pass would do and write; exit with 1 when it could not do its work."""
     from entrypoint import report
@@ -94,16 +62,19 @@ def dry_run(wanted: Settings) -> None:
     from entrypoint.node import Memory
     from entrypoint.plan import decide
 
-    seen = Host(wanted).observe()
-    plan = decide(wanted, seen, Memory(started=seen.now))
-    for line in report.would_do(plan):
-        # Names of files may hold bytes that are not UTF-8.
-        click.echo(line.encode("utf-8", "backslashreplace"))
-    for warning in plan.warnings:
-        logger.warning("%s", warning)
-    for problem in plan.problems:
-        logger.error("%s", problem.message)
-    if plan.waiting:
-        logger.error("%s", plan.waiting)
-    if plan.problems or plan.waiting:
-        sys.exit(NOT_AS_IT_MUST_BE)
+    logs.configure(wanted.log_format)
+    with logs.failures_reported():
+        seen = Host(wanted).observe()
+        plan = decide(wanted, seen, Memory(started=seen.now))
+        for line in report.would_do(plan):
+            # Names of files may hold bytes that are not UTF-8.
+            click.echo(line.encode("utf-8", "backslashreplace"))
+        logger = logs.logger
+        for warning in plan.warnings:
+            logger.warning("%s", warning)
+        for problem in plan.problems:
+            logger.error("%s", problem.message)
+        if plan.waiting:
+            logger.error("%s", plan.waiting)
+        if plan.problems or plan.waiting:
+            sys.exit(NOT_AS_IT_MUST_BE)

@@ -1,10 +1,9 @@
 """A CNI configuration: what is in the file, whether Multus can wrap it, and why not."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from entrypoint.settings import GENERATED, version_key
 
@@ -18,8 +17,7 @@ MAX_DEPTH = 400
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 
 
-@dataclass(frozen=True, slots=True)
-class Master:
+class Master(NamedTuple):
     """A configuration that can be wrapped."""
 
     document: dict[str, Any]
@@ -29,14 +27,12 @@ class Master:
     """Those that any of its plugins enables, in the order of the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
+class Unusable(NamedTuple):
     """A file that cannot be wrapped, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class Multus:
     """A file that is itself a Multus configuration: wrapped once more it would loop (upstream issue 1108)."""
 

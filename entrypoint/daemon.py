@@ -9,8 +9,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, logs
 from entrypoint.host import RETIRED_SUFFIX, Host, StepError, swept_directories
+from entrypoint.logs import logger
 from entrypoint.node import File, Memory, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.report import done
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from entrypoint.node import Identity, Plan, Seen, Step
     from entrypoint.settings import Settings
 
-logger = logging.getLogger("entrypoint")
 
 _WAITING_LOG_INTERVAL = 30.0  # seconds
 _UNWATCHED_INTERVAL = 2.0  # seconds between looks while the node has no inotify watch left
@@ -35,15 +35,21 @@ class GaveUpError(Exception):
     """The node cannot be made as it must be; the messages, one a line, say why."""
 
 
-def run(settings: Settings) -> None:
-    """Keep the node as the settings want it until a signal comes. Raises `GaveUpError`."""
+def serve(settings: Settings) -> int:
+    """Be the resident process: keep the node as the settings want it until a signal comes; return the exit code."""
+    logs.configure(settings.log_format)
     wakeup = Wakeup()
-    with _signals(wakeup):
+    with logs.failures_reported(), _signals(wakeup):
         daemon = Daemon(settings, wakeup)
         try:
             daemon.run()
+        except GaveUpError as error:
+            for line in str(error).splitlines():
+                logger.error("%s", line)
+            return 1
         finally:
             daemon.close()
+    return 0
 
 
 class Daemon:
@@ -202,7 +208,7 @@ class Daemon:
             else:
                 files.remove(path)
         except OSError as error:
-            logger.error("cannot %s --ready-file=%s: %s", "write" if ready else "remove", path, error.strerror)  # noqa: TRY400
+            logger.error("cannot %s --ready-file=%s: %s", "write" if ready else "remove", path, error.strerror)
             return
         if ready != self._ready:
             logger.info("the node is %s", "configured" if ready else "not configured")
@@ -244,7 +250,7 @@ def _failure_logged() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.error("cannot clean up %s: %s", error.filename, error.strerror)  # noqa: TRY400 - no traceback for users
+        logger.error("cannot clean up %s: %s", error.filename, error.strerror)
 
 
 @contextlib.contextmanager

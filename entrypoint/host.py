@@ -6,9 +6,8 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from entrypoint import cniconf, files
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
@@ -31,8 +30,7 @@ class StepError(Exception):
     """A step could not be done; the message names the file, the reason and what to do."""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
 
     signature: _Signature

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("entrypoint")
 
 
 def configure(log_format: str) -> None:
@@ -15,6 +24,18 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+
+
+@contextmanager
+def failures_reported() -> Iterator[None]:
+    """End the process with exit code 1 and one line of log over what nobody foresaw: a traceback helps no operator."""
+    try:
+        yield
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+        logger.critical("unexpected %s at %s: %s. Please report this", type(error).__name__, where, error)
+        sys.exit(1)
 
 
 class _Text(logging.Formatter):

@@ -1,14 +1,11 @@
 """The node as values: what was seen on it, and what should be done to it."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: NamedTuple would compile each annotation anew at every start.
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from entrypoint.cniconf import Verdict
+from entrypoint.cniconf import Verdict
 
 Identity = tuple[int, int]
 """Device and inode of a file: what stays the same when a name points to the same file."""
@@ -17,17 +14,15 @@ Identity = tuple[int, int]
 # ---- what was seen ----
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A regular file with its content and its permission bits."""
 
-    content: bytes = field(repr=False)  # may be a token
+    content: bytes
     mode: int
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(NamedTuple):
     """There is nothing under this name, or what is there could not be read; `why` says which for a person."""
 
     why: str = "does not exist"
@@ -37,8 +32,7 @@ class Absent:
 Look = File | Absent
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A file of the autoconfig directory that may be the master, and since when (monotonic seconds) it is so."""
 
     name: str
@@ -46,8 +40,7 @@ class Candidate:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(NamedTuple):
     """The multus binary of the image and the installed one."""
 
     source: Absent | None
@@ -56,8 +49,7 @@ class Binary:
     """The target has the source's content and mode."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """One look at the node."""
 
     now: float
@@ -85,33 +77,29 @@ class Seen:
 # ---- what should be done ----
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Put this content there, whole and at once."""
 
     path: Path
-    content: bytes = field(repr=False)
+    content: bytes
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """Install the binary with the mode of its source."""
 
     path: Path
     source: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(NamedTuple):
     """Take this file away."""
 
     path: Path
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(NamedTuple):
     """Retire a master: give it the other name."""
 
     path: Path
@@ -121,8 +109,7 @@ class Rename:
 Step = Write | Copy | Remove | Rename
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """The node is not as it must be, and no step of ours mends it."""
 
     message: str
@@ -130,19 +117,17 @@ class Problem:
     """Give up over it; otherwise keep what is there and go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A configuration that this run put or found in place."""
 
     file_name: str
-    content: bytes = field(repr=False)
+    content: bytes
     mode: int
     master: str | None
     """File name of the wrapped master; None for a static configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What a decision needs to know of the decisions before it."""
 
     started: float
@@ -155,8 +140,7 @@ class Memory:
     """The configuration that must be there; None before there was one, and after its removal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do now, in this order, and when to look again although nothing happened."""
 
     memory: Memory

@@ -1,9 +1,9 @@
 """Deciding what should be on the node. Pure: everything it knows comes in, everything it wants goes out."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from entrypoint import cniconf, render
 from entrypoint.cniconf import Master, Multus
@@ -12,6 +12,7 @@ from entrypoint.node import (
     Candidate,
     Copy,
     File,
+    Identity,
     Memory,
     Output,
     Plan,
@@ -21,12 +22,7 @@ from entrypoint.node import (
     Seen,
     Write,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from entrypoint.node import Identity
-    from entrypoint.settings import Settings
+from entrypoint.settings import Settings
 
 GRACE = 5.0
 """Seconds for which an unusable candidate is taken for a file that is still being written."""
@@ -34,8 +30,7 @@ GRACE = 5.0
 GENERATED_MODE = 0o600
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
+class _Choice(NamedTuple):
     """The outcome of looking for a master."""
 
     master: Master | None = None
@@ -50,8 +45,7 @@ class _Choice:
     """Those of them that an operator should hear of even though another file was chosen."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Configuration:
+class _Configuration(NamedTuple):
     """The part of a plan that concerns the configuration file."""
 
     output: Output | None
@@ -280,7 +274,7 @@ def _choose(settings: Settings, seen: Seen, memory: Memory) -> _Choice:
     if choice.master is not None or choice.settled_at is not None or not seen.retired:
         return choice
     retired = _first_usable(_most_likely_first(settings, seen, memory), seen.now, live=False)
-    return replace(retired, refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
+    return retired._replace(refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
 
 
 def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) -> _Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,12 +110,25 @@ def _json(value: object, indent: int | None = None) -> str:
 
 
 @cache
-def _template(name: str) -> jinja2.Template:
-    import jinja2
-
+def _environment() -> jinja2.Environment:
+    # jinja2 imports hashlib, for caches that are not used here, and hashlib loads OpenSSL: 3.8 MiB of a process that
+    # shall need twenty. Without OpenSSL hashlib falls back to the interpreter's own SHA-1.
+    hidden = {name: sys.modules.pop(name, None) for name in ("_hashlib", "hashlib")}
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]  # documented: importing it then fails
+    try:
+        import jinja2
+    finally:
+        del sys.modules["_hashlib"]
+        sys.modules.pop("hashlib", None)  # whoever needs OpenSSL later, as TLS does, gets the whole module
+        sys.modules.update({name: module for name, module in hidden.items() if module is not None})
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - every value passes the json filter
     environment.filters["json"] = _json
-    return environment.from_string((Path(__file__).parent / "templates" / name).read_text("utf-8"))
+    return environment
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    return _environment().from_string((Path(__file__).parent / "templates" / name).read_text("utf-8"))
 
 
 def _render(template: str, **values: object) -> bytes:

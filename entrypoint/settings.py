@@ -1,16 +1,13 @@
 """What the operator asked for, checked once and never changed afterwards."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
 
 import os
 import posixpath
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 AUTO = "auto"
 GENERATED_CONF = "00-multus.conf"
@@ -41,16 +38,14 @@ class InvalidSettingError(ValueError):
         self.name = name
 
 
-@dataclass(frozen=True, slots=True)
-class Taint:
+class Taint(NamedTuple):
     """A node taint by key; without an effect, every taint of that key."""
 
     key: str
     effect: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Every flag and environment variable, validated. Paths are container paths unless a name says otherwise."""
 
     cni_conf_dir: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,13 +19,17 @@ FIGHT_REPAIRS, FIGHT_WINDOW = 5, 60.0
 _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0  # seconds
 
 
-@dataclass(slots=True)
 class _History:
-    step: Step
-    not_before: float
-    repairs: deque[float] = field(default_factory=lambda: deque(maxlen=FIGHT_REPAIRS))
-    warned: float | None = None
-    retry: float = 0.0
+    """What has been done to one file: the last step and its times, in monotonic seconds."""
+
+    __slots__ = ("not_before", "repairs", "retry", "step", "warned")
+
+    def __init__(self, step: Step, not_before: float) -> None:
+        self.step = step
+        self.not_before = not_before
+        self.repairs: deque[float] = deque(maxlen=FIGHT_REPAIRS)
+        self.warned = float("-inf")
+        self.retry = 0.0
 
 
 class Throttle:
@@ -44,16 +47,15 @@ class Throttle:
 
     def done(self, step: Step, now: float) -> str | None:
         """Note that the step was done; return a warning when its file keeps being changed by somebody else."""
-        history = self._histories.get(step.path)
-        if history is None or history.retry or history.step != step:
-            repairs = history.repairs if history else deque(maxlen=FIGHT_REPAIRS)
-            warned = history.warned if history else None
-            self._histories[step.path] = _History(step, now + REPAIR_INTERVAL, repairs, warned)
-            return None
+        history = self._histories.setdefault(step.path, _History(step, float("-inf")))
+        repeated = history.step == step and history.not_before > float("-inf") and not history.retry
+        history.step, history.retry = step, 0.0
         history.not_before = now + REPAIR_INTERVAL
+        if not repeated:
+            return None
         history.repairs.append(now)
         often = len(history.repairs) == FIGHT_REPAIRS and now - history.repairs[0] <= FIGHT_WINDOW
-        if not often or (history.warned is not None and now - history.warned < FIGHT_WINDOW):
+        if not often or now - history.warned < FIGHT_WINDOW:
             return None
         history.warned = now
         return (

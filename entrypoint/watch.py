@@ -15,8 +15,7 @@ import select
 import stat
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchDescriptor
 
@@ -74,21 +73,22 @@ class Wakeup:
         self._poll.poll(timeout)
 
 
-@dataclass(slots=True)
 class _Interest:
     """Which names of one directory matter."""
 
-    names: set[bytes] = field(default_factory=set)
-    suffixes: tuple[bytes, ...] = ()
-    contents: bool = False
-    """Not only which files there are matters, but also what is in them."""
+    __slots__ = ("contents", "names", "suffixes")
+
+    def __init__(self) -> None:
+        self.names: set[bytes] = set()
+        self.suffixes: tuple[bytes, ...] = ()
+        self.contents = False
+        """Not only which files there are matters, but also what is in them."""
 
     def covers(self, name: bytes) -> bool:
         return name in self.names or (bool(self.suffixes) and name.endswith(self.suffixes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
+class _Watched(NamedTuple):
     descriptor: WatchDescriptor
     path: bytes
     contents: bool
