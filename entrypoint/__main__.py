@@ -34,9 +34,9 @@ def main() -> None:
 
         sys.exit(daemon.serve(pickle.loads(handed)))  # noqa: S301 - from our own child
 
-    from entrypoint.cli import cli
+    from entrypoint import cli
 
-    cli.main(arguments, prog_name="multus-entrypoint")
+    cli.main(arguments)
 
 
 def _settings_from_child(arguments: list[str]) -> bytes:
@@ -46,10 +46,10 @@ def _settings_from_child(arguments: list[str]) -> bytes:
     if child == 0:
         os.close(receiving)
 
-        from entrypoint.cli import cli
+        from entrypoint import cli
 
-        # click ends the child with the exit code that is due.
-        cli.main(arguments, prog_name="multus-entrypoint", obj=lambda wanted: _send(sending, pickle.dumps(wanted)))
+        # This ends the child with the exit code that is due.
+        cli.main(arguments, lambda wanted: _send(sending, pickle.dumps(wanted)))
     os.close(sending)
     with os.fdopen(receiving, "rb") as pipe:
         handed = pipe.read()

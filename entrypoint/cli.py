@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from entrypoint import __version__, logs, settings
 from entrypoint.flags import FlagGroup, chosen, entrypoint_flags
-from entrypoint.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
@@ -45,6 +50,13 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         from entrypoint import daemon
 
         sys.exit(daemon.serve(wanted))
+
+
+def main(arguments: list[str], obj: Callable[[Settings], object] | None = None) -> None:
+    """Run the command line and end the process; `obj` gets the settings of the resident process, if one is to be."""
+    logs.configure("text")
+    with logs.failures_reported():
+        cli.main(arguments, prog_name="multus-entrypoint", obj=obj)
 
 
 def settings_of(context: click.Context) -> Settings:

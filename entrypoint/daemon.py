@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from entrypoint import cniconf, files, logs
 from entrypoint.host import RETIRED_SUFFIX, Host, StepError, swept_directories
 from entrypoint.logs import logger
-from entrypoint.node import File, Memory, Rename, Write
+from entrypoint.node import File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.report import done
 from entrypoint.throttle import Throttle
@@ -147,8 +147,8 @@ class Daemon:
         held: list[float] = []
         unwritten = False
         for step in plan.steps:
-            if isinstance(step, Rename) and unwritten:
-                continue
+            if unwritten and isinstance(step, Remove | Rename):
+                continue  # never take a configuration away before its successor is there
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:
                 not_before = self._do(step, failures)

@@ -34,6 +34,8 @@ class _Known(NamedTuple):
     """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
 
     signature: _Signature
+    content: int
+    """Hash of the content: a file that is merely touched is no newer than before."""
     candidate: Candidate
 
 
@@ -105,9 +107,7 @@ class Host:
         signature = _signature(status)
         before = known.get(file_name)
         if before is None or before.signature != signature:
-            look = read(path)
-            verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
-            before = _Known(signature, Candidate(name, verdict, now))
+            before = _examined(name, path, signature, before, now)
         self._candidates[file_name] = before
         return before.candidate
 
@@ -187,6 +187,16 @@ def read(path: Path) -> Look:
     if len(content) > cniconf.MAX_BYTES:
         return Absent(f"is larger than {cniconf.MAX_BYTES} bytes", missing=False)
     return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
+
+
+def _examined(name: str, path: Path, signature: _Signature, before: _Known | None, now: float) -> _Known:
+    look = read(path)
+    if isinstance(look, Absent):
+        return _Known(signature, 0, Candidate(name, cniconf.Unusable(look.why), now))
+    content = hash(look.content)
+    if before is not None and before.content == content:
+        return before._replace(signature=signature)
+    return _Known(signature, content, Candidate(name, cniconf.examine(look.content), now))
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:

@@ -193,7 +193,7 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if choice.master is not None:
         return _wrapped(settings, choice, choice.master, memory)
     if choice.settled_at is not None:
-        return _while_written(settings, seen, memory, choice)
+        return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
 
 
@@ -221,17 +221,16 @@ def _wrapped(settings: Settings, choice: _Choice, master: Master, memory: Memory
     )
 
 
-def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: _Choice) -> _Configuration:
-    """Keep what is there until the file is whole, or has been broken for so long that it is no longer being written.
-
-    That may outlast the wait time-out, by the grace at most: giving up just before a master is whole helps nobody.
-    """
+def _while_written(
+    settings: Settings, seen: Seen, memory: Memory, choice: _Choice, settled_at: float
+) -> _Configuration:
+    """Keep what is there until the file is whole, or has been broken for so long that it is no longer being written."""
     return _Configuration(
         memory.output,
         satisfied=memory.output is not None,
         warnings=choice.skipped,
         waiting=_waiting(settings, seen, choice),
-        deadline=choice.settled_at,
+        deadline=settled_at if memory.configured else min(settled_at, _give_up_at(settings, memory)),
     )
 
 
@@ -242,7 +241,7 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Cho
             return _Configuration(None, satisfied=False, clean=True, warnings=choice.skipped, waiting=waiting)
         warning = f"no usable master any more, the configuration stays as it is: {waiting}"
         return _Configuration(memory.output, satisfied=False, warnings=(*choice.skipped, warning), waiting=waiting)
-    give_up_at = memory.started + settings.wait_timeout
+    give_up_at = _give_up_at(settings, memory)
     problems: tuple[Problem, ...] = ()
     if seen.now >= give_up_at:
         problems = (Problem(f"gave up after {settings.wait_timeout:g} s: {waiting}", fatal=True),)
@@ -255,6 +254,10 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Cho
         waiting=waiting,
         deadline=give_up_at,
     )
+
+
+def _give_up_at(settings: Settings, memory: Memory) -> float:
+    return memory.started + settings.wait_timeout
 
 
 def _waiting(settings: Settings, seen: Seen, choice: _Choice) -> str:
@@ -270,14 +273,17 @@ def _waiting(settings: Settings, seen: Seen, choice: _Choice) -> str:
 
 
 def _choose(settings: Settings, seen: Seen, memory: Memory) -> _Choice:
-    choice = _first_usable(seen.candidates, seen.now, live=True)
+    in_time = memory.configured or seen.now < _give_up_at(settings, memory)
+    patience = GRACE if in_time else 0.0
+    choice = _first_usable(seen.candidates, seen.now - patience, live=True)
     if choice.master is not None or choice.settled_at is not None or not seen.retired:
         return choice
-    retired = _first_usable(_most_likely_first(settings, seen, memory), seen.now, live=False)
+    retired = _first_usable(_most_likely_first(seen, memory), seen.now - patience, live=False)
     return retired._replace(refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
 
 
-def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) -> _Choice:
+def _first_usable(candidates: Sequence[Candidate], broken_since: float, *, live: bool) -> _Choice:
+    """Return the first usable candidate; one that broke after `broken_since` is taken for being written."""
     refused: list[str] = []
     skipped: list[str] = []
     for candidate in candidates:
@@ -288,7 +294,7 @@ def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) ->
         if isinstance(verdict, Multus):
             refused.append(f"{name!r} is itself a Multus configuration")
             continue
-        if now - candidate.since < GRACE:
+        if candidate.since > broken_since:
             refused.append(f"{name!r} may still be being written: {verdict.reason}")
             return _Choice(None, "", live, candidate.since + GRACE, tuple(refused), tuple(skipped))
         refused.append(f"{name!r} is unusable: {verdict.reason}")
@@ -296,7 +302,7 @@ def _first_usable(candidates: Sequence[Candidate], now: float, *, live: bool) ->
     return _Choice(refused=tuple(refused), skipped=tuple(skipped))
 
 
-def _most_likely_first(settings: Settings, seen: Seen, memory: Memory) -> list[Candidate]:
+def _most_likely_first(seen: Seen, memory: Memory) -> list[Candidate]:
     """Order the renamed masters: the wrapped one first, because an operator's own copies end in .old too."""
     wrapped = [_delegate(look.content) for look in seen.outputs.values() if isinstance(look, File)]
 

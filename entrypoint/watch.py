@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchDescriptor
 
+from entrypoint.logs import logger
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -36,6 +38,7 @@ _ENTRIES = (
 )
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_ATTRIB
+_LONGEST_POLL = 2**31 - 1  # milliseconds, the most that poll(2) takes
 _MAX_LINKS = 40  # as many as the kernel follows
 
 
@@ -69,7 +72,7 @@ class Wakeup:
     def wait(self, until: float | None) -> None:
         """Sleep until woken, or until the monotonic time `until` (seconds)."""
         # Rounded up: a wait that ends a little early would find the deadline not reached and wait again.
-        timeout = None if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
+        timeout = None if until is None else min(max(0, int((until - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
         self._poll.poll(timeout)
 
 
@@ -198,6 +201,8 @@ class _Reader(InotifyFD):
     def run(self) -> None:
         try:
             super().run()
+        except Exception as error:  # a traceback on stderr is all that a thread's death would leave behind
+            logger.error("the watch on files ended with %s, starting another: %s", type(error).__name__, error)
         finally:
             self._wakeup.set()
 

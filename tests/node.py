@@ -1,0 +1,110 @@
+"""A scratch node for unit tests: settings that point below a directory, and masters to wrap."""
+
+import json
+from pathlib import Path
+
+import click
+
+from entrypoint import settings
+from entrypoint.flags import chosen, entrypoint_flags
+from entrypoint.node import Absent, Binary, Candidate, File, Memory, Plan, Remove, Rename, Seen, Write
+from entrypoint.settings import Settings
+
+DATA = Path(__file__).parent / "data"
+MASTERS = DATA / "master-confs"
+IN_CLUSTER = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+FLANNEL = (MASTERS / "10-flannel.conflist").read_bytes()
+CRIO = (MASTERS / "11-crio-ipv4-bridge.conflist").read_bytes()
+
+
+def flags(root: Path, *more: str) -> list[str]:
+    return [
+        f"--cni-conf-dir={root}/net.d",
+        f"--cni-bin-dir={root}/bin",
+        f"--multus-bin-file={root}/src/multus",
+        f"--service-account-dir={root}/sa",
+        "--multus-conf-file=auto",
+        *more,
+    ]
+
+
+def options(*arguments: str) -> dict[str, object]:
+    """What the command line makes of these arguments."""
+    from entrypoint.flags import FlagCommand
+
+    command = FlagCommand("x", params=entrypoint_flags())
+    return chosen(command.make_context("x", list(arguments)))
+
+
+def settings_for(root: Path, *more: str, environ: dict[str, str] | None = None) -> Settings:
+    return settings.build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
+
+
+def scratch(root: Path) -> Path:
+    """Lay out what a node and a pod have before anything runs."""
+    for name in ("net.d", "bin", "src", "sa"):
+        (root / name).mkdir(parents=True)
+    (root / "src/multus").write_bytes(b"\x7fELF multus")
+    (root / "src/multus").chmod(0o755)
+    (root / "sa/token").write_text("token-1")
+    (root / "sa/ca.crt").write_text("CA 1\n")
+    return root
+
+
+def click_error(*arguments: str) -> str:
+    try:
+        options(*arguments)
+    except click.UsageError as error:
+        return error.format_message()
+    raise AssertionError("no usage error")
+
+
+def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:
+    from entrypoint import cniconf
+
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return Candidate(name, cniconf.examine(raw), since)
+
+
+def seen(wanted: Settings, **changes: object) -> Seen:
+    """A node on which nothing was installed yet, with a pod that has all it needs."""
+    files = {path.name: Absent() for path in wanted.output_files}
+    start = Seen(
+        now=100.0,
+        missing_dirs=(),
+        token=File(b"token-1", 0o600, (1, 1)),
+        certificate_authority=File(b"CA 1\n", 0o644, (1, 2)),
+        kubeconfig=Absent(),
+        binary=Binary(None, installed=False),
+        static=None,
+        outputs=files,
+    )
+    return start._replace(**changes)
+
+
+def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
+    """The node that a plan leaves behind."""
+    outputs, candidates, retired = dict(before.outputs), before.candidates, before.retired
+    kubeconfig = before.kubeconfig
+    for step in plan.steps:
+        match step:
+            case Write() if step.path == wanted.kubeconfig_file:
+                kubeconfig = File(step.content, step.mode, (9, 1))
+            case Write():
+                outputs[step.path.name] = File(step.content, step.mode, (9, 2))
+            case Remove():
+                outputs[step.path.name] = Absent()
+            case Rename():
+                moved = next(each for each in candidates if each.name == step.path.name)
+                candidates = tuple(each for each in candidates if each is not moved)
+                retired = (*(each for each in retired if each.name != moved.name), moved)
+    return before._replace(
+        outputs=outputs,
+        candidates=candidates,
+        retired=retired,
+        kubeconfig=kubeconfig,
+        binary=Binary(None, installed=True),
+    )
+
+
+START = Memory(started=100.0)

@@ -1,0 +1,175 @@
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from entrypoint import files
+
+SECRET = b"x" * 5_000_000
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_written_file_has_its_content_and_mode_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        made = files.write(tmp_path / "a.conf", SECRET, 0o644)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.conf").read_bytes() == SECRET
+    assert mode(tmp_path / "a.conf") == 0o644
+    assert made == files.identity((tmp_path / "a.conf").stat())
+    assert os.listdir(tmp_path) == ["a.conf"]
+
+
+def test_a_written_file_takes_the_place_of_a_link_and_not_of_what_it_points_to(tmp_path):
+    (tmp_path / "elsewhere").write_text("old")
+    (tmp_path / "a.conf").symlink_to("elsewhere")
+    files.write(tmp_path / "a.conf", b"new", 0o600)
+    assert not (tmp_path / "a.conf").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "old"
+
+
+def test_a_failed_write_leaves_the_target_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "a.conf").write_text("old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(tmp_path / "a.conf", b"new", 0o600)
+    assert os.listdir(tmp_path) == ["a.conf"]
+    assert (tmp_path / "a.conf").read_text() == "old"
+
+
+def test_no_cni_runtime_reads_the_name_of_a_temporary_file(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(os, "fchmod", lambda *_: names.extend(os.listdir(tmp_path)))
+    files.write(tmp_path / "a.conf", b"new", 0o600)
+    (name,) = names
+    assert not name.endswith((".conf", ".conflist", ".json"))
+
+
+def test_a_running_binary_is_replaced(tmp_path):
+    source, target = tmp_path / "sleep", tmp_path / "bin" / "multus"
+    target.parent.mkdir()
+    source.write_bytes(open("/bin/sleep", "rb").read())  # noqa: SIM115
+    source.chmod(0o755)
+    files.copy(source, target, lambda: False)
+    running = subprocess.Popen([target, "60"])
+    try:
+        with pytest.raises(OSError, match="Text file busy"):
+            target.open("r+b").close()
+        status = files.copy(source, target, lambda: False)
+        assert status.st_ino == target.stat().st_ino
+        assert running.poll() is None
+    finally:
+        running.kill()
+        running.wait()
+    assert subprocess.run([target, "0"], check=True)
+    assert mode(target) == 0o755
+
+
+def test_a_copy_can_be_cancelled_and_leaves_nothing(tmp_path):
+    (tmp_path / "source").write_bytes(os.urandom(9 << 20))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(files.CancelledError):
+        files.copy(tmp_path / "source", tmp_path / "out/multus", lambda: True)
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_copy_carries_special_bits_and_every_byte(tmp_path):
+    content = os.urandom((8 << 20) + 17)
+    (tmp_path / "source").write_bytes(content)
+    (tmp_path / "source").chmod(0o4755)
+    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    assert (tmp_path / "multus").read_bytes() == content
+    assert mode(tmp_path / "multus") == 0o4755
+
+
+@pytest.mark.parametrize("position", [0, 1 << 20, (3 << 20) + 6])
+def test_two_files_differ_by_a_single_byte_anywhere(tmp_path, position):
+    content = bytearray((3 << 20) + 7)
+    (tmp_path / "one").write_bytes(content)
+    (tmp_path / "other").write_bytes(content)
+    assert files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+    content[position] ^= 1
+    (tmp_path / "other").write_bytes(content)
+    assert not files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+    (tmp_path / "other").write_bytes(content + b"x")
+    assert not files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+
+
+def test_a_name_that_is_taken_is_not_taken_over(tmp_path):
+    (tmp_path / "a.old").write_text("old")
+    (tmp_path / "a").write_text("live")
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is False
+    assert (tmp_path / "a").read_text() == "live"
+    (tmp_path / "a").unlink()
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_renaming_back_moves_a_link_and_not_its_target(tmp_path):
+    (tmp_path / "target").write_text("x")
+    (tmp_path / "a.old").symlink_to("target")
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a")
+    assert os.readlink(tmp_path / "a") == "target"
+
+
+def test_removing_what_is_gone_is_fine(tmp_path):
+    files.remove(tmp_path / "a")
+
+
+def test_a_directory_is_made_once_and_a_file_in_its_place_is_an_error(tmp_path):
+    files.make_directory(tmp_path / "d")
+    files.make_directory(tmp_path / "d")
+    assert mode(tmp_path / "d") == 0o755
+    (tmp_path / "f").touch()
+    with pytest.raises(FileExistsError):
+        files.make_directory(tmp_path / "f")
+
+
+def test_the_sweep_takes_what_a_killed_run_left_and_nothing_else(tmp_path):
+    killed = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, pathlib; from entrypoint import files; os.fsync = lambda fd: (print('x', flush=True),"
+            "__import__('time').sleep(60)); files.write(pathlib.Path(sys.argv[1]), b'x', 0o600)",
+            tmp_path / "a.conf",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    killed.stdout.readline()
+    (left,) = os.listdir(tmp_path)
+    (tmp_path / "10-flannel.conflist").touch()
+    (tmp_path / ".multus-entrypoint-notes").touch()
+    assert files.sweep([tmp_path, tmp_path / "missing"]) == []  # it is still being written
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    assert files.sweep([tmp_path]) == [tmp_path / left]
+    assert sorted(os.listdir(tmp_path)) == [".multus-entrypoint-notes", "10-flannel.conflist"]
+
+
+def test_the_sweep_does_not_block_on_a_fifo_of_that_name(tmp_path):
+    name = ".multus-entrypoint-0.tmp"
+    os.mkfifo(tmp_path / name)
+    started = time.monotonic()
+    files.sweep([tmp_path])
+    assert time.monotonic() - started < 5
+
+
+def test_a_locked_file_is_locked_for_others_only_while_it_is_written(tmp_path):
+    files.write(tmp_path / "a", b"x", 0o600)
+    with open(tmp_path / "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,221 @@
+import os
+
+import pytest
+
+from entrypoint import cniconf
+from entrypoint.cniconf import Master, Multus, Unusable
+from entrypoint.host import Host, StepError, read
+from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
+from entrypoint.plan import decide
+from tests.node import FLANNEL, scratch, settings_for
+
+
+@pytest.fixture
+def root(tmp_path):
+    return scratch(tmp_path)
+
+
+def put(root, name, content=FLANNEL):
+    (root / "net.d" / name).write_bytes(content)
+
+
+def names(root, *flags):
+    return [each.name for each in Host(settings_for(root, *flags)).observe().candidates]
+
+
+def snapshot(root):
+    """Everything below a directory that a write or a touch would change."""
+    found = {}
+    for directory, _, entries in os.walk(root):
+        for path in [directory, *(os.path.join(directory, entry) for entry in entries)]:
+            status = os.lstat(path)
+            found[path] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return found
+
+
+def test_candidates_come_in_byte_order_and_what_we_write_is_none(root):
+    for name in ("b.conf", "B.conf", "é.conf", "00-multus.conf", "00-multus.conflist", "a.json", "10.conflist"):
+        put(root, name)
+    os.rename(root / "net.d/10.conflist", os.fsencode(root / "net.d") + b"/\xff\n.conf")
+    assert names(root) == ["B.conf", "b.conf", "é.conf", "\udcff\n.conf"]
+
+
+def test_only_regular_files_and_links_to_them_are_candidates(root):
+    put(root, "target")
+    (root / "net.d/a-link.conf").symlink_to("target")
+    (root / "net.d/b-dangling.conf").symlink_to("missing")
+    (root / "net.d/c-loop.conf").symlink_to("c-loop.conf")
+    (root / "net.d/d-directory.conf").mkdir()
+    os.mkfifo(root / "net.d/e-fifo.conf")
+    assert names(root) == ["a-link.conf"]
+
+
+def test_a_named_master_is_the_only_candidate(root):
+    put(root, "05-a.conf")
+    put(root, "10-b.conf")
+    assert names(root, "--multus-master-cni-file-name=10-b.conf") == ["10-b.conf"]
+    assert names(root, "--multus-master-cni-file-name=20-c.conf") == []
+
+
+def test_renamed_masters_are_seen_only_with_the_flag(root):
+    put(root, "10-b.conf.old")
+    put(root, "notes.old")
+    put(root, "00-multus.conf.old")
+    assert Host(settings_for(root)).observe().retired == ()
+    (found,) = Host(settings_for(root, "--rename-conf-file")).observe().retired
+    assert found.name == "10-b.conf"
+
+
+def test_a_candidate_keeps_its_age_until_its_content_changes(root):
+    put(root, "a.conf", b"{")
+    host = Host(settings_for(root))
+    first = host.observe().candidates[0]
+    assert host.observe().candidates[0].since == first.since
+    os.utime(root / "net.d/a.conf")
+    assert host.observe().candidates[0].since == first.since
+    put(root, "a.conf", b'{"')
+    assert host.observe().candidates[0].since > first.since
+
+
+def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
+    put(root, "a.conf")
+    host = Host(settings_for(root))
+    examined = []
+    real = cniconf.examine
+    monkeypatch.setattr(cniconf, "examine", lambda content: examined.append(content) or real(content))
+    for _ in range(3):
+        host.observe()
+    assert len(examined) == 1
+
+
+def test_verdicts(root):
+    put(root, "a.conf", b'{"type": "multus"}')
+    put(root, "b.conf", b" " * (cniconf.MAX_BYTES + 1))
+    put(root, "c.conf")
+    kinds = [each.verdict for each in Host(settings_for(root)).observe().candidates]
+    assert isinstance(kinds[0], Multus)
+    assert kinds[1] == Unusable("is larger than 1048576 bytes")
+    assert isinstance(kinds[2], Master)
+
+
+def test_an_autoconfig_directory_that_is_missing_is_told_of(root):
+    seen = Host(settings_for(root, f"--multus-autoconfig-dir={root}/later")).observe()
+    assert seen.unlisted == "the directory does not exist"
+    assert seen.missing_dirs == ()
+
+
+def test_directories_that_must_exist(root):
+    settings = settings_for(root, f"--ready-file={root}/nowhere/ready")
+    (root / "bin").rmdir()
+    (root / "net.d").rmdir()
+    assert [flag for flag, _ in Host(settings).observe().missing_dirs] == [
+        "--cni-conf-dir",
+        "--cni-bin-dir",
+        "--ready-file",
+    ]
+    skipping = settings_for(root, "--skip-multus-binary-copy")
+    assert [flag for flag, _ in Host(skipping).observe().missing_dirs] == ["--cni-conf-dir"]
+
+
+def test_rivals_are_the_files_that_a_runtime_reads_first(root):
+    for name in ("00-a.conf", "00-b.json", "00-c.txt", "10-x.conf", "00-multus.conf"):
+        put(root, name)
+    assert Host(settings_for(root)).observe().rivals == ("00-a.conf", "00-b.json")
+    static = settings_for(root, "--multus-conf-file=/x/70-multus.conf")
+    assert Host(static).observe().rivals == ("00-a.conf", "00-b.json", "00-multus.conf", "10-x.conf")
+
+
+class TestBinary:
+    def test_it_is_installed_when_content_and_mode_are_the_sources(self, root):
+        settings = settings_for(root)
+        host = Host(settings)
+        assert not host.observe().binary.installed
+        host.apply(Copy(settings.binary_file, settings.multus_bin_file))
+        assert host.observe().binary.installed
+        assert Host(settings).observe().binary.installed
+        settings.binary_file.chmod(0o700)
+        assert not host.observe().binary.installed
+        settings.binary_file.chmod(0o755)
+        assert host.observe().binary.installed
+        settings.binary_file.write_bytes(b"\x7fELF mu1tus")
+        assert not host.observe().binary.installed
+
+    def test_a_link_is_no_installed_binary(self, root):
+        settings = settings_for(root)
+        settings.binary_file.symlink_to(settings.multus_bin_file)
+        assert not Host(settings).observe().binary.installed
+
+    def test_it_is_compared_once_for_each_state(self, root, monkeypatch):
+        from entrypoint import files
+
+        settings = settings_for(root)
+        Host(settings).apply(Copy(settings.binary_file, settings.multus_bin_file))
+        host = Host(settings)
+        compared = []
+        real = files.same_content
+        monkeypatch.setattr(files, "same_content", lambda *args: compared.append(args) or real(*args))
+        for _ in range(3):
+            assert host.observe().binary.installed
+        assert len(compared) == 1
+
+    @pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo])
+    def test_a_source_that_is_no_file_is_a_problem(self, root, make):
+        settings = settings_for(root)
+        settings.multus_bin_file.unlink()
+        make(settings.multus_bin_file)
+        assert Host(settings).observe().binary.source == Absent("is not a regular file")
+
+
+class TestRead:
+    def test_a_file_is_its_content_mode_and_identity(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"x")
+        (tmp_path / "a").chmod(0o640)
+        status = (tmp_path / "a").stat()
+        assert read(tmp_path / "a") == File(b"x", 0o640, (status.st_dev, status.st_ino))
+
+    def test_what_is_not_there_is_missing(self, tmp_path):
+        assert read(tmp_path / "a") == Absent("does not exist")
+        (tmp_path / "f").touch()
+        assert read(tmp_path / "f/a").missing
+
+    def test_a_dangling_link_is_there(self, tmp_path):
+        (tmp_path / "a").symlink_to("missing")
+        assert read(tmp_path / "a") == Absent("does not exist", missing=False)
+
+    def test_a_fifo_and_a_directory_are_there_and_do_not_block(self, tmp_path):
+        os.mkfifo(tmp_path / "a")
+        assert read(tmp_path / "a") == Absent("is not a regular file", missing=False)
+        assert not read(tmp_path).missing
+
+    def test_a_huge_file_is_not_read_whole(self, tmp_path):
+        with open(tmp_path / "a", "wb") as sparse:
+            sparse.truncate(1 << 40)
+        assert "larger than" in read(tmp_path / "a").why
+
+
+def test_a_plan_makes_the_node_what_was_decided_and_a_second_look_changes_nothing(root):
+    put(root, "10-a.conflist")
+    settings = settings_for(root, "--rename-conf-file")
+    host = Host(settings)
+    plan = decide(settings, host.observe(), Memory(started=0.0))
+    for step in plan.steps:
+        host.apply(step)
+    before = snapshot(root)
+    assert decide(settings, host.observe(), plan.memory).steps == ()
+    assert decide(settings, Host(settings).observe(), Memory(started=0.0)).steps == ()
+    assert snapshot(root) == before
+    assert sorted(os.listdir(root / "net.d")) == ["00-multus.conf", "10-a.conflist.old", "multus.d"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda root: Write(root / "gone/x", b"", 0o600), "cannot write .*/gone/x: No such file .* hostPath volume"),
+        (lambda root: Copy(root / "gone/x", root / "src/multus"), "cannot install .*/gone/x"),
+        (lambda root: Remove(root / "bin", ""), "cannot remove .*/bin"),
+        (lambda root: Rename(root / "gone", root / "x"), "cannot rename .*/gone"),
+    ],
+)
+def test_a_step_that_fails_says_what_where_and_why(root, step, message):
+    with pytest.raises(StepError, match=message):
+        Host(settings_for(root)).apply(step(root))

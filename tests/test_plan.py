@@ -1,0 +1,402 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename
+from entrypoint.plan import GRACE, decide, decide_removal
+from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
+
+VECTORS = json.loads((DATA / "peer-vectors.json").read_text())
+BROKEN = b'{"name": "cut o'
+MULTUS = {"name": "m", "type": "multus"}
+
+
+def vector_name(vector):
+    return f"{vector['master']} {' '.join(vector['flags'])}"
+
+
+def written(plan):
+    return json.loads(plan.configuration.content)
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if "conf" in v], ids=vector_name)
+def test_the_configuration_is_the_one_that_multus_4_3_writes(tmp_path, vector):
+    wanted = settings_for(tmp_path, *vector["flags"])
+    content = (MASTERS / vector["master"]).read_bytes()
+    node = seen(wanted, candidates=(master(vector["master"], content),))
+    plan = decide(wanted, node, START)
+    assert plan.problems == ()
+    assert plan.configuration.path.name == vector["file"]
+    assert written(plan) == vector["conf"]
+    left = after(wanted, node, plan)
+    names = [name for name, look in left.outputs.items() if isinstance(look, File)]
+    names += [each.name for each in left.candidates] + [f"{each.name}.old" for each in left.retired] + ["multus.d"]
+    assert sorted(names) == sorted(vector["files"])
+
+
+names = st.sampled_from(["00-multus.conf", "05-a.conf", "10-b.conflist", "20-c.conf", "zz.conf"])
+contents = st.sampled_from(
+    [FLANNEL, CRIO, BROKEN, b"", json.dumps(MULTUS).encode(), (MASTERS / "10-aws-no-cniversion.conflist").read_bytes()]
+)
+flag_sets = st.lists(
+    st.sampled_from(
+        [
+            "--rename-conf-file",
+            "--cleanup-config-on-exit",
+            "--skip-config-watch",
+            "--cni-version=1.0.0",
+            "--override-network-name",
+            "--skip-multus-binary-copy",
+            "--multus-master-cni-file-name=10-b.conflist",
+            "--skip-tls-verify",
+            "--multus-conf-file=/c/70-multus.conf",
+        ]
+    ),
+    unique=True,
+)
+looks = st.sampled_from([Absent(), Absent("is not a regular file", missing=False), File(b"{}", 0o644, (3, 3))])
+
+
+@st.composite
+def nodes(draw, wanted):
+    found = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 4)))}
+    old = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 2)))} if wanted.rename_master else {}
+    ages = st.sampled_from([0.0, 96.0, 100.0])
+    static = st.sampled_from([File(b"{}", 0o644, (4, 4)), File(b"{", 0o644, (4, 4)), Absent()])
+    return seen(
+        wanted,
+        candidates=tuple(master(name, found[name], draw(ages)) for name in sorted(found) if name != "00-multus.conf"),
+        retired=tuple(master(name, old[name], draw(ages)) for name in sorted(old) if name != "00-multus.conf"),
+        outputs={path.name: draw(looks) for path in wanted.output_files},
+        static=draw(static) if wanted.static_conf_file else None,
+        token=draw(st.sampled_from([File(b"t\n", 0o600, (1, 1)), File(b" ", 0o600, (1, 1)), Absent()])),
+        kubeconfig=draw(looks),
+        binary=draw(st.sampled_from([Binary(None, installed=False), Binary(Absent(), installed=False)])),
+    )
+
+
+@given(st.data())
+@hypothesis_settings(max_examples=300)
+def test_deciding_again_on_the_node_that_a_plan_leaves_behind_plans_nothing(tmp_path_factory, data):
+    wanted = settings_for(tmp_path_factory.getbasetemp(), *data.draw(flag_sets))
+    node = data.draw(nodes(wanted))
+    memory = START._replace(configured=data.draw(st.booleans()))
+    plan = decide(wanted, node, memory)
+    again = decide(wanted, after(wanted, node, plan), plan.memory)
+    assert again.steps == ()
+    assert again.memory == plan.memory
+
+
+def test_the_order_is_kubeconfig_binary_configuration_removal_rename(tmp_path):
+    wanted = settings_for(tmp_path, "--rename-conf-file")
+    node = seen(wanted, candidates=(master("10-a.conflist", CRIO),))
+    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3))
+    steps = decide(wanted, node, START).steps
+    assert [step.path.name for step in steps] == [
+        "multus.kubeconfig",
+        "multus",
+        "00-multus.conflist",
+        "00-multus.conf",
+        "10-a.conflist",
+    ]
+    assert isinstance(steps[3], Remove)
+    assert steps[4] == Rename(tmp_path / "net.d/10-a.conflist", tmp_path / "net.d/10-a.conflist.old")
+
+
+def test_a_broken_first_file_is_waited_for_and_then_skipped_with_its_reason(tmp_path):
+    wanted = settings_for(tmp_path)
+    node = seen(wanted, candidates=(master("05-a.conf", BROKEN, since=98.0), master("10-b.conflist", FLANNEL)))
+    plan = decide(wanted, node, START)
+    assert plan.configuration is None
+    assert plan.deadline == 98.0 + GRACE
+    assert "'05-a.conf' may still be being written" in plan.waiting
+    plan = decide(wanted, node._replace(now=103.0), plan.memory)
+    assert written(plan)["delegates"][0]["name"] == "cbr0"
+    (warning,) = plan.warnings
+    assert "'05-a.conf'" in warning
+    assert "line 1 column" in warning
+
+
+def test_a_usable_first_file_is_taken_whatever_is_being_written_after_it(tmp_path):
+    wanted = settings_for(tmp_path)
+    node = seen(wanted, candidates=(master("05-b.conflist", FLANNEL), master("10-a.conf", BROKEN, since=100.0)))
+    assert decide(wanted, node, START).configuration is not None
+
+
+def test_while_a_master_is_rewritten_the_configuration_stays(tmp_path):
+    wanted = settings_for(tmp_path, "--cleanup-config-on-exit")
+    node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START)
+    node = after(wanted, node, plan)._replace(candidates=(master("10-a.conflist", BROKEN, since=100.0),))
+    again = decide(wanted, node, plan.memory)
+    assert again.steps == ()
+    assert again.satisfied
+
+
+def test_multus_itself_is_never_wrapped_and_the_reason_is_told(tmp_path):
+    wanted = settings_for(tmp_path)
+    in_the_middle = {"name": "n", "plugins": [{"type": "bridge"}, {"type": "multus"}, {"type": "portmap"}]}
+    node = seen(wanted, candidates=(master("20-x.conflist", in_the_middle), master("70-multus.conf", MULTUS)))
+    plan = decide(wanted, node, START)
+    assert plan.configuration is None
+    assert "'20-x.conflist' is itself a Multus configuration" in plan.waiting
+    assert "'70-multus.conf' is itself" in plan.waiting
+
+
+def test_waiting_ends_at_the_time_out_with_the_directory_and_every_reason(tmp_path):
+    wanted = settings_for(tmp_path, "--wait-timeout=30")
+    node = seen(wanted, candidates=(master("05-a.conf", b"[]", since=0.0), master("70-multus.conf", MULTUS)))
+    plan = decide(wanted, node, START)
+    assert (plan.deadline, plan.problems) == (130.0, ())
+    (problem,) = decide(wanted, node._replace(now=130.0), plan.memory).problems
+    assert problem.fatal
+    for part in ("30 s", str(tmp_path / "net.d"), "'05-a.conf'", "found a list", "'70-multus.conf'"):
+        assert part in problem.message
+
+
+def test_a_file_that_never_stops_breaking_does_not_outlast_the_time_out(tmp_path):
+    wanted = settings_for(tmp_path, "--wait-timeout=30")
+    flapping = master("05-a.conf", BROKEN, since=129.9)
+    node = seen(wanted, now=130.0, candidates=(flapping,))
+    assert any(problem.fatal for problem in decide(wanted, node, START).problems)
+    node = seen(wanted, now=130.0, candidates=(flapping, master("10-b.conflist", FLANNEL)))
+    assert decide(wanted, node, START).configuration is not None
+
+
+def test_once_configured_a_missing_master_is_waited_for_without_limit(tmp_path):
+    wanted = settings_for(tmp_path, "--wait-timeout=0")
+    node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START)
+    node = after(wanted, node, plan)._replace(candidates=(), now=1e6)
+    again = decide(wanted, node, plan.memory)
+    assert (again.problems, again.steps, again.satisfied) == ((), (), False)
+    assert any("no usable master any more" in warning for warning in again.warnings)
+
+
+def test_with_cleanup_the_configuration_goes_with_its_master_and_comes_back_with_it(tmp_path):
+    wanted = settings_for(tmp_path, "--cleanup-config-on-exit")
+    node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START)
+    node = after(wanted, node, plan)
+    gone = decide(wanted, node._replace(candidates=(), now=1e6), plan.memory)
+    assert [step.path.name for step in gone.steps] == ["00-multus.conf"]
+    assert gone.problems == ()
+    back = decide(wanted, after(wanted, node, gone)._replace(now=2e6), gone.memory)
+    assert back.configuration.content == plan.configuration.content
+
+
+def test_with_cleanup_what_an_earlier_run_left_goes_too(tmp_path):
+    wanted = settings_for(tmp_path, "--cleanup-config-on-exit")
+    node = seen(wanted)
+    node.outputs["00-multus.conflist"] = File(b"{}", 0o600, (3, 3))
+    assert [step.path.name for step in decide(wanted, node, START).removals] == ["00-multus.conflist"]
+
+
+def test_without_cleanup_what_an_earlier_run_left_stays(tmp_path):
+    wanted = settings_for(tmp_path)
+    node = seen(wanted)
+    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3))
+    assert decide(wanted, node, START).removals == ()
+
+
+def test_a_master_of_another_version_leaves_exactly_one_configuration(tmp_path):
+    wanted = settings_for(tmp_path)
+    node, memory = seen(wanted), START
+    for content, expected in ((FLANNEL, "00-multus.conf"), (CRIO, "00-multus.conflist"), (FLANNEL, "00-multus.conf")):
+        node = node._replace(candidates=(master("10-a.conflist", content),))
+        plan = decide(wanted, node, memory)
+        node, memory = after(wanted, node, plan), plan.memory
+        assert [name for name, look in node.outputs.items() if isinstance(look, File)] == [expected]
+
+
+def test_a_version_conflict_is_fatal_before_the_node_is_configured_and_an_error_after(tmp_path):
+    wanted = settings_for(tmp_path, "--cni-version=1.0.0")
+    good = seen(wanted, candidates=(master("10-a.conflist", CRIO),))
+    bad = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+    (problem,) = decide(wanted, bad, START).problems
+    assert problem.fatal
+    plan = decide(wanted, good, START)
+    changed = after(wanted, good, plan)._replace(candidates=bad.candidates)
+    again = decide(wanted, changed, plan.memory)
+    assert [each.fatal for each in again.problems] == [False]
+    assert again.steps == ()
+
+
+def test_a_master_without_a_version_is_wrapped_with_a_warning(tmp_path):
+    wanted = settings_for(tmp_path)
+    content = (MASTERS / "10-aws-no-cniversion.conflist").read_bytes()
+    plan = decide(wanted, seen(wanted, candidates=(master("10-aws.conflist", content),)), START)
+    assert written(plan)["cniVersion"] == written(plan)["delegates"][0]["cniVersion"] == "0.1.0"
+    assert any("has no 'cniVersion'" in warning for warning in plan.warnings)
+    quiet = settings_for(tmp_path, "--cni-version=0.4.0")
+    plan = decide(quiet, seen(quiet, candidates=(master("10-aws.conflist", content),)), START)
+    assert plan.warnings == ()
+
+
+class TestRename:
+    def test_a_renamed_master_is_no_removal(self, tmp_path):
+        wanted = settings_for(tmp_path, "--rename-conf-file", "--cleanup-config-on-exit")
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+        plan = decide(wanted, node, START)
+        node = after(wanted, node, plan)
+        assert node.candidates == ()
+        for memory in (plan.memory, START):  # in the same run, and after a restart
+            again = decide(wanted, node, memory)
+            assert (again.steps, again.satisfied) == ((), True)
+
+    def test_a_live_master_that_reappears_is_wrapped_and_renamed_again(self, tmp_path):
+        wanted = settings_for(tmp_path, "--rename-conf-file")
+        node = seen(wanted, candidates=(master("10-a.conflist", CRIO),), retired=(master("10-a.conflist", FLANNEL),))
+        plan = decide(wanted, node, START)
+        assert written(plan)["plugins"][0]["delegates"][0]["name"] == "crio"
+        assert plan.rename is not None
+
+    def test_after_a_restart_the_wrapped_one_is_taken_and_not_an_operators_copy(self, tmp_path):
+        wanted = settings_for(tmp_path, "--rename-conf-file")
+        copy, ours = master("05-copy.conflist", CRIO), master("10-a.conflist", FLANNEL)
+        node = seen(wanted, candidates=(ours,))
+        node = after(wanted, node, decide(wanted, node, START))._replace(retired=(copy, ours))
+        assert decide(wanted, node, START).steps == ()
+
+
+class TestLeaving:
+    def left(self, tmp_path, *flags, ours=(9, 2), **changes):
+        wanted = settings_for(tmp_path, *flags)
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+        plan = decide(wanted, node, START)
+        return decide_removal(wanted, after(wanted, node, plan)._replace(**changes), plan.memory, ours)
+
+    def test_what_this_run_wrote_is_removed(self, tmp_path):
+        rename, removal = self.left(tmp_path)
+        assert rename is None
+        assert removal.path == tmp_path / "net.d/00-multus.conf"
+
+    def test_another_file_with_the_same_content_is_a_successors(self, tmp_path):
+        assert self.left(tmp_path, ours=(9, 7)) == (None, None)
+
+    def test_another_content_is_a_successors(self, tmp_path):
+        other = {"00-multus.conf": File(b"{}", 0o600, (9, 2)), "00-multus.conflist": Absent()}
+        assert self.left(tmp_path, outputs=other) == (None, None)
+
+    def test_a_renamed_master_gets_its_name_back(self, tmp_path):
+        rename, removal = self.left(tmp_path, "--rename-conf-file")
+        assert rename == Rename(tmp_path / "net.d/10-a.conflist.old", tmp_path / "net.d/10-a.conflist")
+        assert removal is not None
+
+
+class TestKubeconfig:
+    def plan(self, tmp_path, *flags, environ=None, memory=START, **changes):
+        wanted = settings_for(tmp_path, *flags, environ=environ)
+        return decide(wanted, seen(wanted, **changes), memory)
+
+    def test_without_a_token_the_program_gives_up(self, tmp_path):
+        (problem,) = self.plan(tmp_path, token=Absent()).problems
+        assert problem.fatal
+        assert str(tmp_path / "sa/token") in problem.message
+
+    def test_without_a_token_a_kubeconfig_that_is_there_is_kept_with_a_warning(self, tmp_path):
+        plan = self.plan(tmp_path, token=Absent(), kubeconfig=File(b"x", 0o600, (5, 5)))
+        assert (plan.problems, plan.kubeconfig) == ((), None)
+        assert "no service account token" in plan.warnings[0]
+
+    def test_without_a_token_a_kubeconfig_of_the_operators_is_trusted_with_a_warning(self, tmp_path):
+        plan = self.plan(tmp_path, "--multus-kubeconfig-file-host=/etc/k", token=Absent())
+        assert (plan.problems, plan.kubeconfig) == ((), None)
+        assert "/etc/k" in plan.warnings[0]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"token": File(b" \n", 0o600, (1, 1))}, "token is empty"),
+            ({"token": File("tökn".encode(), 0o600, (1, 1))}, "is not text"),
+            ({"token": Absent("cannot be read: x", missing=False)}, "cannot be read"),
+            ({"certificate_authority": Absent()}, "does not exist"),
+            ({"certificate_authority": File(b"", 0o600, (1, 1))}, "is empty"),
+            ({"environ": {}}, "KUBERNETES_SERVICE_HOST"),
+            ({"environ": {"KUBERNETES_SERVICE_HOST": "x"}}, "KUBERNETES_SERVICE_PORT"),
+        ],
+    )
+    def test_what_is_missing_is_fatal_at_start_and_an_error_later(self, tmp_path, changes, message):
+        (problem,) = self.plan(tmp_path, **changes).problems
+        assert message in problem.message
+        assert problem.fatal
+        plan = self.plan(tmp_path, memory=START._replace(first=False), **changes)
+        assert [each.fatal for each in plan.problems] == [False]
+        assert plan.kubeconfig is None
+        assert not plan.satisfied
+
+    def test_skipping_tls_verification_needs_no_certificate_authority(self, tmp_path):
+        plan = self.plan(tmp_path, "--skip-tls-verify", certificate_authority=Absent())
+        assert plan.problems == ()
+        assert b"insecure-skip-tls-verify: true" in plan.kubeconfig.content
+
+    def test_another_mode_is_put_right(self, tmp_path):
+        content = self.plan(tmp_path).kubeconfig.content
+        assert self.plan(tmp_path, kubeconfig=File(content, 0o600, (5, 5))).kubeconfig is None
+        assert self.plan(tmp_path, kubeconfig=File(content, 0o644, (5, 5))).kubeconfig is not None
+
+
+class TestStatic:
+    FLAGS = ("--multus-conf-file=/c/70-multus.conf", "--cleanup-config-on-exit")
+
+    def test_it_is_copied_under_its_name_with_its_mode(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        plan = decide(wanted, seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4))), START)
+        assert plan.configuration == (tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
+
+    def test_one_that_breaks_later_leaves_the_last_good_one(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4)))
+        plan = decide(wanted, node, START)
+        node = after(wanted, node, plan)
+        for broken in (File(b'{"x": ', 0o640, (4, 5)), Absent()):
+            again = decide(wanted, node._replace(static=broken), plan.memory)
+            assert again.steps == ()
+            assert [problem.fatal for problem in again.problems] == [False]
+
+    def test_one_that_is_broken_at_start_is_fatal(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        (problem,) = decide(wanted, seen(wanted, static=File(b'{"x": ', 0o640, (4, 4))), START).problems
+        assert problem.fatal
+        assert "/c/70-multus.conf: not JSON" in problem.message
+
+    def test_files_that_the_runtime_would_read_first_are_told_of(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, static=File(b"{}", 0o640, (4, 4)), rivals=("10-flannel.conflist",))
+        (warning,) = decide(wanted, node, START).warnings
+        assert "'10-flannel.conflist'" in warning
+
+
+def test_the_master_that_is_frozen_is_not_followed_but_repaired(tmp_path):
+    wanted = settings_for(tmp_path, "--skip-config-watch")
+    node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START)
+    changed = after(wanted, node, plan)._replace(candidates=(master("05-b.conflist", CRIO),))
+    assert decide(wanted, changed, plan.memory).steps == ()
+    changed.outputs["00-multus.conf"] = Absent()
+    assert decide(wanted, changed, plan.memory).configuration == plan.configuration
+
+
+def test_nothing_is_written_into_a_directory_that_is_missing(tmp_path):
+    wanted = settings_for(tmp_path)
+    node = seen(wanted, missing_dirs=(("--cni-conf-dir", wanted.cni_conf_dir),))
+    node = node._replace(candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START._replace(first=False))
+    assert [step.path.name for step in plan.steps] == ["multus"]
+    assert "volume mounted" in plan.problems[0].message
+
+
+def test_a_missing_source_of_the_binary_is_fatal_unless_it_is_not_copied(tmp_path):
+    missing = Binary(Absent(), installed=False)
+    wanted = settings_for(tmp_path)
+    assert decide(wanted, seen(wanted, binary=missing), START).problems[0].fatal
+    wanted = settings_for(tmp_path, "--skip-multus-binary-copy")
+    plan = decide(wanted, seen(wanted, binary=missing), START)
+    assert (plan.problems, plan.binary) == ((), None)
+
+
+def test_candidates_are_records(tmp_path):
+    assert master("a.conf", FLANNEL) == Candidate("a.conf", master("b", FLANNEL).verdict, 0.0)

@@ -1,0 +1,147 @@
+import json
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from entrypoint import cniconf, render
+from tests.node import MASTERS, settings_for
+
+numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(codec=None) | st.sampled_from('</script>"\\\u2028\ud800{{}}{%%}'), max_size=12)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=25,
+)
+versions = st.sampled_from([None, "0.1.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+
+
+@st.composite
+def masters(draw):
+    document = draw(st.dictionaries(texts, values, max_size=5))
+    assume(document.get("type") not in cniconf.MULTUS_TYPES)
+    document["name"] = draw(texts.filter(bool))
+    plugin = {**draw(st.dictionaries(texts, values, max_size=3)), "type": draw(texts.filter(bool))}
+    document.pop("cniVersion", None)
+    document.pop("plugins", None)
+    if draw(st.booleans()):
+        document["plugins"] = [plugin, {"type": "portmap", "capabilities": {"portMappings": True}}]
+        document.pop("type", None)
+    else:
+        document["type"] = plugin["type"]
+    version = draw(versions)
+    if version:
+        document["cniVersion"] = version
+    keys = draw(st.permutations(list(document)))
+    return {key: document[key] for key in keys}
+
+
+def examined(document):
+    verdict = cniconf.examine(json.dumps(document).encode())
+    assert isinstance(verdict, cniconf.Master)
+    return verdict
+
+
+def plugin_of(configuration):
+    return configuration["plugins"][0] if "plugins" in configuration else configuration
+
+
+@given(masters())
+def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, document):
+    master = examined(document)
+    name, content = render.multus_configuration(settings_for(tmp_path_factory.getbasetemp()), master)
+    configuration = json.loads(content)
+    (delegate,) = plugin_of(configuration)["delegates"]
+    if "cniVersion" not in document:
+        assert delegate.pop("cniVersion") == configuration["cniVersion"] == "0.1.0"
+    assert delegate == json.loads(json.dumps(document))
+    assert json.dumps(delegate) == json.dumps(document)
+    assert name == ("00-multus.conflist" if configuration["cniVersion"].startswith("1") else "00-multus.conf")
+
+
+@given(masters(), texts, texts)
+def test_rendering_always_yields_what_can_be_parsed(tmp_path_factory, document, namespaces, path):
+    assume(namespaces.isprintable() and path.isprintable())
+    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file={path}", "--override-network-name"]
+    settings = settings_for(tmp_path_factory.getbasetemp(), *flags)
+    configuration = cniconf.parse(render.multus_configuration(settings, examined(document))[1])
+    assert configuration["name"] == document["name"]
+    assert plugin_of(configuration).get("globalNamespaces", "") == namespaces
+    assert plugin_of(configuration).get("logFile", "") == path
+
+
+def test_the_deepest_usable_master_can_be_wrapped(tmp_path):
+    nested = "[" * (cniconf.MAX_DEPTH - 1) + "]" * (cniconf.MAX_DEPTH - 1)
+    master = cniconf.examine(b'{"cniVersion": "0.3.1", "name": "n", "type": "t", "x": %s}' % nested.encode())
+    assert isinstance(master, cniconf.Master)
+    content = render.multus_configuration(settings_for(tmp_path), master)[1]
+    assert json.loads(content)["delegates"] == [master.document]
+
+
+def test_a_master_without_a_version_gets_the_one_chosen(tmp_path):
+    master = cniconf.examine((MASTERS / "10-aws-no-cniversion.conflist").read_bytes())
+    assert isinstance(master, cniconf.Master)
+    for flag, version in (("", "0.1.0"), ("0.3.1", "0.3.1"), ("1.0.0", "1.0.0")):
+        settings = settings_for(tmp_path, f"--cni-version={flag}")
+        configuration = json.loads(render.multus_configuration(settings, master)[1])
+        (delegate,) = plugin_of(configuration)["delegates"]
+        assert configuration["cniVersion"] == delegate["cniVersion"] == version
+        assert {**delegate, "cniVersion": None} == {**master.document, "cniVersion": None}
+
+
+def test_an_empty_version_in_the_master_is_filled_in_where_it_stands(tmp_path):
+    master = examined({"name": "n", "cniVersion": "", "type": "t"})
+    (delegate,) = json.loads(render.multus_configuration(settings_for(tmp_path), master)[1])["delegates"]
+    assert list(delegate.items()) == [("name", "n"), ("cniVersion", "0.1.0"), ("type", "t")]
+
+
+@pytest.mark.parametrize(("asked", "has"), [("0.4.0", "0.3.1"), ("1.0.0", "0.3.1"), ("1.1.0", "0.2.0")])
+def test_a_version_that_calls_check_cannot_wrap_an_older_master_unless_forced(tmp_path, asked, has):
+    master = examined({"name": "n", "cniVersion": has, "type": "t"})
+    with pytest.raises(render.CannotWrapError, match=f"--cni-version={asked} .* {has}"):
+        render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master)
+    forced = settings_for(tmp_path, f"--cni-version={asked}", "--force-cni-version")
+    configuration = json.loads(render.multus_configuration(forced, master)[1])
+    assert plugin_of(configuration)["delegates"][0]["cniVersion"] == asked
+
+
+@pytest.mark.parametrize(("asked", "has"), [("0.3.1", "0.3.0"), ("0.3.1", "1.0.0"), ("1.0.0", "0.4.0")])
+def test_any_other_mix_of_versions_works(tmp_path, asked, has):
+    master = examined({"name": "n", "cniVersion": has, "type": "t"})
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master)[1])
+    assert configuration["cniVersion"] == asked
+    assert plugin_of(configuration)["delegates"][0]["cniVersion"] == has
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.binary(min_size=1))
+def test_the_kubeconfig_is_yaml_with_what_was_put_in(token, authority):
+    import base64
+
+    document = yaml.safe_load(render.kubeconfig("https://[fd00::1]:443", token, authority))
+    (cluster,), (user,) = document["clusters"], document["users"]
+    assert cluster["cluster"]["server"] == "https://[fd00::1]:443"
+    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == authority
+    assert "insecure-skip-tls-verify" not in cluster["cluster"]
+    assert user["user"] == {"token": token}
+    (context,) = document["contexts"]
+    assert context["context"] == {"cluster": cluster["name"], "user": user["name"]}
+    assert document["current-context"] == context["name"]
+
+
+def test_without_a_certificate_authority_the_kubeconfig_does_not_verify():
+    (cluster,) = yaml.safe_load(render.kubeconfig("https://x:1", "t", None))["clusters"]
+    assert cluster["cluster"] == {"server": "https://x:1", "insecure-skip-tls-verify": True}
+
+
+def test_openssl_is_there_for_those_who_need_it_after_rendering():
+    import subprocess
+    import sys
+
+    program = (
+        "from entrypoint import render; render.kubeconfig('https://x:1', 't', None);"
+        "import sys; assert '_hashlib' not in sys.modules;"
+        "import hashlib, ssl; assert '_hashlib' in sys.modules; hashlib.scrypt"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

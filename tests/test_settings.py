@@ -1,0 +1,195 @@
+import pytest
+
+from entrypoint.settings import InvalidSettingError, Taint, build, version_key
+from tests.node import IN_CLUSTER, click_error, options, settings_for
+
+
+def built(*arguments, **environ):
+    return build(options(*arguments), {**IN_CLUSTER, **environ})
+
+
+def test_defaults_are_those_of_the_published_daemonsets():
+    found = built()
+    assert str(found.cni_conf_dir) == "/host/etc/cni/net.d"
+    assert str(found.cni_bin_dir) == "/host/opt/cni/bin"
+    assert str(found.multus_bin_file) == "/usr/src/multus-cni/bin/multus"
+    assert str(found.static_conf_file) == "/usr/src/multus-cni/images/70-multus.conf"
+    assert found.autoconfig_dir == found.cni_conf_dir
+    assert found.kubeconfig_path_on_host == "/etc/cni/net.d/multus.d/multus.kubeconfig"
+    assert str(found.token_file) == "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    assert (found.log_to_stderr, found.wait_timeout, found.kubeconfig_mode) == (True, 600.0, 0o600)
+    assert found.api_server == "https://10.96.0.1:443"
+
+
+def test_the_autoconfig_directory_follows_the_configuration_directory():
+    assert str(built("--cni-conf-dir=/x").autoconfig_dir) == "/x"
+    assert str(built("--cni-conf-dir=/x", "--multus-autoconfig-dir=/y").autoconfig_dir) == "/y"
+
+
+@pytest.mark.parametrize("value", ["10-a.conf", "/host/etc/cni/net.d/10-a.conf", "./10-a.conf", "x/../10-a.conf"])
+def test_a_master_may_be_named_by_a_path_that_lies_in_the_autoconfig_directory(value):
+    assert built(f"--multus-master-cni-file-name={value}").master_name == "10-a.conf"
+
+
+@pytest.mark.parametrize("value", ["/etc/cni/net.d/10-a.conf", "../10-a.conf", "x/10-a.conf", "x/", "/", "..", "."])
+def test_a_master_elsewhere_is_a_usage_error_that_names_the_directory(value):
+    with pytest.raises(InvalidSettingError, match=r"/host/etc/cni/net\.d") as caught:
+        built(f"--multus-master-cni-file-name={value}")
+    assert caught.value.name == "--multus-master-cni-file-name"
+
+
+@pytest.mark.parametrize("value", ["00-multus.conf", "00-multus.conflist", "/host/etc/cni/net.d/00-multus.conf"])
+def test_what_this_program_writes_cannot_be_the_master(value):
+    with pytest.raises(InvalidSettingError, match="wrap itself"):
+        built(f"--multus-master-cni-file-name={value}")
+
+
+@pytest.mark.parametrize(
+    ("given", "on_host"),
+    [("/host/etc/x", "/etc/x"), ("/host", "/"), ("/hostile/x", "/hostile/x"), ("/etc/x", "/etc/x"), ("", None)],
+)
+def test_the_configuration_directory_of_multus_is_a_host_path(given, on_host):
+    assert built(f"--multus-cni-conf-dir={given}").multus_conf_dir_on_host == on_host
+
+
+@pytest.mark.parametrize("value", ["0.3", "1", "0.3.1", "1.1.0"])
+def test_a_cni_version_has_up_to_three_numbers(value):
+    assert built(f"--cni-version={value}").cni_version == value
+
+
+@pytest.mark.parametrize("value", ["x", "1.", "v1.0.0", "1.0.0.0", "-1", "1.0.0-rc1", "1 ", "٣.0"])
+def test_anything_else_is_no_cni_version(value):
+    with pytest.raises(InvalidSettingError, match="CNI version"):
+        built(f"--cni-version={value}")
+
+
+def test_versions_compare_by_number():
+    assert version_key("0.10.0") > version_key("0.4.0") > version_key("0.3")
+    assert version_key("1") == version_key("1.0.0")
+
+
+@pytest.mark.parametrize(("value", "mode"), [("600", 0o600), ("0640", 0o640), ("0o644", 0o644), ("", 0o600)])
+def test_the_kubeconfig_mode_is_octal(value, mode):
+    assert built(KUBECONFIG_MODE=value).kubeconfig_mode == mode
+
+
+@pytest.mark.parametrize("value", ["rw", "888", "0x10", "77777"])
+def test_a_kubeconfig_mode_that_is_not_octal_is_refused(value):
+    with pytest.raises(InvalidSettingError, match="octal"):
+        built(KUBECONFIG_MODE=value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "fd00::1"}, "https://[fd00::1]:443"),
+        ({"KUBERNETES_SERVICE_HOST": "[fd00::1]"}, "https://[fd00::1]:443"),
+        ({"KUBERNETES_SERVICE_HOST": "api.example"}, "https://api.example:443"),
+        ({"KUBERNETES_SERVICE_PROTOCOL": "http"}, "http://10.96.0.1:443"),
+        ({"KUBERNETES_SERVICE_HOST": ""}, None),
+        ({"KUBERNETES_SERVICE_PORT": ""}, None),
+    ],
+)
+def test_the_api_server_comes_from_the_environment(environ, url):
+    assert built(**environ).api_server == url
+
+
+def test_log_levels_are_known_in_any_case_and_written_in_lower_case():
+    assert built("--multus-log-level=DEBUG").log_level == "debug"
+    with pytest.raises(InvalidSettingError, match="debug, verbose, error, panic"):
+        built("--multus-log-level=chatty")
+
+
+@pytest.mark.parametrize(
+    ("value", "taint"),
+    [
+        ("", None),
+        ("multus/starting", Taint("multus/starting", None)),
+        ("a.b/c:NoSchedule", Taint("a.b/c", "NoSchedule")),
+    ],
+)
+def test_a_taint_is_a_key_with_or_without_an_effect(value, taint):
+    assert built(f"--startup-taint={value}").startup_taint == taint
+
+
+@pytest.mark.parametrize("value", ["a:b", "a:", ":NoSchedule", "a b", "/x", "a=b:NoSchedule"])
+def test_anything_else_is_no_taint(value):
+    with pytest.raises(InvalidSettingError, match="KEY:EFFECT"):
+        built(f"--startup-taint={value}")
+
+
+@pytest.mark.parametrize("word", ["true", "TRUE", "t", "T", "1", "yes", "Yes"])
+def test_words_for_true(word):
+    assert built(f"--namespace-isolation={word}").namespace_isolation is True
+
+
+@pytest.mark.parametrize("word", ["false", "False", "f", "0", "no", "NO"])
+def test_words_for_false(word):
+    assert built(f"--multus-log-to-stderr={word}").log_to_stderr is False
+
+
+def test_a_bare_boolean_means_true_and_takes_no_word_after_it():
+    assert built("--namespace-isolation", "--cni-version", "1.0.0").namespace_isolation is True
+    assert "--namespace-isolation=false" in click_error("--namespace-isolation", "false")
+
+
+def test_a_value_that_looks_like_a_boolean_flag_stays_a_value():
+    assert built("--multus-log-file", "--namespace-isolation").log_file == "--namespace-isolation"
+
+
+def test_an_empty_value_means_the_default_for_every_flag():
+    from entrypoint.flags import entrypoint_flags
+
+    names = [param.opts[0] for param in entrypoint_flags()]
+    assert len(names) == 30
+    assert built(*(f"{name}=" for name in names)) == built()
+    assert built(*(word for name in names if name not in BOOLEANS for word in (name, ""))) == built()
+
+
+BOOLEANS = {
+    "--cleanup-config-on-exit",
+    "--dry-run",
+    "--force-cni-version",
+    "--multus-log-to-stderr",
+    "--namespace-isolation",
+    "--override-network-name",
+    "--rename-conf-file",
+    "--restart-crio",
+    "--skip-config-watch",
+    "--skip-multus-binary-copy",
+    "--skip-tls-verify",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BOOLEANS))
+def test_every_boolean_works_bare(name):
+    assert built(name) == built(f"{name}=true")
+
+
+def test_flags_come_from_the_environment_too_and_the_command_line_wins(monkeypatch):
+    monkeypatch.setenv("ENTRYPOINT_CNI_VERSION", "1.0.0")
+    monkeypatch.setenv("ENTRYPOINT_NAMESPACE_ISOLATION", "yes")
+    assert (built().cni_version, built().namespace_isolation) == ("1.0.0", True)
+    assert built("--cni-version=0.4.0").cni_version == "0.4.0"
+    assert built("--cni-version=").cni_version is None
+
+
+def test_tls_verification_is_skipped_by_the_environment_variable_of_3_9(monkeypatch):
+    monkeypatch.setenv("SKIP_TLS_VERIFY", "true")
+    assert built().skip_tls_verify is True
+    assert built("--skip-tls-verify=false").skip_tls_verify is False
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "ten"])
+def test_a_wait_time_out_is_a_number_of_seconds(value):
+    assert "number of seconds" in click_error(f"--wait-timeout={value}")
+
+
+def test_an_unknown_flag_suggests_the_nearest_known_one():
+    assert "--cni-conf-dir" in click_error("--cni-config-dir=/x")
+
+
+def test_the_kubeconfig_path_counts_as_given_only_with_a_value(tmp_path):
+    assert settings_for(tmp_path).kubeconfig_path_given is False
+    assert settings_for(tmp_path, "--multus-kubeconfig-file-host=").kubeconfig_path_given is False
+    assert settings_for(tmp_path, "--multus-kubeconfig-file-host=/x").kubeconfig_path_given is True

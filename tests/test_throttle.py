@@ -1,0 +1,76 @@
+from pathlib import Path
+
+from entrypoint.node import Remove, Write
+from entrypoint.throttle import Throttle
+
+FILE = Path("/n/00-multus.conf")
+WRITE = Write(FILE, b"a", 0o600)
+
+
+def test_the_same_step_is_done_once_a_second():
+    throttle = Throttle()
+    assert throttle.held_until(WRITE, 10.0) is None
+    throttle.done(WRITE, 10.0)
+    assert throttle.held_until(WRITE, 10.5) == 11.0
+    assert throttle.held_until(WRITE, 11.0) is None
+
+
+def test_new_content_is_never_held_back():
+    throttle = Throttle()
+    for number in range(20):
+        step = Write(FILE, b"%d" % number, 0o600)
+        assert throttle.held_until(step, 10.0) is None
+        assert throttle.done(step, 10.0) is None
+    removal = Remove(FILE, "")
+    assert throttle.held_until(removal, 10.0) is None
+
+
+def test_other_files_are_not_held_back():
+    throttle = Throttle()
+    throttle.done(WRITE, 10.0)
+    assert throttle.held_until(Write(Path("/n/x"), b"a", 0o600), 10.0) is None
+
+
+def test_the_fifth_repair_in_a_minute_is_a_warning_that_names_the_file_once():
+    throttle = Throttle()
+    warnings = [throttle.done(WRITE, float(second)) for second in range(20)]
+    assert [second for second, warning in enumerate(warnings) if warning] == [5]
+    assert str(FILE) in warnings[5]
+
+
+def test_repairs_spread_over_more_than_a_minute_are_none():
+    throttle = Throttle()
+    assert not any(throttle.done(WRITE, second * 20.0) for second in range(20))
+
+
+def test_a_failing_step_is_tried_again_ever_later_up_to_thirty_seconds():
+    throttle = Throttle()
+    now, waits = 0.0, []
+    for _ in range(8):
+        until = throttle.failed(WRITE, now)
+        assert throttle.held_until(WRITE, now) == until
+        waits.append(until - now)
+        now = until
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    other = Write(FILE, b"b", 0o600)
+    assert throttle.held_until(other, now) is None
+    assert throttle.failed(other, now) == now + 1
+
+
+def test_success_after_failures_is_no_repair_and_ends_the_back_off():
+    throttle = Throttle()
+    throttle.failed(WRITE, 0.0)
+    throttle.failed(WRITE, 1.0)
+    assert throttle.done(WRITE, 3.0) is None
+    assert throttle.held_until(WRITE, 4.0) is None
+    assert throttle.failed(WRITE, 5.0) == 6.0
+
+
+def test_a_directory_that_was_made_again_starts_anew(tmp_path):
+    throttle = Throttle()
+    step = Write(tmp_path / "x", b"a", 0o600)
+    throttle.done(step, 10.0)
+    throttle.forget({"/elsewhere"})
+    assert throttle.held_until(step, 10.1) is not None
+    throttle.forget({str(tmp_path)})
+    assert throttle.held_until(step, 10.1) is None
