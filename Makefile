@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types bench lock clean
+.PHONY: help demo test lint types bench docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ types: $(VENV)/made ## check types
 bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
+
+docs: $(VENV)/made ## write the table of flags into the README
+	$(BIN)/python tools/flags_table.py
 
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock

@@ -1,0 +1,39 @@
+"""Writes the table of flags into README.md from the command line's own declarations; `--check` only compares."""
+
+import sys
+from pathlib import Path
+
+from entrypoint.flags import BOOLEAN, Flag, entrypoint_flags
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- flags: made by `make docs` -->", "<!-- end of flags -->"
+
+
+def table() -> str:
+    lines = ["| Flag | Default | What it does |", "|---|---|---|"]
+    group = ""
+    for flag in entrypoint_flags():
+        assert isinstance(flag, Flag)
+        if flag.hidden:
+            continue
+        if flag.group != group:
+            group = flag.group
+            lines.append(f"| **{group}** | | |")
+        shown = flag.show_default if isinstance(flag.show_default, str) else flag.default
+        default = "" if shown == "" else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
+        lines.append(f"| `{flag.opts[0]}` | {default} | {flag.help} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = README.read_text("utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    if "--check" in sys.argv:
+        sys.exit(0 if wanted == text else "README.md: the table of flags is stale, run `make docs`")
+    README.write_text(wanted, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
