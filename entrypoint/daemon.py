@@ -79,6 +79,8 @@ class Daemon:
                 self._wakeup.wait(until=self._pass())
         except files.CancelledError:
             pass  # told to stop in the middle of a long copy
+        if self._wakeup.stopped_by is not None:
+            logger.info("stopping on %s", signal.Signals(self._wakeup.stopped_by).name)
         self._leave()
 
     def close(self) -> None:
@@ -258,8 +260,7 @@ def _signals(wakeup: Wakeup) -> Iterator[None]:
     """Let SIGTERM and SIGINT stop the wake-up."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        logger.info("stopping on %s", signal.Signals(number).name)
-        wakeup.stop()
+        wakeup.stop(number)  # and no more: a log record could be half written at this moment
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RETIRED_SUFFIX = ".old"
 _RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")  # what libcni reads of a configuration directory
 
+_CLOCK_TICK = 100_000_000
+"""Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
+
 _Signature = tuple[int, ...]
 """What of a file's status changes whenever its content does."""
 
@@ -34,6 +37,8 @@ class _Known(NamedTuple):
     """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
 
     signature: _Signature
+    settled: bool
+    """The file had not just been changed when it was read: another change would have changed its signature."""
     content: int
     """Hash of the content: a file that is merely touched is no newer than before."""
     candidate: Candidate
@@ -106,8 +111,9 @@ class Host:
             return None
         signature = _signature(status)
         before = known.get(file_name)
-        if before is None or before.signature != signature:
-            before = _examined(name, path, signature, before, now)
+        if before is None or before.signature != signature or not before.settled:
+            settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
+            before = _examined(name, path, before, now)._replace(signature=signature, settled=settled)
         self._candidates[file_name] = before
         return before.candidate
 
@@ -189,14 +195,13 @@ def read(path: Path) -> Look:
     return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
 
 
-def _examined(name: str, path: Path, signature: _Signature, before: _Known | None, now: float) -> _Known:
+def _examined(name: str, path: Path, before: _Known | None, now: float) -> _Known:
     look = read(path)
-    if isinstance(look, Absent):
-        return _Known(signature, 0, Candidate(name, cniconf.Unusable(look.why), now))
-    content = hash(look.content)
+    content = hash(look.why if isinstance(look, Absent) else look.content)
     if before is not None and before.content == content:
-        return before._replace(signature=signature)
-    return _Known(signature, content, Candidate(name, cniconf.examine(look.content), now))
+        return before
+    verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
+    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now))
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:

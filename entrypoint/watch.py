@@ -50,7 +50,8 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self.stopping = False
+        self.stopped_by: int | None = None
+        """The signal that ends the program."""
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
@@ -59,9 +60,14 @@ class Wakeup:
         """Wake the loop; safe from any thread and from a signal handler."""
         os.eventfd_write(self._descriptor, 1)
 
-    def stop(self) -> None:
-        """Wake the loop for the last time."""
-        self.stopping = True
+    @property
+    def stopping(self) -> bool:
+        """The program is to end."""
+        return self.stopped_by is not None
+
+    def stop(self, signal_number: int) -> None:
+        """Wake the loop for the last time; safe in a signal handler."""
+        self.stopped_by = signal_number
         self.set()
 
     def clear(self) -> None:

@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 
@@ -79,6 +80,8 @@ def test_a_candidate_keeps_its_age_until_its_content_changes(root):
 
 def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
     put(root, "a.conf")
+    os.utime(root / "net.d/a.conf")
+    monkeypatch.setattr("time.time_ns", lambda now=time.time_ns: now() + 10**9)  # long after the file was written
     host = Host(settings_for(root))
     examined = []
     real = cniconf.examine
@@ -86,6 +89,15 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
     for _ in range(3):
         host.observe()
     assert len(examined) == 1
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(root, monkeypatch):
+    put(root, "a.conf", b'{"name": "one", "type": "t"}')
+    host = Host(settings_for(root))
+    monkeypatch.setattr("entrypoint.host._signature", lambda status: (1,))  # as if no timestamp had changed
+    assert host.observe().candidates[0].verdict.name == "one"
+    put(root, "a.conf", b'{"name": "two", "type": "t"}')
+    assert host.observe().candidates[0].verdict.name == "two"
 
 
 def test_verdicts(root):

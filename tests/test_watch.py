@@ -197,6 +197,6 @@ class TestWakeup:
         wakeup.wait(time.monotonic() + 1e12)
 
     def test_stopping_wakes(self, wakeup):
-        wakeup.stop()
+        wakeup.stop(15)
         assert wakeup.stopping
         assert woken(wakeup)
