@@ -64,6 +64,8 @@ class Daemon:
         self._memory = Memory(started=time.monotonic())
         self._ours: Identity | None = None
         """The configuration file that this run wrote, or found to be as it wanted it."""
+        self._failing: dict[Path, str] = {}
+        """Why the last step on a file failed, for as long as it has not been done."""
         self._said: frozenset[str] = frozenset()
         self._waiting_said = float("-inf")
         self._ready: bool | None = None
@@ -102,7 +104,8 @@ class Daemon:
         self._memory = plan.memory
         self._adopt(seen, plan)
         self._throttle.forget(self._watcher.lost_directories())
-        failures, held = self._apply(plan)
+        held = self._apply(plan)
+        failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))
         self._report([*unwatched, *(problem.message for problem in plan.problems), *failures], plan.warnings)
@@ -140,12 +143,11 @@ class Daemon:
             standing = seen.outputs[output.file_name]
             self._ours = standing.identity if isinstance(standing, File) else None
 
-    def _apply(self, plan: Plan) -> tuple[list[str], list[float]]:
-        """Do what the plan says, as far as it may be done now; return the failures and when to go on with the rest.
+    def _apply(self, plan: Plan) -> list[float]:
+        """Do what the plan says, as far as it may be done now; return when to go on with the rest.
 
         As long as the node is not configured, the configuration waits for all that it refers to.
         """
-        failures: list[str] = []
         held: list[float] = []
         unwritten = False
         for step in plan.steps:
@@ -153,7 +155,7 @@ class Daemon:
                 continue  # never take a configuration away before its successor is there
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:
-                not_before = self._do(step, failures)
+                not_before = self._do(step)
             if not_before is None:
                 continue
             held.append(not_before)
@@ -161,15 +163,16 @@ class Daemon:
                 unwritten = True
             elif (step is plan.kubeconfig or step is plan.binary) and self._ours is None:
                 break
-        return failures, held
+        return held
 
-    def _do(self, step: Step, failures: list[str]) -> float | None:
+    def _do(self, step: Step) -> float | None:
         """Do one step; return None, or when to try again after it failed."""
         try:
             written = self._host.apply(step)
         except StepError as error:
-            failures.append(str(error))
+            self._failing[step.path] = str(error)
             return self._throttle.failed(step, time.monotonic())
+        self._failing.pop(step.path, None)
         logger.info("%s", done(step))
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = written

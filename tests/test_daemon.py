@@ -1,0 +1,221 @@
+import json
+import logging
+import os
+import time
+
+import pytest
+
+from entrypoint.daemon import Daemon, GaveUpError
+from entrypoint.host import StepError
+from entrypoint.node import Copy, Remove, Write
+from entrypoint.watch import Wakeup
+from tests.node import CRIO, FLANNEL, scratch, settings_for
+
+
+@pytest.fixture
+def root(tmp_path):
+    return scratch(tmp_path)
+
+
+@pytest.fixture
+def start(root):
+    daemons = []
+
+    def make(*flags):
+        daemon = Daemon(settings_for(root, f"--ready-file={root}/ready", *flags), Wakeup())
+        daemons.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in daemons:
+        daemon.close()
+
+
+def put(root, content, name="10-a.conflist"):
+    (root / "net.d" / name).write_bytes(content)
+
+
+def outputs(root):
+    return sorted(name for name in os.listdir(root / "net.d") if name.startswith("00-"))
+
+
+def loop_until(daemon, done):
+    """Do passes as the loop does, each when the one before asked for it, until something is so."""
+    limit = time.monotonic() + 30
+    while True:
+        assert time.monotonic() < limit
+        daemon._wakeup.clear()
+        deadline = daemon._pass()
+        if done():
+            return
+        daemon._wakeup.wait(deadline)
+
+
+def failing(daemon, monkeypatch, *kinds):
+    """Let steps of these kinds fail as on a full disk."""
+    real = daemon._host.apply
+
+    def apply(step):
+        if isinstance(step, kinds):
+            raise StepError(f"cannot do {type(step).__name__}: No space left on device")
+        return real(step)
+
+    monkeypatch.setattr(daemon._host, "apply", apply)
+    return lambda: monkeypatch.setattr(daemon._host, "apply", real)
+
+
+def test_a_pass_configures_the_node_and_the_next_has_nothing_to_wait_for(root, start):
+    put(root, FLANNEL)
+    daemon = start()
+    assert daemon._pass() is None
+    assert outputs(root) == ["00-multus.conf"]
+    assert (root / "ready").exists()
+    assert daemon._pass() is None
+
+
+def test_a_failure_at_start_gives_up(root, start, monkeypatch):
+    put(root, FLANNEL)
+    daemon = start()
+    failing(daemon, monkeypatch, Copy)
+    with pytest.raises(GaveUpError, match="No space left"):
+        daemon._pass()
+    assert outputs(root) == []
+
+
+@pytest.mark.parametrize("kind", [Write, Copy])
+def test_the_first_configuration_waits_for_what_it_refers_to(root, start, monkeypatch, kind):
+    daemon = start()
+    daemon._pass()
+    (root / "sa/token").write_text("token-2")
+    (root / "bin/multus").unlink()
+    failing(daemon, monkeypatch, kind)
+    put(root, FLANNEL)
+    assert daemon._pass() is not None
+    assert outputs(root) == []
+    assert not (root / "ready").exists()
+
+
+def test_a_configuration_is_not_removed_before_its_successor_is_written(root, start, monkeypatch, caplog):
+    put(root, FLANNEL)
+    daemon = start("--rename-conf-file")
+    daemon._pass()
+    repair = failing(daemon, monkeypatch, Write)
+    put(root, CRIO)
+    assert daemon._pass() is not None
+    assert outputs(root) == ["00-multus.conf"]
+    assert (root / "net.d/10-a.conflist").exists()
+    assert not (root / "ready").exists()
+    daemon._pass()
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+    repair()
+    loop_until(daemon, lambda: outputs(root) == ["00-multus.conflist"])
+    assert not (root / "net.d/10-a.conflist").exists()
+    assert (root / "ready").exists()
+
+
+def test_once_configured_a_binary_that_cannot_be_repaired_does_not_stop_the_configuration(root, start, monkeypatch):
+    put(root, FLANNEL)
+    daemon = start()
+    daemon._pass()
+    failing(daemon, monkeypatch, Copy)
+    (root / "bin/multus").write_text("broken")
+    put(root, CRIO)
+    daemon._pass()
+    assert outputs(root) == ["00-multus.conflist"]
+    assert not (root / "ready").exists()
+
+
+def test_a_removal_that_fails_is_tried_again(root, start, monkeypatch):
+    put(root, FLANNEL)
+    daemon = start("--cleanup-config-on-exit")
+    daemon._pass()
+    repair = failing(daemon, monkeypatch, Remove)
+    (root / "net.d/10-a.conflist").unlink()
+    assert daemon._pass() is not None
+    repair()
+    loop_until(daemon, lambda: outputs(root) == [])
+
+
+def test_a_node_without_inotify_is_configured_and_looked_at_from_time_to_time(root, start, monkeypatch, caplog):
+    put(root, FLANNEL)
+    daemon = start()
+
+    def exhausted(*_):
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(daemon._watcher, "follow", exhausted)
+    assert daemon._pass() is not None
+    assert outputs(root) == ["00-multus.conf"]
+    daemon._pass()
+    assert [record.message for record in caplog.records if "max_user_instances" in record.message] != []
+    assert sum("max_user_instances" in record.message for record in caplog.records) == 1
+
+
+def test_leaving_with_cleanup_takes_back_what_this_run_wrote(root, start):
+    put(root, FLANNEL)
+    daemon = start("--cleanup-config-on-exit", "--rename-conf-file")
+    daemon._pass()
+    assert sorted(os.listdir(root / "net.d")) == ["00-multus.conf", "10-a.conflist.old", "multus.d"]
+    daemon._leave()
+    assert sorted(os.listdir(root / "net.d")) == ["10-a.conflist", "multus.d"]
+    assert (root / "bin/multus").exists()
+    assert (root / "net.d/multus.d/multus.kubeconfig").exists()
+
+
+def test_leaving_with_cleanup_takes_back_what_it_found_as_it_wanted_it(root, start):
+    put(root, FLANNEL)
+    start()._pass()
+    daemon = start("--cleanup-config-on-exit")
+    daemon._pass()
+    daemon._leave()
+    assert outputs(root) == []
+
+
+@pytest.mark.parametrize("content", [None, b"{}"], ids=["same content", "other content"])
+def test_leaving_leaves_a_successors_file_alone(root, start, content):
+    put(root, FLANNEL)
+    daemon = start("--cleanup-config-on-exit")
+    daemon._pass()
+    path = root / "net.d/00-multus.conf"
+    (root / "new").write_bytes(path.read_bytes() if content is None else content)
+    (root / "new").chmod(0o600)
+    (root / "new").rename(path)
+    daemon._leave()
+    assert path.exists()
+
+
+def test_leaving_does_not_overwrite_a_live_master(root, start):
+    put(root, FLANNEL)
+    daemon = start("--cleanup-config-on-exit", "--rename-conf-file")
+    daemon._pass()
+    put(root, CRIO)
+    daemon._leave()
+    assert (root / "net.d/10-a.conflist").read_bytes() == CRIO
+    assert outputs(root) == []
+
+
+def test_a_fight_is_bounded_and_told_of(root, start, caplog):
+    put(root, FLANNEL)
+    daemon = start()
+    daemon._pass()
+    path = root / "net.d/00-multus.conf"
+    for _ in range(20):
+        path.write_text("{}")
+        assert daemon._pass() is not None
+    assert json.loads(path.read_text()) == {}
+    assert sum("wrote" in record.message and "00-multus" in record.message for record in caplog.records) <= 1
+
+
+def test_a_directory_made_again_is_filled_at_once(root, start):
+    import shutil
+
+    put(root, FLANNEL)
+    daemon = start()
+    daemon._pass()
+    shutil.rmtree(root / "net.d")
+    while "net.d" in str(daemon._watcher._watched.values()):  # until the reader's thread has heard of it
+        pass
+    (root / "net.d").mkdir()
+    put(root, FLANNEL)
+    daemon._pass()
+    assert outputs(root) == ["00-multus.conf"]
