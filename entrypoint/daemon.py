@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 _WAITING_LOG_INTERVAL = 30.0  # seconds
-_UNWATCHED_INTERVAL = 2.0  # seconds between looks while the node has no inotify watch left
+_OBSTACLE_INTERVAL = 2.0
+"""Seconds between looks while the node has no inotify watch left, or no room for the ready file."""
 
 
 class GaveUpError(Exception):
@@ -68,7 +69,7 @@ class Daemon:
         """Why the last step on a file failed, for as long as it has not been done."""
         self._said: frozenset[str] = frozenset()
         self._waiting_said = float("-inf")
-        self._ready: bool | None = None
+        self._configured = False
 
     def run(self) -> None:
         """Loop until the wake-up is stopped. Raises `GaveUpError`."""
@@ -108,11 +109,12 @@ class Daemon:
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))
-        self._report([*unwatched, *(problem.message for problem in plan.problems), *failures], plan.warnings)
-        self._set_ready(ready=plan.satisfied and not failures and not held)
+        obstacles = [*self._set_ready(ready=plan.satisfied and not failures and not held), *unwatched]
+        self._report([*(problem.message for problem in plan.problems), *failures, *obstacles], plan.warnings)
+        self._say_configured(configured=plan.satisfied and not failures)
         deadlines = [plan.deadline, self._say_waiting(plan), *held]
-        if unwatched:
-            deadlines.append(seen.now + _UNWATCHED_INTERVAL)
+        if obstacles:
+            deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _follow(self) -> list[str]:
@@ -121,7 +123,7 @@ class Daemon:
             self._watcher.follow(_followed_files(self._settings), self._followed_listings())
         except OSError as error:
             return [
-                f"cannot watch files: {error.strerror}; looking every {_UNWATCHED_INTERVAL:g} s instead until that is "
+                f"cannot watch files: {error.strerror}; looking every {_OBSTACLE_INTERVAL:g} s instead until that is "
                 "possible. Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
             ]
         return []
@@ -173,12 +175,14 @@ class Daemon:
             self._failing[step.path] = str(error)
             return self._throttle.failed(step, time.monotonic())
         self._failing.pop(step.path, None)
-        logger.info("%s", done(step))
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = written
-        warning = self._throttle.done(step, time.monotonic())
+        now = time.monotonic()
+        warning = self._throttle.done(step, now)
         if warning:
             logger.warning("%s", warning)
+        elif not self._throttle.known_fight(step, now):
+            logger.info("%s", done(step))
         return None
 
     # ---- what others hear of it ----
@@ -202,22 +206,25 @@ class Daemon:
             self._waiting_said = now
         return self._waiting_said + _WAITING_LOG_INTERVAL
 
-    def _set_ready(self, *, ready: bool) -> None:
+    def _set_ready(self, *, ready: bool) -> list[str]:
+        """Write or remove the ready file; return what to complain of when that is not possible."""
         path = self._settings.ready_file
         if path is None or os.path.lexists(path) == ready:
-            self._ready = ready
-            return
+            return []
         try:
             if ready:
                 files.write(path, b"", 0o644)
             else:
                 files.remove(path)
         except OSError as error:
-            logger.error("cannot %s --ready-file=%s: %s", "write" if ready else "remove", path, error.strerror)
-            return
-        if ready != self._ready:
-            logger.info("the node is %s", "configured" if ready else "not configured")
-        self._ready = ready
+            return [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+        return []
+
+    def _say_configured(self, *, configured: bool) -> None:
+        """Log when that changes; a repair that has to wait a moment is no such change."""
+        if configured != self._configured:
+            logger.info("the node is configured" if configured else "the node is not configured any more")
+        self._configured = configured
 
     # ---- leaving ----
 

@@ -22,11 +22,12 @@ _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0  # seconds
 class _History:
     """What has been done to one file: the last step and its times, in monotonic seconds."""
 
-    __slots__ = ("not_before", "repairs", "retry", "step", "warned")
+    __slots__ = ("not_before", "repairs", "repeated", "retry", "step", "warned")
 
     def __init__(self, step: Step, not_before: float) -> None:
         self.step = step
         self.not_before = not_before
+        self.repeated = False
         self.repairs: deque[float] = deque(maxlen=FIGHT_REPAIRS)
         self.warned = float("-inf")
         self.retry = 0.0
@@ -48,10 +49,10 @@ class Throttle:
     def done(self, step: Step, now: float) -> str | None:
         """Note that the step was done; return a warning when its file keeps being changed by somebody else."""
         history = self._histories.setdefault(step.path, _History(step, float("-inf")))
-        repeated = history.step == step and history.not_before > float("-inf") and not history.retry
+        history.repeated = history.step == step and history.not_before > float("-inf") and not history.retry
         history.step, history.retry = step, 0.0
         history.not_before = now + REPAIR_INTERVAL
-        if not repeated:
+        if not history.repeated:
             return None
         history.repairs.append(now)
         often = len(history.repairs) == FIGHT_REPAIRS and now - history.repairs[0] <= FIGHT_WINDOW
@@ -62,6 +63,11 @@ class Throttle:
             f"{step.path} was put right {FIGHT_REPAIRS} times within {FIGHT_WINDOW:g} s: "
             "something else on this node, perhaps a second installer, keeps changing it"
         )
+
+    def known_fight(self, step: Step, now: float) -> bool:
+        """Say whether the step just done was one more repair of a file whose fight has been told of."""
+        history = self._histories[step.path]
+        return history.repeated and now - history.warned < FIGHT_WINDOW
 
     def failed(self, step: Step, now: float) -> float:
         """Note that the step failed; return when to try again, later each time up to 30 s."""

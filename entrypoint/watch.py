@@ -76,7 +76,9 @@ class Wakeup:
             os.eventfd_read(self._descriptor)
 
     def wait(self, until: float | None) -> None:
-        """Sleep until woken, or until the monotonic time `until` (seconds)."""
+        """Sleep until woken, or until the monotonic time `until` (seconds); not at all once stopped."""
+        if self.stopping:
+            return  # the signal may have come just before `clear`, which has forgotten it
         # Rounded up: a wait that ends a little early would find the deadline not reached and wait again.
         timeout = None if until is None else min(max(0, int((until - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
         self._poll.poll(timeout)

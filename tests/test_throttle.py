@@ -74,3 +74,16 @@ def test_a_directory_that_was_made_again_starts_anew(tmp_path):
     assert throttle.held_until(step, 10.1) is not None
     throttle.forget({str(tmp_path)})
     assert throttle.held_until(step, 10.1) is None
+
+
+def test_repairs_of_a_fight_that_was_told_of_are_known_and_other_steps_are_not():
+    throttle = Throttle()
+    known = []
+    for second in range(8):
+        throttle.done(WRITE, float(second))
+        known.append(throttle.known_fight(WRITE, float(second)))
+    assert known == [False] * 5 + [True] * 3
+    assert not throttle.known_fight(WRITE, 5.0 + 60.0)
+    other = Write(FILE, b"b", 0o600)
+    throttle.done(other, 9.0)
+    assert not throttle.known_fight(other, 9.0)

@@ -200,3 +200,8 @@ class TestWakeup:
         wakeup.stop(15)
         assert wakeup.stopping
         assert woken(wakeup)
+
+    def test_a_stop_just_before_a_clear_is_not_forgotten(self, wakeup):
+        wakeup.stop(15)
+        wakeup.clear()
+        wakeup.wait(None)
