@@ -99,6 +99,24 @@ def parse(content: bytes) -> Any:
         raise InvalidJsonError("holds a number that is too long") from None
 
 
+def wrapped_master(content: bytes) -> dict[str, Any] | None:
+    """Return the master inside a Multus configuration that this program wrote, without its version.
+
+    The version may have been put in. None for any other content.
+    """
+    try:
+        document = parse(content)
+        plugin = document["plugins"][0] if "plugins" in document else document
+        return without_version(plugin["delegates"][0])
+    except (InvalidJsonError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def without_version(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration without its `cniVersion`."""
+    return {key: value for key, value in document.items() if key != "cniVersion"}
+
+
 def _fault(document: dict[str, Any]) -> str | None:
     """Say what keeps a JSON object from being a usable master."""
     if not _text(document.get("name")):

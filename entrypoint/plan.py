@@ -2,14 +2,13 @@
 
 # No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from entrypoint import cniconf, render
-from entrypoint.cniconf import Master, Multus
+from entrypoint.choose import Choice, choose, give_up_at
+from entrypoint.cniconf import Master
 from entrypoint.node import (
     Absent,
-    Candidate,
     Copy,
     File,
     Identity,
@@ -24,25 +23,7 @@ from entrypoint.node import (
 )
 from entrypoint.settings import Settings
 
-GRACE = 5.0
-"""Seconds for which an unusable candidate is taken for a file that is still being written."""
-
 GENERATED_MODE = 0o600
-
-
-class _Choice(NamedTuple):
-    """The outcome of looking for a master."""
-
-    master: Master | None = None
-    name: str = ""
-    live: bool = False
-    """It stands under its own name, not under NAME.old."""
-    settled_at: float | None = None
-    """An earlier candidate is being written: choose again then (monotonic seconds)."""
-    refused: tuple[str, ...] = ()
-    """One line for each file that was passed over."""
-    skipped: tuple[str, ...] = ()
-    """Those of them that an operator should hear of even though another file was chosen."""
 
 
 class _Configuration(NamedTuple):
@@ -189,7 +170,7 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
 def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if settings.skip_config_watch and memory.output:
         return _Configuration(memory.output, satisfied=True)
-    choice = _choose(settings, seen, memory)
+    choice = choose(settings, seen, memory)
     if choice.master is not None:
         return _wrapped(settings, choice, choice.master, memory)
     if choice.settled_at is not None:
@@ -197,7 +178,7 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     return _without_master(settings, seen, memory, choice)
 
 
-def _wrapped(settings: Settings, choice: _Choice, master: Master, memory: Memory) -> _Configuration:
+def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory) -> _Configuration:
     warnings = list(choice.skipped)
     if master.cni_version is None and settings.cni_version is None:
         warnings.append(
@@ -221,29 +202,27 @@ def _wrapped(settings: Settings, choice: _Choice, master: Master, memory: Memory
     )
 
 
-def _while_written(
-    settings: Settings, seen: Seen, memory: Memory, choice: _Choice, settled_at: float
-) -> _Configuration:
+def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: Choice, settled_at: float) -> _Configuration:
     """Keep what is there until the file is whole, or has been broken for so long that it is no longer being written."""
     return _Configuration(
         memory.output,
         satisfied=memory.output is not None,
         warnings=choice.skipped,
         waiting=_waiting(settings, seen, choice),
-        deadline=settled_at if memory.configured else min(settled_at, _give_up_at(settings, memory)),
+        deadline=settled_at if memory.configured else min(settled_at, give_up_at(settings, memory)),
     )
 
 
-def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Choice) -> _Configuration:
+def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: Choice) -> _Configuration:
     waiting = _waiting(settings, seen, choice)
     if memory.configured:
         if settings.cleanup_on_exit:
             return _Configuration(None, satisfied=False, clean=True, warnings=choice.skipped, waiting=waiting)
         warning = f"no usable master any more, the configuration stays as it is: {waiting}"
         return _Configuration(memory.output, satisfied=False, warnings=(*choice.skipped, warning), waiting=waiting)
-    give_up_at = _give_up_at(settings, memory)
+    limit = give_up_at(settings, memory)
     problems: tuple[Problem, ...] = ()
-    if seen.now >= give_up_at:
+    if seen.now >= limit:
         problems = (Problem(f"gave up after {settings.wait_timeout:g} s: {waiting}", fatal=True),)
     return _Configuration(
         None,
@@ -252,80 +231,17 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: _Cho
         problems=problems,
         warnings=choice.skipped,
         waiting=waiting,
-        deadline=give_up_at,
+        deadline=limit,
     )
 
 
-def _give_up_at(settings: Settings, memory: Memory) -> float:
-    return memory.started + settings.wait_timeout
-
-
-def _waiting(settings: Settings, seen: Seen, choice: _Choice) -> str:
+def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
     if settings.master_name:
         wanted = f"waiting for {settings.master_name} to be a usable CNI configuration in {settings.autoconfig_dir}"
     else:
         wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
     found = seen.unlisted or "; ".join(choice.refused) or "no .conf or .conflist file is there"
     return f"{wanted}: {found}"
-
-
-# ---- choosing the master ----
-
-
-def _choose(settings: Settings, seen: Seen, memory: Memory) -> _Choice:
-    in_time = memory.configured or seen.now < _give_up_at(settings, memory)
-    patience = GRACE if in_time else 0.0
-    choice = _first_usable(seen.candidates, seen.now - patience, live=True)
-    if choice.master is not None or choice.settled_at is not None or not seen.retired:
-        return choice
-    retired = _first_usable(_most_likely_first(seen, memory), seen.now - patience, live=False)
-    return retired._replace(refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
-
-
-def _first_usable(candidates: Sequence[Candidate], broken_since: float, *, live: bool) -> _Choice:
-    """Return the first usable candidate; one that broke after `broken_since` is taken for being written."""
-    refused: list[str] = []
-    skipped: list[str] = []
-    for candidate in candidates:
-        name = candidate.name if live else f"{candidate.name}.old"
-        verdict = candidate.verdict
-        if isinstance(verdict, Master):
-            return _Choice(verdict, candidate.name, live, None, tuple(refused), tuple(skipped))
-        if isinstance(verdict, Multus):
-            refused.append(f"{name!r} is itself a Multus configuration")
-            continue
-        if candidate.since > broken_since:
-            refused.append(f"{name!r} may still be being written: {verdict.reason}")
-            return _Choice(None, "", live, candidate.since + GRACE, tuple(refused), tuple(skipped))
-        refused.append(f"{name!r} is unusable: {verdict.reason}")
-        skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
-    return _Choice(refused=tuple(refused), skipped=tuple(skipped))
-
-
-def _most_likely_first(seen: Seen, memory: Memory) -> list[Candidate]:
-    """Order the renamed masters: the wrapped one first, because an operator's own copies end in .old too."""
-    wrapped = [_delegate(look.content) for look in seen.outputs.values() if isinstance(look, File)]
-
-    def rank(candidate: Candidate) -> int:
-        if memory.output is not None and memory.output.master == candidate.name:
-            return 0
-        verdict = candidate.verdict
-        return 1 if isinstance(verdict, Master) and _unversioned(verdict.document) in wrapped else 2
-
-    return sorted(seen.retired, key=rank)
-
-
-def _delegate(content: bytes) -> object:
-    try:
-        document = cniconf.parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        return _unversioned(plugin["delegates"][0])
-    except (cniconf.InvalidJsonError, TypeError, LookupError, AttributeError):
-        return None
-
-
-def _unversioned(document: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in document.items() if key != "cniVersion"}
 
 
 # ---- from what is wanted to steps ----

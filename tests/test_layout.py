@@ -15,14 +15,15 @@ MAY_IMPORT = {
     "cniconf": {"settings"},
     "node": {"cniconf"},
     "render": {"cniconf", "settings"},
-    "plan": {"cniconf", "node", "render", "settings"},
+    "choose": {"cniconf", "node", "settings"},
+    "plan": {"choose", "cniconf", "node", "render", "settings"},
     "report": {"node"},
     "files": {"node"},
     "throttle": {"node"},
     "watch": {"node", "logs"},
     "host": {"cniconf", "files", "node", "settings"},
 }
-PURE = {"settings", "cniconf", "node", "render", "plan", "report"}
+PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "report"}
 
 
 def imported(module):

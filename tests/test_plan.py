@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from entrypoint.choose import GRACE
 from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename
-from entrypoint.plan import GRACE, decide, decide_removal
+from entrypoint.plan import decide, decide_removal
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
 
 VECTORS = json.loads((DATA / "peer-vectors.json").read_text())
