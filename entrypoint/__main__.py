@@ -10,6 +10,10 @@ import os
 import pickle
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 INSTALLER = "install_multus"
 """The name under which the init container of Multus 4.3's DaemonSet calls its program."""
@@ -60,9 +64,10 @@ def _settings_from_child(arguments: list[str]) -> bytes:
     return handed
 
 
-def _send(descriptor: int, content: bytes) -> None:
+def _send(descriptor: int, content: bytes) -> NoReturn:
     with os.fdopen(descriptor, "wb") as pipe:
         pipe.write(content)
+    os._exit(0)  # taking the interpreter down in good order would cost more than reading the flags did
 
 
 if __name__ == "__main__":
