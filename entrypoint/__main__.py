@@ -32,10 +32,9 @@ def main() -> None:
     if os.path.basename(sys.argv[0]) == INSTALLER:
         arguments = ["install", *arguments]
     if _SUBCOMMANDS.isdisjoint(arguments):
+        from entrypoint import daemon  # before the fork: half of what the flags need is then there already
+
         handed = _settings_from_child(arguments)
-
-        from entrypoint import daemon
-
         sys.exit(daemon.serve(pickle.loads(handed)))  # noqa: S301 - from our own child
 
     from entrypoint import cli
