@@ -6,6 +6,7 @@ memory and are needed once. They are read by a forked child, which hands back th
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -32,9 +33,12 @@ def main() -> None:
     if os.path.basename(sys.argv[0]) == INSTALLER:
         arguments = ["install", *arguments]
     if _SUBCOMMANDS.isdisjoint(arguments):
+        gc.disable()  # modules are no garbage: looking for some while importing only costs time
         from entrypoint import daemon  # before the fork: half of what the flags need is then there already
 
+        gc.freeze()  # and lets the child leave the parent's objects alone
         handed = _settings_from_child(arguments)
+        gc.enable()
         sys.exit(daemon.serve(pickle.loads(handed)))  # noqa: S301 - from our own child
 
     from entrypoint import cli
