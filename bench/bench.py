@@ -99,9 +99,12 @@ def main() -> None:
     if not PROGRAM.exists():
         sys.exit(f"{PROGRAM} is not there: run `make bench`, which installs it")
     effort = QUICK if options.quick else FULL
-    with tempfile.TemporaryDirectory(prefix="multus-bench-") as scratch:
+    # Not in /tmp: every file that comes or goes in a directory on the way to a watched one is an event.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=sys.prefix) as scratch:
         rows = list(measure(Path(scratch), effort))
-    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
+    )
     print(f"{machine}; binary of 64 MiB; ratios to `python -c pass`\n")
     print("\n".join(table(rows)))
     if options.json:
@@ -120,11 +123,13 @@ def measure(scratch: Path, effort: Effort) -> Iterator[Row]:
     with node.start() as program:
         program.wait_ready()
         idle = idleness(program.pid, effort.idle)
-        reactions = {name: samples for name, samples in latencies(node, effort.samples)}
+        reactions = dict(latencies(node, effort.samples))
     exits = [exit_time(node) for _ in range(effort.exits)]
 
-    cpu, wall = zip(*started.bare)
-    resident, proportional = zip(*started.bare_memory)
+    cpu = [each.cpu for each in started.bare]
+    wall = [each.wall for each in started.bare]
+    resident = [each.resident for each in started.bare_memory]
+    proportional = [each.proportional for each in started.bare_memory]
     yield row("bare interpreter: CPU", "ms", cpu, cpu)
     yield row("bare interpreter: wall time", "ms", wall, wall)
     yield row("bare interpreter: resident memory", "MiB", resident, resident)
@@ -199,7 +204,7 @@ def starts(scratch: Path, multus: Path, runs: int) -> Starts:
         found.memory.append(configured_memory(new_node(scratch, multus)))
         if run > 0:  # the first round only warms the page cache
             for all_runs, this_run in zip(result, found, strict=True):
-                all_runs += this_run
+                all_runs.extend(this_run)
     return result
 
 
@@ -282,27 +287,32 @@ def activity(pid: int) -> tuple[int, float]:
 
 def latencies(node: Node, count: int) -> Iterator[tuple[str, list[float]]]:
     """Yield each kind of change, and the milliseconds from the change to its result."""
-    early = node.conf_dir / "05-earlier.conflist"
-    rotated: list[float] = []
-    changed: list[float] = []
-    removed: list[float] = []
-    overtaken: list[float] = []
-    for sample in range(count):
-        token, name = f"token-{sample}-", f"network-{sample}-"
-        link = node.next_token(token)
-        rotated.append(reaction(lambda: node.rotate(link), lambda: token.encode() in content(node.kubeconfig)))
+    names = (
+        "token rotated to new kubeconfig",
+        "master changed to new configuration",
+        "new first candidate to configuration",
+        "master removed to configuration removed",
+    )
+    rounds = [one_of_each(node, f"sample-{sample}-") for sample in range(count)]
+    yield from zip(names, map(list, zip(*rounds, strict=True)), strict=True)
+
+
+def one_of_each(node: Node, mark: str) -> tuple[float, float, float, float]:
+    """Make each kind of change once, with a `mark` never used before; return the milliseconds that each took."""
+    earlier = node.conf_dir / "05-earlier.conflist"
+
+    def appear(path: Path, name: str) -> float:
         prepared = node.prepare_master(name)
-        changed.append(reaction(lambda: prepared.rename(node.master), lambda: node.wraps(name)))
-        prepared = node.prepare_master(name + "early")
-        overtaken.append(reaction(lambda: prepared.rename(early), lambda: node.wraps(name + "early")))
-        reaction(early.unlink, lambda: node.wraps(name))
-        removed.append(reaction(node.master.unlink, lambda: not node.output.exists()))
-        prepared = node.prepare_master(name)
-        reaction(lambda: prepared.rename(node.master), lambda: node.wraps(name))
-    yield "token rotated to new kubeconfig", rotated
-    yield "master changed to new configuration", changed
-    yield "master removed to configuration removed", removed
-    yield "new first candidate to configuration", overtaken
+        return reaction(lambda: prepared.rename(path), lambda: node.wraps(name))
+
+    link = node.next_token(mark)
+    rotated = reaction(lambda: node.rotate(link), lambda: mark.encode() in content(node.kubeconfig))
+    changed = appear(node.master, mark)
+    overtaken = appear(earlier, f"{mark}earlier")
+    reaction(earlier.unlink, lambda: node.wraps(mark))
+    removed = reaction(node.master.unlink, lambda: not node.output.exists())
+    appear(node.master, mark)
+    return rotated, changed, overtaken, removed
 
 
 def reaction(change: Callable[[], object], seen: Callable[[], bool]) -> float:

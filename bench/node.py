@@ -98,9 +98,8 @@ class Running:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._started = time.perf_counter()
-        self.process = subprocess.Popen(
-            node.command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        null = subprocess.DEVNULL
+        self.process = subprocess.Popen(node.command, env=ENVIRONMENT, stdin=null, stdout=null, stderr=null)
         self.pid = self.process.pid
 
     def __enter__(self) -> Running:
