@@ -48,6 +48,8 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
     with _opened(source, os.O_RDONLY) as origin:
         status = os.fstat(origin)
         with _replacement(path, status.st_mode & 0o7777) as descriptor:
+            with contextlib.suppress(OSError):  # not every file system can, and it only spares work
+                os.posix_fallocate(descriptor, 0, status.st_size)
             offset = 0
             while sent := os.sendfile(descriptor, origin, offset, _CHUNK):
                 os.fdatasync(descriptor)
