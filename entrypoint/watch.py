@@ -13,13 +13,28 @@ import contextlib
 import os
 import select
 import stat
+import sys
 import threading
 import time
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchDescriptor
-
 from entrypoint.logs import logger
+
+# watchdog imports ctypes.util and uses nothing of it; the real one brings subprocess, shutil, tempfile and random.
+_STAND_IN = ModuleType("ctypes.util")
+sys.modules.setdefault("ctypes.util", _STAND_IN)
+
+from watchdog.observers.inotify_c import (  # noqa: E402
+    CallbackId,
+    InotifyConstants,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
+)
+
+if sys.modules["ctypes.util"] is _STAND_IN:
+    del sys.modules["ctypes.util"]  # whoever needs it later gets the real one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
