@@ -5,13 +5,11 @@ The kubernetes client is by far the largest thing that this program ever loads, 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
-_OWN_PAGES = Path("/proc/self/statm")
 _UNLIMITED = 1 << 60  # bytes: cgroup v1 writes a number near 2**63 for "no limit"
 
 
@@ -37,26 +35,15 @@ def room(control_groups: Path = _CONTROL_GROUPS, own_groups: Path = _OWN_GROUPS)
     return min(rooms, key=lambda each: each.available, default=None)
 
 
-def shortfall(need: int, found: Room | None, taken: int) -> str | None:
-    """Say what a process that will take `need` bytes in all, and has taken `taken` of them, lacks; None: nothing."""
-    if found is None or taken >= need:
-        return None
-    lacking = need - taken - found.available
-    if lacking <= 0:
+def shortfall(need: int, found: Room | None) -> str | None:
+    """Say what is lacking for `need` more bytes; None when nothing is."""
+    if found is None or need <= found.available:
         return None
     return (
         f"the memory limit of {_mebibytes(found.limit)} MiB leaves {max(0, found.available >> 20)} MiB, and the "
-        f"kubernetes client needs {_mebibytes(need - taken)} MiB: set a limit of at least "
-        f"{_mebibytes(found.limit + lacking)} MiB"
+        f"kubernetes client needs {_mebibytes(need)} MiB: set a limit of at least "
+        f"{_mebibytes(found.limit + need - found.available)} MiB"
     )
-
-
-def own_size() -> int:
-    """Return the resident memory of this process in bytes."""
-    try:
-        return int(_OWN_PAGES.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _groups(top: Path, own_groups: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from entrypoint import child, cluster, memory
+from entrypoint import child, cluster
 from entrypoint.settings import Taint
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def remove(order: Order, say: Callable[[str, str], None], pause: Callable[[float
 
 def attempt(order: Order) -> str:
     """Remove the taint from the node as it is now; return what was done. Raises `NotYetError`."""
-    lack = memory.shortfall(cluster.CLIENT_SIZE, memory.room(), memory.own_size())
+    lack = cluster.shortfall()
     if lack:
         raise NotYetError(lack)
     try:

@@ -11,7 +11,7 @@ import time
 import pytest
 from fake_api import FakeCluster, authority, other_authority, pem, serving
 
-from entrypoint import child, cluster, taint
+from entrypoint import child, cluster, memory, taint
 from entrypoint.settings import Taint
 
 KEY = "multus.example/not-ready"
@@ -181,9 +181,8 @@ def test_server_errors_are_tried_again(api, order):
 
 
 def test_a_container_too_small_for_the_client_is_told_so_instead_of_being_killed(api, order, monkeypatch):
-    room = taint.memory.Room(limit=50 << 20, available=20 << 20)
-    monkeypatch.setattr(taint.memory, "room", lambda: room)
-    monkeypatch.setattr(taint.memory, "own_size", lambda: 10 << 20)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))
+    monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)
     log = Log()
     assert not taint.remove(order, log, lambda _: True)
     assert "the memory limit of 50 MiB leaves 20 MiB" in log.text()
