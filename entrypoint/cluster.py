@@ -15,8 +15,8 @@ from typing import Any
 
 from entrypoint import memory
 
-CLIENT_SIZE = 44 << 20
-"""Bytes that a process grows by when it loads and uses the client: 38 MiB with kubernetes 37, and a reserve."""
+CLIENT_SIZE = 36 << 20
+"""Bytes that a process grows by when it loads and uses the client: 30 MiB with kubernetes 37, and a reserve."""
 
 MERGE_PATCH = "application/merge-patch+json"
 
