@@ -25,7 +25,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
 
 _NOT_FOUND, _CONFLICT, _UNAUTHORIZED, _FORBIDDEN = 404, 409, 401, 403
-_RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
+RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
 
 
 class NotYetError(Exception):
@@ -144,7 +144,7 @@ def _accept(answer: cluster.Answer, order: Order) -> None:
         return
     advice = {
         _UNAUTHORIZED: f"the token in {order.token_file} is not accepted; it is read again for the next try",
-        _FORBIDDEN: f"add this rule to the ClusterRole of the service account: {_RULE}",
+        _FORBIDDEN: f"add this rule to the ClusterRole of the service account: {RULE}",
         _NOT_FOUND: f"there is no node {order.node!r}: set NODE_NAME from the downward API (spec.nodeName)",
     }.get(answer.status)
     raise NotYetError(f"{answer.message}; {advice}" if advice else answer.message)
