@@ -25,12 +25,13 @@ _OWN_KUBECONFIG = "/multus.d/multus.kubeconfig"
 
 def run(settings: Settings, timeout: float) -> list[Finding]:
     """Look at everything; wait at most `timeout` seconds for the API server."""
-    from entrypoint import clustercheck
+    from entrypoint import clustercheck, kubeconfigcheck
 
     view = look(settings)
     return [
         *nodecheck.findings(settings, view),
-        *clustercheck.findings(settings, nodecheck.access(view), timeout),
+        *kubeconfigcheck.findings(settings, view),
+        *clustercheck.findings(settings, kubeconfigcheck.access(view), timeout),
     ]
 
 
@@ -44,11 +45,13 @@ def look(settings: Settings) -> nodecheck.View:
         plan=decide(settings, seen, Memory(started=seen.now)),
         binary=program_fault(settings.binary_file),
         plugins={},
+        unseen_bin_dir=False,
         kubeconfig_file=path,
         kubeconfig=read(path) if path else Absent(),
     )
     found = nodecheck.standing(view)
-    return replace(view, plugins=_plugins(settings, found[1]) if found else {})
+    directories, unseen = _bin_dirs(settings)
+    return replace(view, plugins=_plugins(directories, found[1]) if found else {}, unseen_bin_dir=unseen)
 
 
 def program_fault(path: Path) -> str | None:
@@ -73,16 +76,22 @@ def _settled(seen: Seen) -> Seen:
     return replace(seen, candidates=old(seen.candidates), retired=old(seen.retired))
 
 
-def _plugins(settings: Settings, configuration: File) -> dict[str, str | None]:
+def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
+    """Return where Multus looks for plugins, and whether it also looks where this container cannot see."""
+    if not settings.additional_bin_dir:
+        return [settings.cni_bin_dir], False
+    additional = _in_container(settings, settings.additional_bin_dir)
+    if additional is None or not additional.is_dir():
+        return [settings.cni_bin_dir], True
+    return [settings.cni_bin_dir, additional], False
+
+
+def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:
     """Return for each plugin type that the configuration names what is wrong with its program."""
     try:
         types = nodecheck.plugin_types(cniconf.parse(configuration.content))
     except cniconf.InvalidJsonError:
         return {}
-    directories = [settings.cni_bin_dir]
-    additional = _in_container(settings, settings.additional_bin_dir) if settings.additional_bin_dir else None
-    if additional:
-        directories.append(additional)
     return {name: _plugin_fault(name, directories) for name in types}
 
 

@@ -36,10 +36,12 @@ class Child:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self.ended = threading.Event()
+        """It has come to its end, good or bad."""
 
-    def start(self) -> None:
-        """Start it; return at once."""
-        threading.Thread(target=self._follow, name=self._what, daemon=True).start()
+    def start(self, after: Child | None = None) -> None:
+        """Start it, once the other one has ended; return at once."""
+        threading.Thread(target=self._follow, args=(after,), name=self._what, daemon=True).start()
 
     def stop(self) -> None:
         """Kill it, if it is still there; what it works at is safe to break off."""
@@ -52,8 +54,16 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_WAIT)
 
-    def _follow(self) -> None:
-        """See it through to its own end: again and again if something kills it."""
+    def _follow(self, after: Child | None) -> None:
+        if after is not None:
+            after.ended.wait()
+        try:
+            self._see_through()
+        finally:
+            self.ended.set()
+
+    def _see_through(self) -> None:
+        """Run it to its own end: again and again if something kills it."""
         while True:
             try:
                 code = self._run()

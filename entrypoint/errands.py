@@ -1,0 +1,49 @@
+"""What is done beside the node's files, once in a run: restarting CRI-O and removing the startup taint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from entrypoint import crio, taint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from entrypoint.node import Plan
+    from entrypoint.settings import Settings
+
+
+class Errands:
+    """The short-lived processes of this run: each is started when its time has come, and at most once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._restart = crio.restart_process(settings)
+        self._removal = taint.removal(settings)
+        self._restarting = False
+        self._removing = False
+
+    def configuration_changed(self) -> None:
+        """Have CRI-O read the configuration that was written just now."""
+        if self._restart is not None and not self._restarting:
+            self._restarting = True
+            self._restart.start()
+
+    def node_configured(self) -> None:
+        """Let pods come to the node; after CRI-O, if it is being restarted, knows the configuration."""
+        if self._removal is not None and not self._removing:
+            self._removing = True
+            self._removal.start(after=self._restart if self._restarting else None)
+
+    def stop(self) -> None:
+        """Break off what is still going on."""
+        for process in (self._restart, self._removal):
+            if process is not None:
+                process.stop()
+
+
+def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
+    """Yield the lines of `--dry-run`."""
+    if settings.restart_crio and plan.configuration is not None:
+        yield f"would restart {crio.UNIT} over D-Bus (--restart-crio)"
+    if settings.startup_taint is not None:
+        yield f"would remove the taint {taint.name_of(settings.startup_taint)} from node {settings.node_name}"
