@@ -85,9 +85,7 @@ def require_what_the_taint_needs(wanted: Settings) -> None:
             "--startup-taint needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
         )
     if wanted.api_server is None:
-        raise click.UsageError(
-            "--startup-taint needs KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: is this a pod?"
-        )
+        raise click.UsageError("--startup-taint needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
 
 
 def echo(line: str) -> None:

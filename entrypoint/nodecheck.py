@@ -137,7 +137,8 @@ def _current(settings: Settings, view: View) -> Finding:
     identifier, plan = "configuration.current", view.plan
     output = plan.memory.output
     if output is None:
-        fault = plan.waiting or "; ".join(problem.message for problem in plan.problems)
+        # Of the problems, the configuration's comes last.
+        fault = plan.waiting or plan.problems[-1].message
         return failed(identifier, fault, "is the default network's CNI plugin running on this node?")
     wanted = f"wraps {output.master}" if output.master else f"is the copy of {settings.static_conf_file}"
     if plan.configuration is not None:
