@@ -74,6 +74,8 @@ def _binary(settings: Settings, view: View) -> Iterator[Finding]:
     elif source is not None:
         advice = "does the image carry the multus binary?"
         yield failed("binary.current", f"--multus-bin-file={settings.multus_bin_file} {source.why}", advice)
+    elif view.binary:
+        yield skipped("binary.current", "see binary.executable")
     elif view.seen.binary.installed:
         yield passed("binary.current", f"the same as {settings.multus_bin_file}")
     else:
@@ -141,9 +143,11 @@ def _current(settings: Settings, view: View) -> Finding:
         fault = plan.waiting or plan.problems[-1].message
         return failed(identifier, fault, "is the default network's CNI plugin running on this node?")
     wanted = f"wraps {output.master}" if output.master else f"is the copy of {settings.static_conf_file}"
+    if standing(view) is None:
+        return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
     if plan.configuration is not None:
         report = warned if settings.skip_config_watch else failed
-        fault = f"{output.file_name} is not what the flags call for, which {wanted}"
+        fault = f"{output.file_name} differs from what the flags call for, one that {wanted}"
         return report(
             identifier, fault, RUNNING + ("; --skip-config-watch is set" if settings.skip_config_watch else "")
         )
