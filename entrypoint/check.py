@@ -71,9 +71,9 @@ def _settled(seen: Seen) -> Seen:
     """Take unusable candidates for what they are: there is no second look in which they could be whole."""
 
     def old(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        return tuple(replace(candidate, since=float("-inf")) for candidate in candidates)
+        return tuple(candidate._replace(since=float("-inf")) for candidate in candidates)
 
-    return replace(seen, candidates=old(seen.candidates), retired=old(seen.retired))
+    return seen._replace(candidates=old(seen.candidates), retired=old(seen.retired))
 
 
 def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:

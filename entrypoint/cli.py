@@ -156,20 +156,21 @@ def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_f
 
 @cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=install_flags())
 @click.pass_context
-def install(context: click.Context, /, type_: str, dest_dir: str, **_flags: object) -> None:
+def install(context: click.Context, /, **_flags: object) -> None:
     """Copy the multus binary to the host and end: for an init container."""
     from entrypoint import install as installing
 
-    if type_ != "thin":
+    values = chosen(context)
+    if values["type_"] != "thin":
         raise click.UsageError(
-            f"--type={type_}: this image carries the thin plugin only; the thick one comes with an image of its own."
+            f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has an image of its own.",
+            context,
         )
-    wanted = settings_of(context)
-    logs.configure(wanted.log_format)
-    work = installing.would_do if wanted.dry_run else installing.install
+    logs.configure(values["log_format"])
+    work = installing.would_do if values["dry_run"] else installing.install
     with logs.failures_reported():
         try:
-            for line in work(wanted.multus_bin_file, Path(dest_dir)):
+            for line in work(Path(values["multus_bin_file"]), Path(values["dest_dir"])):
                 echo(line)
         except installing.InstallError as error:
             logs.logger.error("%s", error)

@@ -128,7 +128,6 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
     wanted = settings.startup_taint
     if wanted is None:
         return
-    name = taint.name_of(wanted)
     _, denied = _denied(answers, TAINT_RIGHTS)
     taints = ((answers.node.document.get("spec") or {}).get("taints") or []) if answers.node else []
     if not settings.node_name:
@@ -141,9 +140,9 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
         yield failed(TAINT, answers.node.message, "is NODE_NAME the name of this node (spec.nodeName)?")
     elif len(taint.without(taints, wanted)) < len(taints):
         advice = "it goes once the node is configured; if it does not, look at the entrypoint's log"
-        yield warned(TAINT, f"node {settings.node_name} has the taint {name}", advice)
+        yield warned(TAINT, f"node {settings.node_name} has the taint {wanted}", advice)
     else:
-        yield passed(TAINT, f"node {settings.node_name} does not have the taint {name}")
+        yield passed(TAINT, f"node {settings.node_name} does not have the taint {wanted}")
 
 
 def _unanswered(identifier: str, answers: Answers) -> Finding:

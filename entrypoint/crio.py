@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from jeepney import Message
     from jeepney.io.blocking import DBusConnection
 
-    from entrypoint.settings import Settings
-
 UNIT = "crio.service"
 DEFAULT_BUS = "unix:path=/run/dbus/system_bus_socket"
 TIMEOUT = 120.0
@@ -39,13 +37,6 @@ _ADVICE = {
 
 class RestartError(Exception):
     """CRI-O was not restarted; the message says why and what to mount or do."""
-
-
-def restart_process(settings: Settings) -> child.Child | None:
-    """Return the process that restarts CRI-O, to be started; None without `--restart-crio`."""
-    if not settings.restart_crio:
-        return None
-    return child.Child("entrypoint.crio", {}, f"restart {UNIT}")
 
 
 def restart(address: str, unit: str, timeout: float) -> None:

@@ -1,10 +1,13 @@
-"""What is done beside the node's files, once in a run: restarting CRI-O and removing the startup taint."""
+"""What is done beside the node's files, once in a run: restarting CRI-O and removing the startup taint.
+
+The resident process only starts the processes that do it: what they need would take more memory than all the rest.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from entrypoint import crio, taint
+from entrypoint.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +20,8 @@ class Errands:
     """The short-lived processes of this run: each is started when its time has come, and at most once."""
 
     def __init__(self, settings: Settings) -> None:
-        self._restart = crio.restart_process(settings)
-        self._removal = taint.removal(settings)
+        self._restart = Child("entrypoint.crio", {}, "restart CRI-O") if settings.restart_crio else None
+        self._removal = _removal(settings)
         self._restarting = False
         self._removing = False
 
@@ -44,6 +47,22 @@ class Errands:
 def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
     """Yield the lines of `--dry-run`."""
     if settings.restart_crio and plan.configuration is not None:
-        yield f"would restart {crio.UNIT} over D-Bus (--restart-crio)"
+        yield "would restart crio.service over D-Bus (--restart-crio)"
     if settings.startup_taint is not None:
-        yield f"would remove the taint {taint.name_of(settings.startup_taint)} from node {settings.node_name}"
+        yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
+
+
+def _removal(settings: Settings) -> Child | None:
+    """Return the process that removes the startup taint; what it needs has been required of the environment."""
+    taint = settings.startup_taint
+    if taint is None:
+        return None
+    order = {
+        "node": settings.node_name,
+        "key": taint.key,
+        "effect": taint.effect,
+        "server": settings.api_server,
+        "token_file": str(settings.token_file),
+        "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
+    }
+    return Child("entrypoint.taint", order, f"remove the taint {taint}")

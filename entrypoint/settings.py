@@ -45,6 +45,10 @@ class Taint(NamedTuple):
     key: str
     effect: str | None
 
+    def __str__(self) -> str:
+        """Return it as operators write it: KEY or KEY:EFFECT."""
+        return self.key if self.effect is None else f"{self.key}:{self.effect}"
+
 
 class Settings(NamedTuple):
     """Every flag and environment variable, validated. Paths are container paths unless a name says otherwise."""

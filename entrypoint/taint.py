@@ -18,8 +18,6 @@ from entrypoint.settings import Taint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from entrypoint.settings import Settings
-
 _TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
@@ -43,30 +41,6 @@ class Order:
     token_file: str
     ca_file: str | None
     """None: do not verify the server's certificate."""
-
-
-def removal(settings: Settings) -> child.Child | None:
-    """Return the process that removes the startup taint, to be started; None when the settings name none.
-
-    `--startup-taint` needs NODE_NAME and the API server's address, which the caller has made sure of.
-    """
-    taint = settings.startup_taint
-    if taint is None or settings.node_name is None or settings.api_server is None:
-        return None
-    order = {
-        "node": settings.node_name,
-        "key": taint.key,
-        "effect": taint.effect,
-        "server": settings.api_server,
-        "token_file": str(settings.token_file),
-        "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
-    }
-    return child.Child("entrypoint.taint", order, f"remove the taint {name_of(taint)}")
-
-
-def name_of(taint: Taint) -> str:
-    """Return the taint as operators write it: KEY or KEY:EFFECT."""
-    return taint.key if taint.effect is None else f"{taint.key}:{taint.effect}"
 
 
 def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
@@ -94,7 +68,7 @@ def remove(order: Order, say: Callable[[str, str], None], pause: Callable[[float
         except NotYetError as error:
             if str(error) not in said:
                 said.add(str(error))
-                say("ERROR", f"the taint {name_of(Taint(order.key, order.effect))} is not removed yet: {error}")
+                say("ERROR", f"the taint {Taint(order.key, order.effect)} is not removed yet: {error}")
         else:
             return True
         if pause(delay):
@@ -127,7 +101,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     taints = (found.document.get("spec") or {}).get("taints") or []
     kept = without(taints, taint)
     if len(kept) == len(taints):
-        return f"node {order.node} does not have the taint {name_of(taint)} (any more)"
+        return f"node {order.node} does not have the taint {taint} (any more)"
     metadata = found.document.get("metadata") or {}
     # A merge patch replaces the whole list, so it must be refused when the list is not the one that was read.
     body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "spec": {"taints": kept or None}}
@@ -135,7 +109,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     if answer.status == _CONFLICT:
         return None
     _accept(answer, order)
-    return f"removed the taint {name_of(taint)} from node {order.node}"
+    return f"removed the taint {taint} from node {order.node}"
 
 
 def _accept(answer: cluster.Answer, order: Order) -> None:

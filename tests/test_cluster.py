@@ -345,9 +345,19 @@ def test_a_fault_of_ours_in_the_child_is_a_message_and_no_traceback():
     assert process.stderr == b""
 
 
-def test_nothing_that_the_daemon_imports_loads_the_client_or_jeepney():
-    code = (
-        "import sys, entrypoint.cli, entrypoint.daemon, entrypoint.child, entrypoint.crio, entrypoint.taint\n"
-        "print([name for name in ('kubernetes', 'urllib3', 'jeepney', 'yaml') if name in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+def test_the_resident_process_loads_nothing_for_errands_that_nobody_asked_for():
+    assert loaded_by("entrypoint.daemon") == []
+
+
+def test_the_resident_process_loads_only_what_starts_its_errands():
+    assert loaded_by("entrypoint.daemon, entrypoint.errands") == ["entrypoint.child"]
+
+
+def test_the_command_line_loads_neither_the_client_nor_jeepney():
+    assert set(loaded_by("entrypoint.cli")) <= {"ssl"}
+
+
+def loaded_by(modules):
+    heavy = ["ssl", "kubernetes", "urllib3", "jeepney", "yaml", "entrypoint.taint", "entrypoint.child"]
+    code = f"import sys, {modules}; print(*(name for name in {heavy} if name in sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()

@@ -376,14 +376,9 @@ def test_names_that_are_not_utf_8_are_printed_escaped(host):
 # ---- install ----
 
 
-def install(host, *arguments, program="install"):
-    command = [
-        *host.command()[:3],
-        program,
-        f"--multus-bin-file={host.multus}",
-        f"--dest-dir={host.bin_dir}",
-        *arguments,
-    ]
+def install(host, *arguments):
+    ours = [f"--multus-bin-file={host.multus}", f"--dest-dir={host.bin_dir}"]
+    command = [*host.command()[:3], "install", *ours, *arguments]
     return subprocess.run(command, env=host.environ(), capture_output=True, text=True)
 
 
@@ -411,19 +406,17 @@ def test_install_replaces_another_binary_and_another_mode(host):
 
 
 def test_install_multus_is_another_name_for_it(host):
-    link = host.root / "install_multus"
     code = "import sys; sys.argv[0] = '/install_multus'; from entrypoint.__main__ import main; main()"
     command = [host.command()[0], "-c", code, f"--multus-bin-file={host.multus}", "-d", str(host.bin_dir), "-t", "thin"]
     ran = subprocess.run(command, env=host.environ(), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert host.binary.exists()
-    assert not link.exists()
 
 
 def test_installing_the_thick_plugin_is_refused_with_the_reason(host):
     ran = install(host, "--type=thick")
     assert ran.returncode == 2
-    assert "thin plugin only" in ran.stderr
+    assert "expected thin" in ran.stderr
     assert not host.binary.exists()
 
 
