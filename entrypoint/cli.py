@@ -163,7 +163,7 @@ def install(context: click.Context, /, **_flags: object) -> None:
     values = chosen(context)
     if values["type_"] != "thin":
         raise click.UsageError(
-            f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has an image of its own.",
+            f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",
             context,
         )
     logs.configure(values["log_format"])

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from fake_api import FakeCluster, serving
 from opshost import FLANNEL, ScratchHost, wait_until
 from smallsystemd import bus, systemd
+
+from entrypoint.watch import Wakeup
 
 pytestmark = pytest.mark.process
 
@@ -91,6 +94,16 @@ def test_a_signal_while_the_api_server_is_silent_ends_the_program_in_a_moment(ho
     assert process.returncode == 0
     wait_until(lambda: not os.path.exists(f"/proc/{child}") or "Z" in Path(f"/proc/{child}/stat").read_text().split())
     assert "Traceback" not in process.log()
+
+
+def test_a_signal_that_comes_between_two_passes_is_not_forgotten():
+    wakeup = Wakeup()
+    wakeup.stop()
+    wakeup.clear()  # the loop had looked whether to stop just before the signal came
+    sleeping = threading.Thread(target=wakeup.wait, args=(None,), daemon=True)
+    sleeping.start()
+    sleeping.join(10)
+    assert not sleeping.is_alive()
 
 
 def test_a_token_rotated_while_the_api_server_refuses_the_old_one_is_used(host, cluster):
