@@ -13,11 +13,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from fake_api import authority, pem
-
 from entrypoint import check, kubeconfigcheck, nodecheck, settings
 from entrypoint.cli import cli
 from entrypoint.flags import chosen
+from tests.fake_api import authority, pem
 
 FLANNEL = {
     "name": "cbr0",

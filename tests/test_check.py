@@ -12,11 +12,11 @@ import time
 
 import pytest
 import yaml
-from fake_api import FakeCluster, other_authority, serving
-from opshost import FLANNEL, ScratchHost, jwt
 
 from entrypoint import findings, kubeconfig, nodecheck
 from entrypoint.findings import Finding, Status
+from tests.fake_api import FakeCluster, other_authority, serving
+from tests.opshost import FLANNEL, ScratchHost, jwt
 
 pytestmark = pytest.mark.process
 

@@ -9,10 +9,10 @@ import threading
 import time
 
 import pytest
-from fake_api import FakeCluster, authority, other_authority, pem, serving
 
 from entrypoint import child, cluster, memory, taint
 from entrypoint.settings import Taint
+from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 
 KEY = "multus.example/not-ready"
 MINE = {"key": KEY, "effect": "NoSchedule"}

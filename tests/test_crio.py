@@ -13,10 +13,10 @@ from contextlib import suppress
 import pytest
 from jeepney import message_bus
 from jeepney.io.blocking import open_dbus_connection
-from opshost import wait_until
-from smallsystemd import BUS_CONFIG, bus, systemd
 
 from entrypoint import child, crio
+from tests.opshost import wait_until
+from tests.smallsystemd import BUS_CONFIG, bus, systemd
 
 pytestmark = [
     pytest.mark.process,

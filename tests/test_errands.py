@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_api import FakeCluster, serving
-from opshost import FLANNEL, ScratchHost, wait_until
-from smallsystemd import bus, systemd
 
 from entrypoint.watch import Wakeup
+from tests.fake_api import FakeCluster, serving
+from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.smallsystemd import bus, systemd
 
 pytestmark = pytest.mark.process
 
@@ -98,7 +98,7 @@ def test_a_signal_while_the_api_server_is_silent_ends_the_program_in_a_moment(ho
 
 def test_a_signal_that_comes_between_two_passes_is_not_forgotten():
     wakeup = Wakeup()
-    wakeup.stop()
+    wakeup.stop(signal.SIGTERM)
     wakeup.clear()  # the loop had looked whether to stop just before the signal came
     sleeping = threading.Thread(target=wakeup.wait, args=(None,), daemon=True)
     sleeping.start()

@@ -5,9 +5,9 @@ import os
 import subprocess
 
 import pytest
-from opshost import FLANNEL, ScratchHost, wait_until
 
 from entrypoint import uninstaller
+from tests.opshost import FLANNEL, ScratchHost, wait_until
 
 pytestmark = pytest.mark.process
 
