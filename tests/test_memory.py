@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-import uuid
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -137,23 +134,6 @@ def test_the_client_takes_no_more_than_we_reckon_with():
     growth = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) * 1024
     assert growth < cluster.CLIENT_SIZE
     assert 1.5 * growth > cluster.CLIENT_SIZE  # else containers that could hold it would be refused
-
-
-@pytest.fixture
-def limited_group():
-    """A real memory control group, where this machine lets us make one."""
-    name = f"multus-entrypoint-test-{uuid.uuid4().hex[:8]}"
-    for top, limit in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        if (top / limit.replace("limit_in_bytes", "stat").replace("max", "stat")).exists():
-            with suppress(OSError):
-                (top / name).mkdir()
-                yield top / name, top / name / limit
-                (top / name).rmdir()
-                return
-    pytest.skip("no memory control group can be made here (needs root and the memory controller)")
 
 
 @pytest.mark.process
