@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
+LIMITS = {"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"}
+
 
 @pytest.fixture
 def limited_group():
-    """A real memory control group, where this machine lets us make one."""
-    name = f"multus-entrypoint-test-{uuid.uuid4().hex[:8]}"
-    for top, limit in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        if (top / limit.replace("limit_in_bytes", "stat").replace("max", "stat")).exists():
-            with suppress(OSError):
-                (top / name).mkdir()
-                yield top / name, top / name / limit
-                (top / name).rmdir()
+    """A real memory control group and the file of its limit, where this machine lets us make one."""
+    for top, limit in LIMITS.items():
+        group = Path(top, f"multus-entrypoint-test-{uuid.uuid4().hex[:8]}")
+        with suppress(OSError):
+            group.mkdir()
+            if (group / limit).exists():
+                yield group, group / limit
+                group.rmdir()
                 return
+            group.rmdir()
     pytest.skip("no memory control group can be made here (needs root and the memory controller)")
