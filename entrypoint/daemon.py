@@ -117,8 +117,8 @@ class Daemon:
         obstacles = [*self._set_ready(ready=configured), *unwatched]
         self._report([*(problem.message for problem in plan.problems), *failures, *obstacles], plan.warnings)
         self._say_configured(configured=plan.satisfied and not failures)
-        if configured and self._errands is not None:
-            self._errands.node_configured()
+        if self._errands is not None:
+            self._errands.pass_done(configured=configured)
         deadlines = [plan.deadline, self._say_waiting(plan), *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
@@ -184,8 +184,8 @@ class Daemon:
         self._failing.pop(step.path, None)
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = written
-            if self._errands is not None:
-                self._errands.configuration_changed()
+        if self._errands is not None and step.path in self._settings.output_files and self._memory.output is not None:
+            self._errands.configuration_changed()
         now = time.monotonic()
         warning = self._throttle.done(step, now)
         if warning:

@@ -22,18 +22,23 @@ class Errands:
     def __init__(self, settings: Settings) -> None:
         self._restart = Child("entrypoint.crio", {}, "restart CRI-O") if settings.restart_crio else None
         self._removal = _removal(settings)
+        self._changed = False
         self._restarting = False
         self._removing = False
 
     def configuration_changed(self) -> None:
-        """Have CRI-O read the configuration that was written just now."""
-        if self._restart is not None and not self._restarting:
+        """Take note that this pass has changed what the CNI runtime reads."""
+        self._changed = True
+
+    def pass_done(self, *, configured: bool) -> None:
+        """Start what is due: CRI-O's restart after a change, then, on a configured node, the taint's removal.
+
+        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration.
+        """
+        if self._restart is not None and self._changed and not self._restarting:
             self._restarting = True
             self._restart.start()
-
-    def node_configured(self) -> None:
-        """Let pods come to the node; after CRI-O, if it is being restarted, knows the configuration."""
-        if self._removal is not None and not self._removing:
+        if self._removal is not None and configured and not self._removing:
             self._removing = True
             self._removal.start(after=self._restart if self._restarting else None)
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -186,8 +185,9 @@ def real_systemd(tmp_path):
         "test.target": "[Unit]\nWants=dbus.socket dbus.service\n",
         # systemd comes to a bus only that it has started itself.
         "dbus.socket": f"[Socket]\nListenStream={tmp_path}/bus\n",
-        "dbus.service": "[Unit]\nRequires=dbus.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dbus-daemon --nofork "
-        f"--nopidfile --systemd-activation --address=systemd: --config-file={tmp_path}/bus.conf\n",
+        "dbus.service": "[Unit]\nRequires=dbus.socket\n[Service]\nType=notify\n"
+        f"ExecStart={shutil.which('dbus-daemon')} --nofork --nopidfile --systemd-activation --address=systemd: "
+        f"--config-file={tmp_path}/bus.conf\n",
     }.items():
         (units / name).write_text(content)
     (tmp_path / "bus.conf").write_text(BUS_CONFIG.format(socket=tmp_path / "bus", auth="EXTERNAL", policy=""))
@@ -206,11 +206,9 @@ def real_systemd(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 15
-        while not on_bus(address):
-            if manager.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"systemd --user does not come up here (exit code {manager.poll()})")
-            time.sleep(0.05)
+        wait_until(lambda: on_bus(address) or manager.poll() is not None, 30, "systemd to come to the bus")
+        if manager.poll() is not None:
+            pytest.skip(f"systemd --user does not run here (exit code {manager.returncode})")
         yield address, starts
     finally:
         manager.terminate()

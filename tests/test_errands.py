@@ -181,6 +181,33 @@ def test_cri_o_is_restarted_once_after_the_first_change_and_not_by_a_restart_of_
         assert served.calls.count(RESTART) == 2
 
 
+@needs_dbus
+def test_cri_o_is_restarted_when_only_a_stale_file_that_it_would_read_first_has_gone(host, tmp_path):
+    host.flags = CRIO
+    host.master(document={**FLANNEL, "cniVersion": "1.0.0"})
+    host.configure(["--multus-conf-file=auto"])
+    host.generated.write_text("{}")  # the other name, which sorts first
+    with bus(tmp_path) as address, systemd(address) as served:
+        with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
+            wait_until(lambda: "restarted crio.service" in process.log())
+    assert not host.generated.exists()
+    assert served.calls.count(RESTART) == 1
+
+
+@needs_dbus
+def test_the_one_restart_is_not_spent_on_taking_a_configuration_away(host, tmp_path):
+    host.flags = [*CRIO, "--cleanup-config-on-exit"]
+    host.generated.write_text("{}")
+    with bus(tmp_path) as address, systemd(address) as served:
+        with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
+            wait_until(lambda: not host.generated.exists())
+            wait_until(lambda: "waiting for" in process.log())
+            assert served.calls == []
+            host.master()
+            wait_until(lambda: "restarted crio.service" in process.log())
+    assert served.calls.count(RESTART) == 1
+
+
 def test_a_cri_o_that_cannot_be_restarted_never_stops_the_entrypoint(host, tmp_path):
     host.flags = CRIO
     host.master()
