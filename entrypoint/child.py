@@ -6,7 +6,6 @@ JSON lines on its standard output, and ends when its standard input does: that i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import select
@@ -15,15 +14,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from entrypoint.logs import logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-logger = logging.getLogger("entrypoint")
-
 RESTART_AFTER = 30.0
 """Seconds after which a child that was killed is started again."""
-
-_STOP_WAIT = 0.05  # seconds; a kill takes some milliseconds, and we have 100 to end
 
 
 class Child:
@@ -44,15 +41,11 @@ class Child:
         threading.Thread(target=self._follow, args=(after,), name=self._what, daemon=True).start()
 
     def stop(self) -> None:
-        """Kill it, if it is still there; what it works at is safe to break off."""
+        """Kill it, if it is still there, without waiting for its end; what it works at is safe to break off."""
         with self._lock:
             self._stopping.set()
-            process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_WAIT)
+            if self._process is not None:
+                self._process.kill()  # does nothing to a process that has been waited for
 
     def _follow(self, after: Child | None) -> None:
         if after is not None:
@@ -68,7 +61,7 @@ class Child:
             try:
                 code = self._run()
             except OSError as error:
-                logger.error("cannot start a process to %s: %s", self._what, error.strerror)  # noqa: TRY400
+                logger.error("cannot start a process to %s: %s", self._what, error.strerror)
                 code = -1
             if code >= 0 or self._stopping.is_set():
                 return

@@ -139,8 +139,8 @@ def _types(content: bytes) -> list[object]:
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the master that was wrapped its name back; an operator's own copies end in .old too."""
     usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
-    wrapped = [_delegate(look.content) for look in seen.configurations.values() if isinstance(look, File)]
-    chosen = [each for each in usable if _unversioned(_document(each)) in wrapped]
+    wrapped = [cniconf.wrapped_master(look.content) for look in seen.configurations.values() if isinstance(look, File)]
+    chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
     for candidate in chosen[:1]:
@@ -154,20 +154,6 @@ def _any_usable(candidates: Iterable[Candidate]) -> bool:
 
 def _document(candidate: Candidate) -> dict[str, Any]:
     return candidate.verdict.document if isinstance(candidate.verdict, cniconf.Master) else {}
-
-
-def _delegate(content: bytes) -> dict[str, Any] | None:
-    """Return the master inside a configuration that we wrote, without its version, which may be ours."""
-    try:
-        document = cniconf.parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        return _unversioned(plugin["delegates"][0])
-    except (cniconf.InvalidJsonError, TypeError, LookupError, AttributeError):
-        return None
-
-
-def _unversioned(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key != "cniVersion"}
 
 
 # ---- what the configuration referred to ----

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -287,7 +288,8 @@ def test_a_child_at_work_is_killed_in_a_moment(api, order):
     begun = time.monotonic()
     process.stop()
     assert time.monotonic() - begun < 0.1
-    assert process._process.poll() is not None
+    assert process.ended.wait(10)
+    assert process._process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.process
