@@ -172,7 +172,10 @@ class ScratchHost:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                process.wait(20)
+                try:
+                    process.wait(20)
+                finally:
+                    process.kill()
 
     def configure(self, flags=None):
         """Bring the node into the state in which the program leaves it."""
