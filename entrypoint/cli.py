@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from entrypoint import __version__, logs, settings
-from entrypoint.flags import FlagGroup, chosen, entrypoint_flags
+from entrypoint.flags import (
+    FlagCommand,
+    FlagGroup,
+    check_flags,
+    chosen,
+    entrypoint_flags,
+    install_flags,
+    uninstall_flags,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +28,14 @@ if TYPE_CHECKING:
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
 
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
 
 @click.group(
     cls=FlagGroup,
     invoke_without_command=True,
     params=entrypoint_flags(),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings=_CONTEXT,
     epilog="Each flag can also be set in the environment: --cni-version as ENTRYPOINT_CNI_VERSION. The command line "
     "wins. A boolean flag alone means true; an empty value means the default.",
 )
@@ -39,9 +50,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if context.invoked_subcommand is not None:
         return
     wanted = settings_of(context)
-    if wanted.restart_crio or wanted.startup_taint:
-        flag = "--restart-crio" if wanted.restart_crio else "--startup-taint"
-        raise click.UsageError(f"{flag} is not available yet.")
+    require_what_the_taint_needs(wanted)
     if wanted.dry_run:
         dry_run(wanted)
     elif context.obj is not None:
@@ -67,9 +76,26 @@ def settings_of(context: click.Context) -> Settings:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
 
 
+def require_what_the_taint_needs(wanted: Settings) -> None:
+    """Refuse `--startup-taint` without what tells which node it is, and whom to ask; to be told late helps nobody."""
+    if wanted.startup_taint is None:
+        return
+    if wanted.node_name is None:
+        raise click.UsageError(
+            "--startup-taint needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
+        )
+    if wanted.api_server is None:
+        raise click.UsageError("--startup-taint needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
+
+
+def echo(line: str) -> None:
+    """Print a line, whatever bytes the names of files in it hold."""
+    click.echo(line.encode("utf-8", "backslashreplace"))
+
+
 def dry_run(wanted: Settings) -> None:
     """Print what one pass would do and write; exit with 1 when it could not do its work."""
-    from entrypoint import report
+    from entrypoint import errands, report
     from entrypoint.host import Host
     from entrypoint.node import Memory
     from entrypoint.plan import decide
@@ -78,9 +104,8 @@ def dry_run(wanted: Settings) -> None:
     with logs.failures_reported():
         seen = Host(wanted).observe()
         plan = decide(wanted, seen, Memory(started=seen.now))
-        for line in report.would_do(plan):
-            # Names of files may hold bytes that are not UTF-8.
-            click.echo(line.encode("utf-8", "backslashreplace"))
+        for line in (*report.would_do(plan), *errands.would_do(wanted, plan)):
+            echo(line)
         logger = logs.logger
         for warning in plan.warnings:
             logger.warning("%s", warning)
@@ -89,4 +114,64 @@ def dry_run(wanted: Settings) -> None:
         if plan.waiting:
             logger.error("%s", plan.waiting)
         if plan.problems or plan.waiting:
+            sys.exit(NOT_AS_IT_MUST_BE)
+
+
+@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*entrypoint_flags(), *check_flags()])
+@click.pass_context
+def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
+    """Look at the node and the cluster and say what is well and what is not; change nothing.
+
+    Takes the flags of the entrypoint, which say what should be there. Exits with 1 when a finding failed.
+    """
+    from entrypoint import check as checking
+    from entrypoint import findings
+
+    wanted = settings_of(context)
+    logs.configure(wanted.log_format)
+    with logs.failures_reported():
+        found = checking.run(wanted, timeout)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
+    if not findings.all_well(found):
+        sys.exit(NOT_AS_IT_MUST_BE)
+
+
+@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*entrypoint_flags(), *uninstall_flags()])
+@click.pass_context
+def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_flags: object) -> None:
+    """Take away from this node what the entrypoint installed, in the order that never breaks it.
+
+    Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
+    """
+    from entrypoint import uninstaller
+
+    wanted = settings_of(context)
+    logs.configure(wanted.log_format)
+    with logs.failures_reported():
+        succeeded = uninstaller.run(wanted, Path(multus_data_dir), force=force, say=echo)
+    if not succeeded:
+        sys.exit(NOT_AS_IT_MUST_BE)
+
+
+@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=install_flags())
+@click.pass_context
+def install(context: click.Context, /, **_flags: object) -> None:
+    """Copy the multus binary to the host and end: for an init container."""
+    from entrypoint import install as installing
+
+    values = chosen(context)
+    if values["type_"] != "thin":
+        raise click.UsageError(
+            f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",
+            context,
+        )
+    logs.configure(values["log_format"])
+    work = installing.would_do if values["dry_run"] else installing.install
+    with logs.failures_reported():
+        try:
+            for line in work(Path(values["multus_bin_file"]), Path(values["dest_dir"])):
+                echo(line)
+        except installing.InstallError as error:
+            logs.logger.error("%s", error)
             sys.exit(NOT_AS_IT_MUST_BE)

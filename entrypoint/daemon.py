@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    from entrypoint.errands import Errands
     from entrypoint.node import Identity, Plan, Seen, Step
     from entrypoint.settings import Settings
 
@@ -62,6 +63,7 @@ class Daemon:
         self._watcher = Watcher(wakeup)
         self._host = Host(settings, cancelled=lambda: wakeup.stopping)
         self._throttle = Throttle()
+        self._errands = _errands(settings)
         self._memory = Memory(started=time.monotonic())
         self._ours: Identity | None = None
         """The configuration file that this run wrote, or found to be as it wanted it."""
@@ -87,7 +89,9 @@ class Daemon:
         self._leave()
 
     def close(self) -> None:
-        """Take the ready file away and stop watching."""
+        """Take the ready file away, break off errands and stop watching."""
+        if self._errands is not None:
+            self._errands.stop()
         self._set_ready(ready=False)
         self._watcher.stop()
 
@@ -109,9 +113,12 @@ class Daemon:
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))
-        obstacles = [*self._set_ready(ready=plan.satisfied and not failures and not held), *unwatched]
+        configured = plan.satisfied and not failures and not held
+        obstacles = [*self._set_ready(ready=configured), *unwatched]
         self._report([*(problem.message for problem in plan.problems), *failures, *obstacles], plan.warnings)
         self._say_configured(configured=plan.satisfied and not failures)
+        if self._errands is not None:
+            self._errands.pass_done(configured=configured)
         deadlines = [plan.deadline, self._say_waiting(plan), *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
@@ -177,6 +184,8 @@ class Daemon:
         self._failing.pop(step.path, None)
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = written
+        if self._errands is not None and step.path in self._settings.output_files and self._memory.output is not None:
+            self._errands.configuration_changed()
         now = time.monotonic()
         warning = self._throttle.done(step, now)
         if warning:
@@ -241,6 +250,16 @@ class Daemon:
             if removal is not None:
                 files.remove(removal.path)
                 logger.info("%s", done(removal))
+
+
+def _errands(settings: Settings) -> Errands | None:
+    """Return what is to be done beside the node's files; None for nothing, so that nothing is loaded for it."""
+    if not settings.restart_crio and settings.startup_taint is None:
+        return None
+
+    from entrypoint.errands import Errands
+
+    return Errands(settings)
 
 
 def _followed_files(settings: Settings) -> Iterable[Path]:

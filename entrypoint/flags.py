@@ -261,3 +261,73 @@ def _program() -> list[click.Parameter]:
             help="Print what would be done, the token masked, and touch nothing.",
         ),
     ]
+
+
+# ---- the subcommands' own ----
+
+
+def check_flags() -> list[click.Parameter]:
+    """Return what only `check` takes."""
+    group = "Check"
+    return [
+        Flag(
+            "--output",
+            group=group,
+            type=click.Choice(["table", "json"], case_sensitive=False),
+            default="table",
+            show_default=True,
+            help="How to print the findings.",
+        ),
+        Flag(
+            "--timeout",
+            group=group,
+            type=SECONDS,
+            default="5",
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for the API server.",
+        ),
+    ]
+
+
+def uninstall_flags() -> list[click.Parameter]:
+    """Return what only `uninstall` takes."""
+    group = "Uninstall"
+    return [
+        Flag(
+            "--multus-data-dir",
+            group=group,
+            default=settings.DEFAULT_DATA_DIR,
+            show_default=True,
+            metavar="PATH",
+            help="Directory in which Multus keeps a record of each pod it has attached.",
+        ),
+        Flag("--force", group=group, **_SWITCH, help="Go on although such records are left."),
+    ]
+
+
+def install_flags() -> list[click.Parameter]:
+    """Return what `install` takes: its own, under the names that Multus 4.3 gave them, and a few of everybody's."""
+    shared = {"multus_bin_file", "log_format", "dry_run"}
+    return [
+        Flag(
+            "--type",
+            "-t",
+            "type_",
+            group="Install",
+            default="thin",
+            show_default=True,
+            metavar="thin",
+            help="Which Multus; this image carries the thin plugin only.",
+        ),
+        Flag(
+            "--dest-dir",
+            "-d",
+            group="Install",
+            default=settings.DEFAULT_BIN_DIR,
+            show_default=True,
+            metavar="PATH",
+            help="Directory that gets the binary.",
+        ),
+        *(flag for flag in entrypoint_flags() if flag.name in shared),
+    ]

@@ -20,6 +20,7 @@ DEFAULT_CONF_DIR = "/host/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/host/opt/cni/bin"
 DEFAULT_BIN_FILE = "/usr/src/multus-cni/bin/multus"
 DEFAULT_CONF_FILE = "/usr/src/multus-cni/images/70-multus.conf"
+DEFAULT_DATA_DIR = "/host/var/lib/cni/multus"
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -43,6 +44,10 @@ class Taint(NamedTuple):
 
     key: str
     effect: str | None
+
+    def __str__(self) -> str:
+        """Return it as operators write it: KEY or KEY:EFFECT."""
+        return self.key if self.effect is None else f"{self.key}:{self.effect}"
 
 
 class Settings(NamedTuple):

@@ -22,8 +22,35 @@ MAY_IMPORT = {
     "throttle": {"node"},
     "watch": {"node", "logs"},
     "host": {"cniconf", "files", "node", "settings"},
+    "child": {"logs"},
+    "errands": {"child", "node", "settings"},
+    "memory": set(),
+    "cluster": {"memory"},
+    "crio": {"child"},
+    "taint": {"child", "cluster", "settings"},
+    "findings": set(),
+    "kubeconfig": {"cluster"},
+    "questions": {"cluster", "settings"},
+    "nodecheck": {"cniconf", "findings", "node", "settings"},
+    "kubeconfigcheck": {"cluster", "findings", "kubeconfig", "node", "nodecheck", "settings"},
+    "clustercheck": {"cluster", "findings", "questions", "settings", "taint"},
+    "check": {
+        "clustercheck",
+        "cniconf",
+        "findings",
+        "host",
+        "kubeconfigcheck",
+        "node",
+        "nodecheck",
+        "plan",
+        "settings",
+    },
+    "install": {"files"},
+    "uninstall": {"cniconf", "node", "settings"},
+    "uninstaller": {"cniconf", "files", "host", "install", "node", "settings", "uninstall"},
 }
 PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "report"}
+PURE |= {"findings", "kubeconfig", "nodecheck", "kubeconfigcheck", "uninstall"}
 
 
 def imported(module):

@@ -1,0 +1,126 @@
+"""Short-lived processes of our own beside the loop, for work whose libraries shall not stay in the resident one.
+
+A child gets one JSON object on its command line (never a secret: those it reads itself), says what it has to say as
+JSON lines on its standard output, and ends when its standard input does: that is, with its parent at the latest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from entrypoint.logs import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+RESTART_AFTER = 30.0
+"""Seconds after which a child that was killed is started again."""
+
+
+class Child:
+    """One child process, followed by a thread that sleeps until the child says something or ends."""
+
+    def __init__(self, module: str, order: Mapping[str, Any], what: str) -> None:
+        """Prepare to run `module` with `order` as its only argument; `what` names the work in messages."""
+        self._command = [sys.executable, "-m", module, json.dumps(order)]
+        self._what = what
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ended = threading.Event()
+        """It has come to its end, good or bad."""
+
+    def start(self, after: Child | None = None) -> None:
+        """Start it, once the other one has ended; return at once."""
+        threading.Thread(target=self._follow, args=(after,), name=self._what, daemon=True).start()
+
+    def stop(self) -> None:
+        """Kill it, if it is still there, without waiting for its end; what it works at is safe to break off."""
+        with self._lock:
+            self._stopping.set()
+            if self._process is not None:
+                self._process.kill()  # does nothing to a process that has been waited for
+
+    def _follow(self, after: Child | None) -> None:
+        if after is not None:
+            after.ended.wait()
+        try:
+            self._see_through()
+        finally:
+            self.ended.set()
+
+    def _see_through(self) -> None:
+        """Run it to its own end: again and again if something kills it."""
+        while True:
+            try:
+                code = self._run()
+            except OSError as error:
+                logger.error("cannot start a process to %s: %s", self._what, error.strerror)
+                code = -1
+            if code >= 0 or self._stopping.is_set():
+                return
+            logger.error(
+                "the process that was to %s was killed (signal %d): does the memory limit leave it enough? "
+                "Trying again in %g s",
+                self._what,
+                -code,
+                RESTART_AFTER,
+            )
+            if self._stopping.wait(RESTART_AFTER):
+                return
+
+    def _run(self) -> int:
+        """Run it once; return its exit code. Raises OSError when it cannot be started."""
+        with self._lock:
+            if self._stopping.is_set():
+                return 0
+            # Its own process group: an interrupt from the keyboard is the parent's to handle.
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+            self._process = process
+        with process:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            for line in process.stdout:
+                _log(line)
+            return process.wait()
+
+
+def _log(line: bytes) -> None:
+    try:
+        said = json.loads(line)
+        level, message = logging.getLevelNamesMapping()[said["level"]], said["message"]
+    except (ValueError, LookupError, TypeError):
+        level, message = logging.WARNING, line.decode("utf-8", "backslashreplace").rstrip()
+    logger.log(level, "%s", message)
+
+
+# ---- in the child ----
+
+
+def run(work: Callable[[dict[str, Any]], bool]) -> None:
+    """Do `work` with the order from the command line and end the process: 0 when it returns True, else 1."""
+    try:
+        done = work(json.loads(sys.argv[1]))
+    except BrokenPipeError:
+        sys.exit(1)  # nobody listens any more
+    except Exception as error:  # no traceback reaches a user
+        say("ERROR", f"internal error: {type(error).__name__}: {error}")
+        sys.exit(1)
+    sys.exit(0 if done else 1)
+
+
+def say(level: str, message: str) -> None:
+    """Have the parent log a message at this level (`INFO`, `WARNING`, `ERROR`)."""
+    sys.stdout.write(json.dumps({"level": level, "message": message}) + "\n")
+    sys.stdout.flush()
+
+
+def pause(seconds: float) -> bool:
+    """Wait; return True at once when the parent has gone."""
+    readable, _, _ = select.select([sys.stdin.fileno()], [], [], seconds)
+    return bool(readable)

@@ -1,0 +1,159 @@
+"""The Kubernetes API through the official client, as little of it as possible: it is the largest thing we load.
+
+Only short-lived processes import this module's client: the resident process and its start know nothing of it.
+Requests and answers are plain JSON objects; the typed APIs would cost 20 MiB more and drop what they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from entrypoint import memory
+
+CLIENT_SIZE = 38 << 20
+"""Bytes that a process grows by when it loads and uses the client: 34 MiB with kubernetes 37, and a reserve."""
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API server is and how to be let in."""
+
+    server: str
+    """URL."""
+    token: str = field(repr=False)
+    certificate_authority: str | None
+    """PEM; None: do not verify the server's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API server answered."""
+
+    status: int
+    """HTTP status code."""
+    document: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """It did what was asked."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP
+
+    @property
+    def message(self) -> str:
+        """The status code and what the API server had to say."""
+        said = self.document.get("message")
+        return f"{self.status} {said}" if isinstance(said, str) else str(self.status)
+
+
+class UnreachableError(Exception):
+    """No answer came; the message says why."""
+
+
+def shortfall() -> str | None:
+    """Say why the container's memory limit cannot hold the client; None when it can, or holds it already."""
+    if "kubernetes.client.api_client" in sys.modules:
+        return None
+    return memory.shortfall(CLIENT_SIZE, memory.room())
+
+
+class Api:
+    """A connection to an API server."""
+
+    def __init__(self, access: Access) -> None:
+        """Load the client: takes a second and `CLIENT_SIZE` bytes. Raises `UnreachableError`."""
+        import urllib3
+        from kubernetes.client.api_client import ApiClient
+        from kubernetes.client.configuration import Configuration
+
+        verified = access.certificate_authority is not None
+        if not verified:
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+        configuration = Configuration(
+            host=access.server.rstrip("/"),
+            api_key={"BearerToken": f"Bearer {access.token}"},
+            ca_cert_data=access.certificate_authority,
+            verify_ssl=verified,
+            retries=False,  # callers know better when to try again
+            proxy="",  # Multus on the host has no proxy of this container's environment either
+            no_proxy="",
+        )
+        self._client = ApiClient(configuration)
+        self._client.user_agent = "multus-entrypoint"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Answer:
+        """Send one request and wait at most `timeout` seconds for each part of the answer.
+
+        Any HTTP answer is returned, refusals too. Raises `UnreachableError`.
+        """
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            request = self._client.param_serialize(
+                method,
+                path,
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = self._client.call_api(*request, _request_timeout=timeout)
+            content: bytes = response.read()  # type: ignore[no-untyped-call]
+        except (ApiException, HTTPError, OSError, ValueError) as error:
+            raise UnreachableError(f"{self._client.configuration.host}: {_reason(error, timeout)}") from error
+        return Answer(response.status, _document(content))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _reason(error: BaseException, timeout: float) -> str:
+    """Say in a few words what the client wraps in many layers."""
+    import ssl  # here, because a process that waits for more memory shall be small
+
+    from urllib3.exceptions import TimeoutError as ClientTimeoutError
+
+    layers = _layers(error)
+    for layer in layers:
+        if isinstance(layer, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {layer.verify_message}"
+    for layer in layers:
+        if isinstance(layer, OSError) and layer.strerror:
+            return layer.strerror
+    if any(isinstance(layer, ClientTimeoutError | TimeoutError) for layer in layers):
+        return f"no answer within {timeout:g} s"
+    return " ".join(str(layers[-1]).split()) or type(layers[-1]).__name__
+
+
+def _layers(error: BaseException) -> list[BaseException]:
+    """Return the error and all that it was raised for or carries, outermost first."""
+    layers: list[BaseException] = []
+    pending: list[object] = [error]
+    while pending:
+        layer = pending.pop(0)
+        if isinstance(layer, BaseException) and layer not in layers:
+            layers.append(layer)
+            pending += [layer.__cause__, layer.__context__, *layer.args]
+    return layers

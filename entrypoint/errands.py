@@ -1,0 +1,73 @@
+"""What is done beside the node's files, once in a run: restarting CRI-O and removing the startup taint.
+
+The resident process only starts the processes that do it: what they need would take more memory than all the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from entrypoint.child import Child
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from entrypoint.node import Plan
+    from entrypoint.settings import Settings
+
+
+class Errands:
+    """The short-lived processes of this run: each is started when its time has come, and at most once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._restart = Child("entrypoint.crio", {}, "restart CRI-O") if settings.restart_crio else None
+        self._removal = _removal(settings)
+        self._changed = False
+        self._restarting = False
+        self._removing = False
+
+    def configuration_changed(self) -> None:
+        """Take note that this pass has changed what the CNI runtime reads."""
+        self._changed = True
+
+    def pass_done(self, *, configured: bool) -> None:
+        """Start what is due: CRI-O's restart after a change, then, on a configured node, the taint's removal.
+
+        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration.
+        """
+        if self._restart is not None and self._changed and not self._restarting:
+            self._restarting = True
+            self._restart.start()
+        if self._removal is not None and configured and not self._removing:
+            self._removing = True
+            self._removal.start(after=self._restart if self._restarting else None)
+
+    def stop(self) -> None:
+        """Break off what is still going on."""
+        for process in (self._restart, self._removal):
+            if process is not None:
+                process.stop()
+
+
+def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
+    """Yield the lines of `--dry-run`."""
+    if settings.restart_crio and plan.configuration is not None:
+        yield "would restart crio.service over D-Bus (--restart-crio)"
+    if settings.startup_taint is not None:
+        yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
+
+
+def _removal(settings: Settings) -> Child | None:
+    """Return the process that removes the startup taint; what it needs has been required of the environment."""
+    taint = settings.startup_taint
+    if taint is None:
+        return None
+    order = {
+        "node": settings.node_name,
+        "key": taint.key,
+        "effect": taint.effect,
+        "server": settings.api_server,
+        "token_file": str(settings.token_file),
+        "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
+    }
+    return Child("entrypoint.taint", order, f"remove the taint {taint}")

@@ -1,0 +1,60 @@
+"""`install`: copy the programs of the image to the host and end, as the init container of Multus 4.3 does."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from entrypoint import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROGRAMS = ("multus", "passthru")
+"""What is copied, under these names. The second comes with some images only, beside the first."""
+
+
+class InstallError(Exception):
+    """A program could not be installed; the message names it, the reason and what to do."""
+
+
+def sources(binary: Path) -> list[tuple[str, Path]]:
+    """Return the programs to install and where they are; `binary` is the image's multus binary."""
+    beside = binary.with_name(PROGRAMS[1])
+    return [(PROGRAMS[0], binary), *([(PROGRAMS[1], beside)] if beside.is_file() else [])]
+
+
+def install(binary: Path, directory: Path) -> Iterator[str]:
+    """Copy each program into the directory unless it is there already; yield what was done. Raises `InstallError`.
+
+    A program that runs at this moment is replaced all the same (upstream issue 1221).
+    """
+    if not directory.is_dir():
+        raise InstallError(f"--dest-dir={directory} is not there: is the hostPath volume mounted at that path?")
+    files.sweep([directory])
+    for name, source in sources(binary):
+        target = directory / name
+        try:
+            if _up_to_date(source, target):
+                yield f"{target} is up to date"
+                continue
+            files.copy(source, target, lambda: False)
+        except OSError as error:
+            raise InstallError(f"cannot install {target} from {source}: {error.strerror}") from error
+        yield f"installed {target} from {source}"
+
+
+def would_do(binary: Path, directory: Path) -> Iterator[str]:
+    """Yield the lines of `--dry-run`."""
+    for name, source in sources(binary):
+        yield f"would install {directory / name} from {source}"
+
+
+def _up_to_date(source: Path, target: Path) -> bool:
+    wanted = os.stat(source)
+    try:
+        found = os.lstat(target)
+        return found.st_mode == wanted.st_mode and files.same_content(source, target, lambda: False)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,102 @@
+"""The kubeconfig's part of `check`: judging its token, its mode, and whether it is up to date. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from entrypoint import kubeconfig
+from entrypoint.findings import Finding, failed, passed, skipped, warned
+from entrypoint.node import Absent
+from entrypoint.nodecheck import RUNNING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from entrypoint.cluster import Access
+    from entrypoint.node import File
+    from entrypoint.nodecheck import View
+    from entrypoint.settings import Settings
+
+
+def access(view: View) -> Access | None:
+    """Return the way into the cluster that the node's kubeconfig describes; None when there is none."""
+    if isinstance(view.kubeconfig, Absent):
+        return None
+    try:
+        found = kubeconfig.parse(view.kubeconfig.content)
+    except kubeconfig.InvalidKubeconfigError:
+        return None
+    return found if found.token else None
+
+
+def findings(settings: Settings, view: View) -> Iterator[Finding]:
+    """Judge everything about the kubeconfig that can be judged without asking the cluster."""
+    path, look = view.kubeconfig_file, view.kubeconfig
+    parts = ("kubeconfig.valid", "kubeconfig.mode", "kubeconfig.current", "kubeconfig.token")
+    if path is None:
+        why = f"--multus-kubeconfig-file-host={settings.kubeconfig_path_on_host} cannot be seen from this container"
+        yield from (skipped(identifier, why) for identifier in ("kubeconfig.present", *parts))
+        return
+    if isinstance(look, Absent):
+        yield failed("kubeconfig.present", f"{path} {look.why}", RUNNING)
+        yield from (skipped(identifier, "there is no kubeconfig") for identifier in parts)
+        return
+    yield passed("kubeconfig.present", f"{path} is there")
+    try:
+        found = kubeconfig.parse(look.content)
+    except kubeconfig.InvalidKubeconfigError as error:
+        yield failed("kubeconfig.valid", f"{path}: {error}", RUNNING)
+        yield _mode(settings, look)
+        yield from (skipped(identifier, "see kubeconfig.valid") for identifier in parts[2:])
+        return
+    yield passed("kubeconfig.valid", f"it leads to {found.server}")
+    yield _mode(settings, look)
+    yield _same_as_service_account(settings, view, found)
+    yield _token(found.token, view.now)
+
+
+def _mode(settings: Settings, look: File) -> Finding:
+    if look.mode == settings.kubeconfig_mode:
+        return passed("kubeconfig.mode", f"{look.mode:o}")
+    found = f"mode {look.mode:o}, expected {settings.kubeconfig_mode:o}"
+    return failed("kubeconfig.mode", found, "it holds a token: nobody but root shall read it. " + RUNNING)
+
+
+def _same_as_service_account(settings: Settings, view: View, found: Access) -> Finding:
+    identifier = "kubeconfig.current"
+    token, authority = view.seen.token, view.seen.certificate_authority
+    if view.kubeconfig_file != settings.kubeconfig_file:
+        return skipped(identifier, "it is not the one that the entrypoint writes")
+    if isinstance(token, Absent):
+        advice = "set automountServiceAccountToken and a serviceAccountName"
+        return warned(identifier, f"nothing to compare with: {settings.token_file} {token.why}", advice)
+    differing = []
+    if found.token.encode("utf-8", "replace") != token.content.strip():
+        differing.append("token")
+    wanted = None if settings.skip_tls_verify or isinstance(authority, Absent) else authority.content
+    if (found.certificate_authority or "").strip() != (wanted or b"").decode("utf-8", "replace").strip():
+        differing.append("CA")
+    if settings.api_server and found.server != settings.api_server:
+        differing.append(f"server ({settings.api_server})")
+    if differing:
+        return failed(identifier, f"other {', '.join(differing)} than the service account's", RUNNING)
+    return passed(identifier, "the same as the service account's")
+
+
+def _token(token: str, now: float) -> Finding:
+    identifier = "kubeconfig.token"
+    if not token:
+        return warned(identifier, "there is none", "other credentials are not checked")
+    try:
+        expires = kubeconfig.expiry(token)
+        when = "" if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
+    except (ValueError, OverflowError, OSError) as error:
+        return warned(
+            identifier, f"cannot see when it expires: {error}", "see cluster.token for whether it is accepted"
+        )
+    if expires is None:
+        return passed(identifier, "it does not expire")
+    if expires <= now:
+        return failed(identifier, f"it expired at {when}, and Multus is refused with it", RUNNING)
+    return passed(identifier, f"it expires at {when}")

@@ -1,0 +1,171 @@
+"""The node's part of `check`: judging the binary and the configuration. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from entrypoint import cniconf
+from entrypoint.findings import Finding, failed, passed, skipped, warned
+from entrypoint.node import Absent, File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from entrypoint.node import Plan, Seen
+    from entrypoint.settings import Settings
+
+RUNNING = "is the entrypoint running with these flags? See its log"
+"""What to ask when something is not as the entrypoint would have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of the node."""
+
+    now: float
+    """Seconds since 1970."""
+    seen: Seen
+    plan: Plan
+    """What a first pass over the node would do."""
+    binary: str | None
+    """What is wrong with the installed multus binary as a program; None: nothing."""
+    plugins: dict[str, str | None]
+    """The same for each plugin type that the configuration names."""
+    unseen_bin_dir: bool
+    """Plugins may also be in `--additional-bin-dir`, which this container cannot see."""
+    kubeconfig_file: Path | None
+    """Where the kubeconfig that Multus uses is; None when this container cannot see it."""
+    kubeconfig: File | Absent
+
+
+def findings(settings: Settings, view: View) -> list[Finding]:
+    """Judge the binary and the configuration."""
+    return [
+        *_directories(view),
+        *_binary(settings, view),
+        *_configuration(settings, view),
+        _plugins(settings, view),
+    ]
+
+
+# ---- directories and binary ----
+
+
+def _directories(view: View) -> Iterator[Finding]:
+    missing = ", ".join(f"{flag}={path}" for flag, path in view.seen.missing_dirs)
+    if missing:
+        yield failed("node.directories", f"not there: {missing}", "is the hostPath volume mounted at that path?")
+    else:
+        yield passed("node.directories", "all are there")
+
+
+def _binary(settings: Settings, view: View) -> Iterator[Finding]:
+    path = settings.binary_file
+    if view.binary:
+        advice = "who installs it? --skip-multus-binary-copy is set" if settings.skip_binary_copy else RUNNING
+        yield failed("binary.executable", f"{path} {view.binary}", advice)
+    else:
+        yield passed("binary.executable", f"{path} is there")
+    source = view.seen.binary.source
+    if settings.skip_binary_copy:
+        yield skipped("binary.current", "--skip-multus-binary-copy is set")
+    elif source is not None:
+        advice = "does the image carry the multus binary?"
+        yield failed("binary.current", f"--multus-bin-file={settings.multus_bin_file} {source.why}", advice)
+    elif view.binary:
+        yield skipped("binary.current", "see binary.executable")
+    elif view.seen.binary.installed:
+        yield passed("binary.current", f"the same as {settings.multus_bin_file}")
+    else:
+        yield failed("binary.current", f"{path} is not the same as {settings.multus_bin_file}", RUNNING)
+
+
+# ---- configuration ----
+
+
+def standing(view: View) -> tuple[str, File] | None:
+    """Return the configuration that the runtime would read of those that are ours, with its file name."""
+    for name, look in view.seen.outputs.items():
+        if isinstance(look, File):
+            return name, look
+    return None
+
+
+def plugin_types(document: Any) -> list[str]:
+    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
+    types: dict[str, None] = {}
+    pending = [document]
+    while pending:
+        plugin = pending.pop(0)
+        if isinstance(plugin, list):
+            pending += plugin
+        elif isinstance(plugin, dict):
+            if isinstance(plugin.get("type"), str):
+                types[plugin["type"]] = None
+            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
+    return list(types)
+
+
+def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
+    found = standing(view)
+    if found is None:
+        names = " or ".join(view.seen.outputs)
+        yield failed("configuration.present", f"no {names} in {settings.cni_conf_dir}", RUNNING)
+        yield from (skipped(f"configuration.{part}", "there is no configuration") for part in ("valid", "first"))
+    else:
+        name, look = found
+        yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
+        yield _valid(name, look)
+        if view.seen.rivals:
+            rivals = ", ".join(view.seen.rivals)
+            advice = "remove or rename them: the CNI runtime reads the first file"
+            yield failed("configuration.first", f"sorted before {name}: {rivals}", advice)
+        else:
+            yield passed("configuration.first", f"{name} is the first that the CNI runtime reads")
+    yield _current(settings, view)
+
+
+def _valid(name: str, look: File) -> Finding:
+    verdict = cniconf.examine(look.content)
+    if isinstance(verdict, cniconf.Multus):
+        return passed("configuration.valid", f"{name} is a Multus configuration")
+    fault = verdict.reason if isinstance(verdict, cniconf.Unusable) else "it does not run Multus"
+    return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+
+
+def _current(settings: Settings, view: View) -> Finding:
+    identifier, plan = "configuration.current", view.plan
+    output = plan.memory.output
+    if output is None:
+        # Of the problems, the configuration's comes last.
+        fault = plan.waiting or plan.problems[-1].message
+        return failed(identifier, fault, "is the default network's CNI plugin running on this node?")
+    wanted = f"wraps {output.master}" if output.master else f"is the copy of {settings.static_conf_file}"
+    if standing(view) is None:
+        return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
+    if plan.configuration is not None:
+        report = warned if settings.skip_config_watch else failed
+        fault = f"{output.file_name} differs from what the flags call for, one that {wanted}"
+        return report(
+            identifier, fault, RUNNING + ("; --skip-config-watch is set" if settings.skip_config_watch else "")
+        )
+    if plan.removals:
+        names = ", ".join(removal.path.name for removal in plan.removals)
+        return failed(identifier, f"{names} stands beside {output.file_name}", RUNNING)
+    return passed(identifier, f"{output.file_name} {wanted}, as the flags call for")
+
+
+def _plugins(settings: Settings, view: View) -> Finding:
+    missing = ", ".join(f"{name} ({fault})" for name, fault in view.plugins.items() if fault)
+    if missing and view.unseen_bin_dir:
+        found = f"not in {settings.cni_bin_dir}: {missing}"
+        return warned("plugins.present", found, f"are they in {settings.additional_bin_dir} on the host?")
+    if missing:
+        where = f"{settings.cni_bin_dir}" + (settings.additional_bin_dir and f" or {settings.additional_bin_dir}")
+        advice = "is the default network's CNI plugin installed on this node?"
+        return failed("plugins.present", f"not in {where}: {missing}", advice)
+    if not view.plugins:
+        return skipped("plugins.present", "there is no configuration that names plugins")
+    return passed("plugins.present", f"all are there: {', '.join(view.plugins)}")

@@ -1,0 +1,103 @@
+"""What `check` asks the API server: what Multus itself would ask, with the kubeconfig that Multus uses."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from entrypoint import cluster
+
+if TYPE_CHECKING:
+    from entrypoint.cluster import Access, Answer
+    from entrypoint.settings import Settings
+
+ATTACHMENTS_NAME = "network-attachment-definitions"
+_ATTACHMENTS_PATH = "/apis/k8s.cni.cncf.io/v1"
+_REVIEWS_PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Something to be allowed to do."""
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{'/' + self.subresource if self.subresource else ''}"
+
+
+NEEDED = (
+    Right("get", "", "pods"),
+    Right("update", "", "pods", "status"),
+    Right("get", "k8s.cni.cncf.io", ATTACHMENTS_NAME),
+)
+"""Without one of these Multus cannot set up a pod's networks or report them."""
+
+USEFUL = (Right("create", "", "events"), Right("patch", "", "events"))
+"""Without these pods are set up all the same, but their events do not tell of it."""
+
+TAINT_RIGHTS = (Right("get", "", "nodes"), Right("patch", "", "nodes"))
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the API server answered until now."""
+
+    unreachable: str | None = None
+    """Why no (further) answer came."""
+    version: Answer | None = None
+    attachments: Answer | None = None
+    rights: dict[Right, Answer] = field(default_factory=dict)
+    node: Answer | None = None
+
+
+def ask(settings: Settings, access: Access, timeout: float) -> Answers:
+    """Ask all questions; what has no answer after `timeout` seconds stays without."""
+    answers = Answers()
+    try:
+        api = cluster.Api(access)  # not on the clock: loading the client takes its time under a CPU limit
+    except cluster.UnreachableError as error:
+        answers.unreachable = str(error)
+        return answers
+    # A thread, because neither a name server nor an API server that sends a byte now and then keeps to a time-out.
+    asking = threading.Thread(target=_ask, args=(settings, api, time.monotonic() + timeout, answers), daemon=True)
+    asking.start()
+    asking.join(timeout)
+    if asking.is_alive():
+        answers.unreachable = f"{access.server}: no answer within {timeout:g} s"
+    return answers
+
+
+def _ask(settings: Settings, api: cluster.Api, deadline: float, answers: Answers) -> None:
+    def request(method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        return api.request(method, path, timeout=max(0.001, deadline - time.monotonic()), body=body)
+
+    with contextlib.closing(api):
+        try:
+            answers.version = request("GET", "/version")
+            answers.attachments = request("GET", _ATTACHMENTS_PATH)
+            rights = [*NEEDED, *USEFUL, *(TAINT_RIGHTS if settings.startup_taint else ())]
+            for right in rights:
+                answers.rights[right] = request("POST", _REVIEWS_PATH, _review(right))
+            if settings.startup_taint and settings.node_name:
+                answers.node = request("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+        except cluster.UnreachableError as error:
+            answers.unreachable = answers.unreachable or str(error)
+
+
+def _review(right: Right) -> dict[str, Any]:
+    attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    if right.subresource:
+        attributes["subresource"] = right.subresource
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }

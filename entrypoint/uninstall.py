@@ -1,0 +1,180 @@
+"""Deciding what `uninstall` takes away from a node. Pure: what was seen comes in, an ordered list of acts goes out.
+
+A node that keeps the configuration after its DaemonSet is gone cannot start pods any more (upstream issues 1429, 1105,
+461, 592), so the configuration goes first and what it refers to goes after it.
+
+What is ours: a file under a name that this program writes, if what is in it is what this program would write there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from entrypoint import cniconf
+from entrypoint.node import Candidate, File, Look
+from entrypoint.settings import GENERATED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from entrypoint.settings import Settings
+
+_SHIM = "multus-shim"
+RECORD_DIGITS = 64
+"""Multus keeps one record a sandbox, named by this many hexadecimal digits, beside a directory `results`."""
+
+
+class Kind(Enum):
+    """What an act does."""
+
+    CONFIGURATION = "remove, or leave the node as it is"
+    REMOVE = "remove"
+    RENAME = "rename unless the name is taken"
+    REMOVE_DIRECTORY = "remove if empty"
+    KEEP = "only say why it stays"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing to do, or to say, about one path."""
+
+    kind: Kind
+    path: Path
+    why: str = ""
+    to: Path | None = None
+    """The new name, for a rename."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An installed binary, compared with the image's."""
+
+    path: Path
+    there: bool
+    same: bool
+    source_fault: str | None = None
+    """Why there is nothing to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The node as uninstalling needs to know it."""
+
+    configurations: dict[Path, Look]
+    """What stands under each name that this program writes."""
+    static_source: Look | None
+    """The source of a static configuration; None with auto configuration."""
+    others: tuple[Path, ...]
+    """Multus configurations under names that this program does not write."""
+    live: tuple[Candidate, ...]
+    retired: tuple[Candidate, ...]
+    """The files NAME.old, under the name NAME."""
+    kubeconfig: bool
+    kubeconfig_dir: bool
+    programs: tuple[Program, ...]
+
+
+def decide(settings: Settings, seen: Seen) -> list[Act]:
+    """Say what to take away, put back and keep, in this order. Deciding again on the node that this leaves: nothing."""
+    return [
+        *_configurations(settings, seen),
+        *_master(settings, seen),
+        *_kubeconfig(settings, seen),
+        *_programs(settings, seen),
+    ]
+
+
+def refusal(records: int, directory: Path) -> str:
+    """Say why `uninstall` does not go on while Multus has records of pods."""
+    return (
+        f"{records} pod sandboxes that Multus has attached are still recorded in {directory}: once the configuration "
+        "is gone nobody gives their secondary addresses back. Delete those pods first, or use --force"
+    )
+
+
+# ---- the configuration ----
+
+
+def _configurations(settings: Settings, seen: Seen) -> Iterator[Act]:
+    for path, look in seen.configurations.items():
+        if isinstance(look, File):
+            why = _not_ours(settings, path, look, seen.static_source)
+            yield Act(Kind.KEEP, path, why) if why else Act(Kind.CONFIGURATION, path)
+        elif not look.missing:
+            yield Act(Kind.CONFIGURATION, path)  # it fails, and says why
+    for path in seen.others:
+        yield Act(Kind.KEEP, path, "it runs Multus too, and is not what these flags write: remove it yourself")
+
+
+def _not_ours(settings: Settings, path: Path, look: File, source: Look | None) -> str | None:
+    """Say why a file under one of our names is not ours; None when it is."""
+    if isinstance(source, File) and settings.static_conf_file and path.name == settings.static_conf_file.name:
+        if source.identity == look.identity:
+            return "it is the file that --multus-conf-file names, not a copy of it"
+        if source.content == look.content:
+            return None
+    verdict = cniconf.examine(look.content)
+    if isinstance(verdict, cniconf.Multus):
+        if _SHIM in _types(look.content):
+            return "it belongs to the thick plugin (multus-shim), which this program does not install"
+        return None
+    if isinstance(verdict, cniconf.Unusable) and path.name in GENERATED:
+        return None  # half a file of an installer that does not write whole ones (upstream issues 1288, 1312)
+    return "it does not run Multus, so this program did not write it"
+
+
+def _types(content: bytes) -> list[object]:
+    document = cniconf.parse(content)
+    plugins = document.get("plugins")
+    listed = plugins if isinstance(plugins, list) else []
+    return [document.get("type"), *(plugin.get("type") for plugin in listed if isinstance(plugin, dict))]
+
+
+# ---- the master's name ----
+
+
+def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
+    """Give the master that was wrapped its name back; an operator's own copies end in .old too."""
+    usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
+    wrapped = [cniconf.wrapped_master(look.content) for look in seen.configurations.values() if isinstance(look, File)]
+    chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
+    if not chosen and settings.rename_master and not _any_usable(seen.live):
+        chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
+    for candidate in chosen[:1]:
+        path = settings.autoconfig_dir / f"{candidate.name}.old"
+        yield Act(Kind.RENAME, path, to=path.with_name(candidate.name))
+
+
+def _any_usable(candidates: Iterable[Candidate]) -> bool:
+    return any(isinstance(candidate.verdict, cniconf.Master) for candidate in candidates)
+
+
+def _document(candidate: Candidate) -> dict[str, Any]:
+    return candidate.verdict.document if isinstance(candidate.verdict, cniconf.Master) else {}
+
+
+# ---- what the configuration referred to ----
+
+
+def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Act]:
+    if seen.kubeconfig:
+        yield Act(Kind.REMOVE, settings.kubeconfig_file)
+    if seen.kubeconfig_dir:
+        yield Act(Kind.REMOVE_DIRECTORY, settings.kubeconfig_file.parent)
+
+
+def _programs(settings: Settings, seen: Seen) -> Iterator[Act]:
+    for program in seen.programs:
+        if not program.there:
+            continue
+        if settings.skip_binary_copy:
+            yield Act(Kind.KEEP, program.path, "--skip-multus-binary-copy is set")
+        elif program.source_fault:
+            yield Act(Kind.KEEP, program.path, f"nothing to compare it with: {program.source_fault}")
+        elif not program.same:
+            yield Act(Kind.KEEP, program.path, "it is not the one of this image")
+        else:
+            yield Act(Kind.REMOVE, program.path)

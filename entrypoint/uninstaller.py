@@ -1,0 +1,183 @@
+"""`uninstall` on the disk: looking at what is there, and doing what was decided. Thin; the deciding is elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from entrypoint import cniconf, files, uninstall
+from entrypoint.host import Host, read, swept_directories
+from entrypoint.install import PROGRAMS
+from entrypoint.node import File
+from entrypoint.settings import GENERATED, in_byte_order
+from entrypoint.uninstall import Act, Kind, Program, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from entrypoint.settings import Settings
+
+_RECORD = re.compile(rf"[0-9a-f]{{{uninstall.RECORD_DIGITS}}}")
+_RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
+_WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
+
+
+def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str], None]) -> bool:
+    """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then."""
+    try:
+        records = count_records(data_dir)
+    except OSError as error:
+        records = 0
+        say(
+            f"cannot look for pods that Multus has attached: --multus-data-dir={data_dir}: {error.strerror}; "
+            "is the hostPath volume mounted there?"
+        )
+    if records:
+        if not force:
+            say(f"refused: {uninstall.refusal(records, data_dir)}")
+            return False
+        say(f"{records} pod sandboxes are still recorded in {data_dir}; going on (--force)")
+    acts = uninstall.decide(settings, look(settings))
+    if settings.dry_run:
+        for line in would_do(acts):
+            say(line)
+        return True
+    succeeded = True
+    for well, line in apply(settings, acts):
+        say(line)
+        succeeded = succeeded and well
+    if not acts:
+        say("nothing to do: nothing of Multus is left on this node")
+    return succeeded
+
+
+def count_records(directory: Path) -> int:
+    """Return how many pod sandboxes Multus has records of. Raises OSError when that cannot be seen."""
+    with os.scandir(directory) as entries:
+        return sum(1 for entry in entries if _RECORD.fullmatch(entry.name) and entry.is_file(follow_symlinks=False))
+
+
+def look(settings: Settings) -> Seen:
+    """Look at everything that a decision needs. Nothing is written."""
+    observed = Host(settings._replace(rename_master=True)).observe(binary=False)
+    names = dict.fromkeys([*GENERATED, *(path.name for path in settings.output_files)])
+    ours = [settings.cni_conf_dir / name for name in names]
+    return Seen(
+        configurations={path: read(path) for path in ours},
+        static_source=observed.static,
+        others=tuple(_others(settings, ours)),
+        live=observed.candidates,
+        retired=observed.retired,
+        kubeconfig=os.path.lexists(settings.kubeconfig_file),
+        kubeconfig_dir=settings.kubeconfig_file.parent.is_dir(),
+        programs=tuple(_program(settings, name) for name in PROGRAMS),
+    )
+
+
+def would_do(acts: Iterable[Act]) -> Iterator[str]:
+    """Yield the lines of `--dry-run`."""
+    for act in acts:
+        match act.kind:
+            case Kind.KEEP:
+                yield f"would keep {act.path}: {act.why}"
+            case Kind.RENAME if act.to:
+                yield f"would rename {act.path} to {act.to.name}"
+            case Kind.REMOVE_DIRECTORY:
+                yield f"would remove {act.path} if it is empty"
+            case _:
+                yield f"would remove {act.path}"
+
+
+def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
+    """Do the acts; yield for each whether it succeeded and what happened.
+
+    As long as a configuration stands that could not be removed, what it refers to stays as well: without its
+    kubeconfig and binary the node could not start any pod.
+    """
+    for path in files.sweep(swept_directories(settings)):
+        yield True, f"removed the temporary file {path}"
+    removed: list[Path] = []
+    standing = False
+    for act in acts:
+        if standing and act.kind in {Kind.REMOVE, Kind.REMOVE_DIRECTORY}:
+            yield True, f"kept {act.path}: the configuration that needs it is still there"
+            continue
+        try:
+            yield True, _do(act)
+        except OSError as error:
+            standing = standing or act.kind is Kind.CONFIGURATION
+            yield False, f"cannot {'rename' if act.kind is Kind.RENAME else 'remove'} {act.path}: {error.strerror}"
+        else:
+            removed += [act.path] if act.kind is Kind.CONFIGURATION else []
+    for path in _back_again(removed):
+        yield False, f"{path} is there again: who writes it? Delete the DaemonSet first, then uninstall"
+
+
+def _do(act: Act) -> str:
+    """Do one act; say what happened. Raises OSError."""
+    match act.kind:
+        case Kind.KEEP:
+            return f"kept {act.path}: {act.why}"
+        case Kind.RENAME if act.to:
+            if files.rename_unless_taken(act.path, act.to):
+                return f"renamed {act.path} to {act.to.name}"
+            return f"kept {act.path}: there is a {act.to.name} again"
+        case Kind.REMOVE_DIRECTORY:
+            return _remove_directory(act.path)
+        case _:
+            files.remove(act.path)
+            return f"removed {act.path}"
+
+
+def _remove_directory(path: Path) -> str:
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        return f"kept {path}: it holds other files"
+    return f"removed {path}"
+
+
+def _back_again(removed: list[Path]) -> list[Path]:
+    """Watch for a while whether removed files come back; return those that did."""
+    deadline = time.monotonic() + (_WATCHED if removed else 0)
+    while time.monotonic() < deadline:
+        back = [path for path in removed if os.path.lexists(path)]
+        if back:
+            return back
+        time.sleep(0.02)
+    return []
+
+
+def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:
+    names: list[str] = []
+    with suppress(OSError):
+        names = in_byte_order(os.listdir(settings.cni_conf_dir))
+    for name in names:
+        path = settings.cni_conf_dir / name
+        if name.endswith(_RUNTIME_SUFFIXES) and path not in ours:
+            found = read(path)
+            if isinstance(found, File) and isinstance(cniconf.examine(found.content), cniconf.Multus):
+                yield path
+
+
+def _program(settings: Settings, name: str) -> Program:
+    """Compare an installed program with the image's, which stands beside the multus binary."""
+    path = settings.cni_bin_dir / name
+    source = settings.multus_bin_file if name == PROGRAMS[0] else settings.multus_bin_file.with_name(name)
+    if not os.path.lexists(path):
+        return Program(path, there=False, same=False)
+    try:
+        os.stat(source)
+    except OSError as error:
+        return Program(path, there=True, same=False, source_fault=f"{source}: {error.strerror}")
+    same = False
+    with suppress(OSError):
+        same = not path.is_symlink() and files.same_content(source, path, lambda: False)
+    return Program(path, there=True, same=same)

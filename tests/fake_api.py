@@ -1,0 +1,198 @@
+"""An API server for tests: HTTPS with a CA of its own, tokens, refusals in the words of the real one, conflicts."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from contextlib import contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import trustme
+
+USER = "system:serviceaccount:kube-system:multus"
+
+
+@cache
+def authority():
+    return trustme.CA()
+
+
+@cache
+def other_authority():
+    return trustme.CA()
+
+
+def pem(ca):
+    return ca.cert_pem.bytes().decode("ascii")
+
+
+class FakeCluster:
+    """What the API server knows, for tests to arrange and to look at."""
+
+    def __init__(self):
+        self.tokens = {"good-token"}
+        self.nodes = {}
+        self.denied = set()
+        """(verb, resource) that RBAC refuses."""
+        self.served = True
+        """The NetworkAttachmentDefinition resource is installed."""
+        self.failures = []
+        """Statuses to answer the next requests with."""
+        self.before_patch = []
+        """Called one by one before a patch is looked at: somebody else is faster."""
+        self.requests = []
+        self.arrived = threading.Condition()
+        self.url = ""
+        self.silent = threading.Event()
+        """While set, connections are accepted and nothing is answered."""
+        self.released = threading.Event()
+
+    def add_node(self, name, *taints):
+        self.nodes[name] = {
+            "kind": "Node",
+            "apiVersion": "v1",
+            "metadata": {"name": name, "resourceVersion": "1"},
+            "spec": {"podCIDR": "10.244.0.0/24", **({"taints": list(taints)} if taints else {})},
+        }
+
+    def change(self, name, taints):
+        node = self.nodes[name]
+        node["spec"]["taints"] = taints
+        self._touch(node)
+
+    def taints(self, name):
+        return self.nodes[name]["spec"].get("taints", [])
+
+    def wait_for_requests(self, count, timeout=20):
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.requests) >= count, timeout), self.requests
+
+    # ---- answering ----
+
+    def answer(self, method, path, headers, body):
+        with self.arrived:
+            self.requests.append((method, path))
+            self.arrived.notify_all()
+        if self.silent.is_set():
+            self.released.wait(60)
+        if self.failures:
+            status = self.failures.pop(0)
+            return status, _status(status, "InternalError", "etcdserver: request timed out")
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.tokens:
+            return 401, _status(401, "Unauthorized", "Unauthorized")
+        if path == "/version":
+            return 200, {"major": "1", "minor": "36", "gitVersion": "v1.36.1"}
+        if path == "/apis/k8s.cni.cncf.io/v1":
+            return self._discovery()
+        if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            return self._review(body)
+        if path.startswith("/api/v1/nodes/"):
+            return self._node(method, path.removeprefix("/api/v1/nodes/"), headers, body)
+        return 404, _status(404, "NotFound", "the server could not find the requested resource")
+
+    def _discovery(self):
+        if not self.served:
+            return 404, _status(404, "NotFound", "the server could not find the requested resource")
+        resources = [{"name": "network-attachment-definitions", "kind": "NetworkAttachmentDefinition"}]
+        return 200, {"kind": "APIResourceList", "groupVersion": "k8s.cni.cncf.io/v1", "resources": resources}
+
+    def _review(self, body):
+        if ("create", "selfsubjectaccessreviews") in self.denied:
+            return 403, _forbidden("create", "selfsubjectaccessreviews", "")
+        wanted = body["spec"]["resourceAttributes"]
+        resource = wanted["resource"] + ("/" + wanted["subresource"] if wanted.get("subresource") else "")
+        return 201, {**body, "status": {"allowed": (wanted["verb"], resource) not in self.denied}}
+
+    def _node(self, method, name, headers, body):
+        verb = method.lower()
+        if (verb, "nodes") in self.denied:
+            return 403, _forbidden(verb, "nodes", name)
+        node = self.nodes.get(name)
+        if node is None:
+            return 404, _status(404, "NotFound", f'nodes "{name}" not found')
+        if method == "GET":
+            return 200, json.loads(json.dumps(node))
+        if headers.get("Content-Type") != "application/merge-patch+json":
+            return 415, _status(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
+        if self.before_patch:
+            self.before_patch.pop(0)()
+        if body["metadata"].get("resourceVersion") != node["metadata"]["resourceVersion"]:
+            said = f'Operation cannot be fulfilled on nodes "{name}": the object has been modified'
+            return 409, _status(409, "Conflict", said)
+        for key, value in body["spec"].items():
+            if value is None:
+                node["spec"].pop(key, None)
+            else:
+                node["spec"][key] = value
+        self._touch(node)
+        return 200, node
+
+    @staticmethod
+    def _touch(node):
+        node["metadata"]["resourceVersion"] = str(int(node["metadata"]["resourceVersion"]) + 1)
+
+
+def _status(code, reason, message):
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
+
+
+def _forbidden(verb, resource, name):
+    said = f'{resource} "{name}" is forbidden: User "{USER}" cannot {verb} resource "{resource}" in API group ""'
+    return _status(403, "Forbidden", f"{said} at the cluster scope")
+
+
+@contextmanager
+def serving(cluster, ca=None, port=0):
+    """Serve the cluster on 127.0.0.1; `cluster.url` is where."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _do(self):
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length)) if length else None
+            status, document = cluster.answer(self.command, self.path, self.headers, body)
+            content = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _do  # noqa: N815 - http.server's names
+
+        def log_message(self, *_):
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def finish_request(self, request, client_address):  # in the connection's thread: a bad handshake blocks nobody
+            self.RequestHandlerClass(context.wrap_socket(request, server_side=True), client_address, self)
+
+        def handle_error(self, *_):
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (ca or authority()).issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    server = Server(("127.0.0.1", port), Handler)
+    cluster.url = f"https://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield cluster
+    finally:
+        cluster.released.set()
+        server.shutdown()
+        server.server_close()

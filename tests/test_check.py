@@ -1,0 +1,495 @@
+"""`check` on nodes and in clusters in every condition, by starting the real program."""
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import yaml
+
+from entrypoint import findings, kubeconfig, nodecheck
+from entrypoint.findings import Finding, Status
+from tests.fake_api import FakeCluster, other_authority, serving
+from tests.opshost import FLANNEL, ScratchHost, jwt
+
+pytestmark = pytest.mark.process
+
+TAINT = {"key": "example.com/x", "effect": "NoExecute"}
+CLUSTER = ["cluster.reachable", "cluster.token", "cluster.attachments", "cluster.rights"]
+
+
+@pytest.fixture
+def cluster():
+    with serving(FakeCluster()) as served:
+        yield served
+
+
+@pytest.fixture
+def host(tmp_path, cluster):
+    """A node on which all is well."""
+    made = ScratchHost(tmp_path)
+    made.server = cluster.url
+    cluster.tokens.add(made.token)
+    made.master()
+    made.plugins()
+    made.configure()
+    return made
+
+
+def statuses(outcome):
+    return {identifier: finding["status"] for identifier, finding in outcome.items()}
+
+
+def only(outcome, *expected):
+    """Assert that of all findings only these are not `pass`."""
+    assert {name: status for name, status in statuses(outcome).items() if status != "pass"} == dict(expected)
+
+
+def test_a_node_and_a_cluster_on_which_all_is_well_pass(host):
+    outcome = host.outcome()
+    only(outcome)
+    assert list(outcome)[-4:] == CLUSTER
+    assert len(outcome) == 17
+
+
+def test_check_changes_nothing_on_the_node(host):
+    for break_it in (lambda: None, lambda: host.kubeconfig.chmod(0o644), host.generated.unlink):
+        break_it()
+        before = host.snapshot()
+        host.outcome()
+        assert host.snapshot() == before
+
+
+def test_every_finding_is_explained_in_the_documentation(host, pytestconfig):
+    documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
+    shown = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
+    assert len(shown) == 18
+    explained = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE)
+    assert explained == list(shown)
+
+
+# ---- a node on which everything is broken ----
+
+
+def test_a_node_without_any_directory_is_told_so_and_nothing_crashes(tmp_path):
+    host = ScratchHost(tmp_path)
+    host.conf_dir.rmdir()
+    host.bin_dir.rmdir()
+    host.multus.unlink()
+    outcome = host.outcome()
+    assert statuses(outcome)["node.directories"] == "fail"
+    assert "hostPath" in outcome["node.directories"]["advice"]
+    assert statuses(outcome)["cluster.reachable"] == "skipped"
+    assert not any(finding["status"] == "pass" for finding in outcome.values())
+
+
+NO_BINARY = {"binary.executable": "fail", "binary.current": "skipped", "plugins.present": "fail"}
+NO_CONFIGURATION = {
+    "configuration.present": "fail",
+    "configuration.valid": "skipped",
+    "configuration.first": "skipped",
+    "configuration.current": "skipped",
+    "plugins.present": "skipped",
+}
+BROKEN_CONFIGURATION = {
+    "configuration.valid": "fail",
+    "configuration.current": "fail",
+    "plugins.present": "skipped",
+}
+NO_MULTUS = {**BROKEN_CONFIGURATION, "plugins.present": "fail"}
+OTHER_MASTER = {"configuration.first": "fail", "configuration.current": "fail"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda host: host.binary.unlink(), NO_BINARY),
+        (lambda host: host.binary.chmod(0o644), NO_BINARY),
+        (lambda host: (host.binary.unlink(), host.binary.mkdir()), NO_BINARY),
+        (lambda host: host.binary.write_bytes(b"old"), {"binary.current": "fail"}),
+        (lambda host: host.multus.unlink(), {"binary.current": "fail"}),
+        (lambda host: (host.bin_dir / "portmap").unlink(), {"plugins.present": "fail"}),
+        (lambda host: (host.bin_dir / "portmap").chmod(0o600), {"plugins.present": "fail"}),
+        (lambda host: host.master("00-a.conf", '{"name": "a", "type": "x"}'), OTHER_MASTER),
+        (lambda host: (host.conf_dir / "00-a.json").write_text("{}"), {"configuration.first": "fail"}),
+        (lambda host: host.generated.write_text("{"), BROKEN_CONFIGURATION),
+        (lambda host: host.generated.write_text('{"name": "x", "type": "bridge"}'), NO_MULTUS),
+        (lambda host: host.generated.write_text('{"name": "x", "type": "../\\u0000"}'), NO_MULTUS),
+        (lambda host: host.generated.unlink(), NO_CONFIGURATION),
+        (lambda host: host.master(document={**FLANNEL, "name": "changed"}), {"configuration.current": "fail"}),
+        (lambda host: (host.conf_dir / "10-flannel.conflist").unlink(), {"configuration.current": "fail"}),
+        (lambda host: host.master(document="cut off {"), {"configuration.current": "fail"}),
+        (lambda host: (host.conf_dir / "00-multus.conflist").write_text("{}"), {"configuration.current": "fail"}),
+        (lambda host: host.kubeconfig.chmod(0o644), {"kubeconfig.mode": "fail"}),
+    ],
+)
+def test_each_damage_to_the_node_fails_the_findings_about_it_and_no_other(host, damage, expected):
+    damage(host)
+    only(host.node_outcome(), *expected.items())
+
+
+def test_a_plugin_that_is_missing_is_named(host):
+    (host.bin_dir / "portmap").unlink()
+    assert "portmap (does not exist)" in host.node_outcome()["plugins.present"]["found"]
+
+
+def test_plugins_of_ipam_and_inner_delegates_are_looked_for_too():
+    document = {"plugins": [{"type": "multus", "delegates": [
+        {"type": "flannel", "delegate": {"type": "bridge"}},
+        {"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}, {"type": 5}, None]},
+    ]}]}  # fmt: skip
+    assert nodecheck.plugin_types(document) == ["multus", "flannel", "bridge", "macvlan", "whereabouts"]
+
+
+def test_plugins_in_the_additional_directory_count(host):
+    flags = [*host.flags, "--additional-bin-dir=/opt/more"]
+    host.configure(flags)
+    (host.bin_dir / "portmap").unlink()
+    assert host.node_outcome(flags=flags)["plugins.present"]["status"] == "warn"  # the directory cannot be seen
+    more = host.root / "host/opt/more"
+    more.mkdir()
+    assert host.node_outcome(flags=flags)["plugins.present"]["status"] == "fail"
+    host.program(more / "portmap")
+    only(host.node_outcome(flags=flags))
+
+
+def test_with_a_binary_that_others_install_it_is_not_compared(host):
+    host.binary.write_bytes(b"a newer one")
+    only(host.node_outcome(flags=[*host.flags, "--skip-multus-binary-copy"]), ("binary.current", "skipped"))
+
+
+def test_a_master_that_is_not_followed_only_warns(host):
+    host.master(document={**FLANNEL, "name": "changed"})
+    only(host.node_outcome(flags=[*host.flags, "--skip-config-watch"]), ("configuration.current", "warn"))
+
+
+def test_a_static_configuration_is_compared_with_its_source(host):
+    source = host.image / "70-multus.conf"
+    source.write_text(host.generated.read_text())
+    source.chmod(0o600)
+    host.generated.unlink()
+    flags = [f"--multus-conf-file={source}"]
+    assert host.node_outcome(flags=flags)["configuration.present"]["status"] == "fail"
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "90-flannel.conflist")
+    copy = host.conf_dir / "70-multus.conf"
+    copy.write_text(source.read_text())
+    copy.chmod(0o600)
+    only(host.node_outcome(flags=flags))
+    copy.write_text("{}")
+    assert host.node_outcome(flags=flags)["configuration.current"]["status"] == "fail"
+
+
+def test_a_renamed_master_is_still_the_one_that_is_called_for(host):
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
+    only(host.node_outcome(flags=[*host.flags, "--rename-conf-file"]))
+
+
+# ---- kubeconfig ----
+
+
+def test_an_expired_token_fails_and_says_since_when(host):
+    host.rotate(jwt(time.time() - 60))
+    host.configure()
+    outcome = host.node_outcome()
+    only(outcome, ("kubeconfig.token", "fail"))
+    assert "it expired at 20" in outcome["kubeconfig.token"]["found"]
+
+
+def test_a_token_that_was_rotated_and_not_followed_fails(host):
+    host.rotate(jwt(time.time() + 7200))
+    outcome = host.node_outcome()
+    only(outcome, ("kubeconfig.current", "fail"))
+    assert "other token than" in outcome["kubeconfig.current"]["found"]
+    assert host.token not in json.dumps(outcome)
+
+
+@pytest.mark.parametrize("difference", ["CA", "server"])
+def test_a_kubeconfig_that_leads_elsewhere_says_in_what_it_differs(host, difference):
+    if difference == "CA":
+        with (host.account / "ca.crt").open("a") as file:
+            file.write("\n# a second one\n")
+        outcome = host.outcome()
+    else:
+        outcome = host.outcome(KUBERNETES_SERVICE_HOST="10.0.0.1")
+    assert difference in outcome["kubeconfig.current"]["found"]
+    only(outcome, ("kubeconfig.current", "fail"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b": :", b"[]", b"a: b", b"{", b"current-context: x\ncontexts: 5", b"&a [*a]", b"- - - " * 1000],
+)
+def test_a_kubeconfig_that_is_none_fails_without_a_traceback(host, content):
+    host.kubeconfig.write_bytes(content)
+    outcome = host.outcome()
+    assert outcome["kubeconfig.valid"]["status"] == "fail"
+    assert outcome["cluster.reachable"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"clusters": []},
+        {"users": [{"name": "multus"}]},
+        {"current-context": "other"},
+        {"clusters": [{"name": "local", "cluster": {"server": 5, "insecure-skip-tls-verify": True}}]},
+        {"clusters": [{"name": "local", "cluster": {"server": "https://x"}}]},
+        {"clusters": [{"name": "local", "cluster": {"server": "https://x", "certificate-authority-data": "?"}}]},
+    ],
+)
+def test_a_kubeconfig_with_a_part_missing_is_refused(host, damage):
+    document = {**yaml.safe_load(host.kubeconfig.read_text()), **damage}
+    with pytest.raises(kubeconfig.InvalidKubeconfigError):
+        kubeconfig.parse(yaml.safe_dump(document).encode())
+
+
+def test_a_kubeconfig_of_the_operators_own_is_looked_at_where_it_can_be_seen(host):
+    flags = [*host.flags, "--multus-kubeconfig-file-host=/etc/multus/own.kubeconfig"]
+    outcome = host.outcome(flags=flags)
+    assert outcome["kubeconfig.present"]["status"] == "skipped"
+    assert "cannot be seen" in outcome["kubeconfig.present"]["found"]
+    own = host.root / "host/etc/multus/own.kubeconfig"
+    own.parent.mkdir()
+    own.write_bytes(host.kubeconfig.read_bytes())
+    own.chmod(0o600)
+    outcome = host.outcome(flags=flags)
+    assert outcome["kubeconfig.present"]["status"] == "pass"
+    assert outcome["kubeconfig.current"]["status"] == "skipped"
+    assert outcome["cluster.token"]["status"] == "pass"
+
+
+def test_a_kubeconfig_without_a_token_is_told_apart(host):
+    document = yaml.safe_load(host.kubeconfig.read_text())
+    document["users"][0]["user"] = {"client-certificate-data": "eA=="}
+    host.kubeconfig.write_text(yaml.safe_dump(document))
+    outcome = host.outcome()
+    assert outcome["kubeconfig.token"]["status"] == "warn"
+    assert outcome["cluster.reachable"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        (jwt(None), "pass"),
+        (jwt(1e300), "warn"),
+        (jwt("soon"), "warn"),
+        ("opaque", "warn"),
+        ("a.b.c", "warn"),
+        ("a.W10.c", "warn"),
+    ],
+)
+def test_tokens_that_are_not_the_usual_kind_are_judged_too(host, token, status):
+    host.rotate(token)
+    host.configure()
+    assert statuses(host.node_outcome())["kubeconfig.token"] == status
+
+
+# ---- the cluster ----
+
+
+def test_an_api_server_that_is_not_there_fails_with_the_reason(host):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host.server = f"https://127.0.0.1:{free.getsockname()[1]}"
+    host.configure()
+    outcome = host.outcome()
+    assert "Connection refused" in outcome["cluster.reachable"]["found"]
+    skipped = dict.fromkeys(CLUSTER[1:], "skipped")
+    only(outcome, ("cluster.reachable", "fail"), *skipped.items())
+
+
+def test_an_api_server_that_does_not_answer_is_waited_for_no_longer_than_asked(host, cluster):
+    cluster.silent.set()
+    begun = time.monotonic()
+    outcome = host.outcome("--timeout=0.5")
+    assert time.monotonic() - begun < 5
+    assert "no answer within" in outcome["cluster.reachable"]["found"]
+    assert outcome["cluster.reachable"]["status"] == "fail"
+
+
+def test_an_api_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_asked(host):
+    stop = threading.Event()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def drip():
+            connection, _ = server.accept()
+            with connection:
+                while not stop.wait(0.1):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX: "[:1])
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        document = yaml.safe_load(host.kubeconfig.read_text())
+        document["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+        host.kubeconfig.write_text(yaml.safe_dump(document))
+        begun = time.monotonic()
+        outcome = host.outcome("--timeout=1")
+        assert time.monotonic() - begun < 6
+        stop.set()
+    assert outcome["cluster.reachable"]["status"] == "fail"
+
+
+def test_a_wrong_ca_fails_and_is_named(tmp_path):
+    with serving(FakeCluster(), ca=other_authority()) as cluster:
+        host = ScratchHost(tmp_path)
+        host.server = cluster.url
+        host.master()
+        host.plugins()
+        host.configure()
+        outcome = host.outcome()
+        assert "its certificate is not trusted" in outcome["cluster.reachable"]["found"]
+        host.configure([*host.flags, "--skip-tls-verify"])
+        cluster.tokens.add(host.token)
+        only(host.outcome(flags=[*host.flags, "--skip-tls-verify"]))
+
+
+def test_a_token_that_the_api_server_does_not_accept_fails(host, cluster):
+    cluster.tokens.clear()
+    outcome = host.outcome()
+    only(
+        outcome,
+        ("cluster.token", "fail"),
+        ("cluster.attachments", "skipped"),
+        ("cluster.rights", "skipped"),
+    )
+
+
+def test_a_cluster_without_the_resource_fails_and_says_what_to_apply(host, cluster):
+    cluster.served = False
+    outcome = host.outcome()
+    only(outcome, ("cluster.attachments", "fail"))
+    assert "CustomResourceDefinition" in outcome["cluster.attachments"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("denied", "status"),
+    [
+        ({("get", "pods")}, "fail"),
+        ({("update", "pods/status")}, "fail"),
+        ({("get", "network-attachment-definitions")}, "fail"),
+        ({("create", "events"), ("patch", "events")}, "warn"),
+        ({("create", "selfsubjectaccessreviews")}, "warn"),
+    ],
+)
+def test_rights_that_are_not_granted_are_named(host, cluster, denied, status):
+    cluster.denied |= denied
+    outcome = host.outcome()
+    only(outcome, ("cluster.rights", status))
+    if ("create", "selfsubjectaccessreviews") not in denied:
+        assert all(f"{verb} {resource}" in outcome["cluster.rights"]["found"] for verb, resource in denied)
+
+
+def test_an_api_server_in_trouble_fails(host, cluster):
+    cluster.failures = [503]
+    assert "503" in host.outcome()["cluster.reachable"]["found"]
+
+
+def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(host, monkeypatch, tmp_path):
+    from entrypoint import clustercheck, memory
+    from entrypoint.cluster import Access
+
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))
+    monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)
+
+    class NoTaint:
+        startup_taint = None
+
+    found = clustercheck.findings(NoTaint, Access("https://x", "t", None), 5)
+    assert {finding.status for finding in found} == {Status.SKIPPED}
+    assert "set a limit of at least 68 MiB" in found[0].found
+    assert findings.all_well(found)
+
+
+# ---- the startup taint ----
+
+
+@pytest.mark.parametrize(
+    ("arrange", "status", "found"),
+    [
+        (lambda cluster: cluster.add_node("node-1"), "pass", "does not have"),
+        (
+            lambda cluster: cluster.add_node("node-1", {"key": "example.com/x", "effect": "NoExecute"}),
+            "warn",
+            "has the",
+        ),
+        (lambda cluster: cluster.denied.add(("patch", "nodes")), "fail", "patch nodes"),
+        (lambda cluster: None, "fail", "not found"),
+    ],
+)
+def test_the_startup_taint_is_looked_for_on_the_node(host, cluster, arrange, status, found):
+    arrange(cluster)
+    outcome = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
+    assert outcome["cluster.taint"]["status"] == status
+    assert found in outcome["cluster.taint"]["found"]
+
+
+def test_a_startup_taint_without_a_node_name_fails(host):
+    outcome = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"])
+    only(outcome, ("cluster.taint", "fail"))
+
+
+# ---- rendering ----
+
+ODD = Finding("a.b", Status.FAIL, "bad\nname \udcff \x1b[31m", "do \N{SNOWMAN}")
+
+
+def test_the_table_has_one_line_a_finding_whatever_is_in_it():
+    table = findings.as_table([ODD, findings.passed("c.d", "fine")], colour=False)
+    assert len(table.splitlines()) == 3
+    assert table.encode("utf-8").count(b"\x1b") == 0
+    assert "bad\\nname \\udcff \\x1b[31m => do \N{SNOWMAN}" in table
+
+
+def test_json_can_be_parsed_whatever_is_in_a_finding():
+    document = json.loads(findings.as_json([ODD]))
+    assert document["ok"] is False
+    assert document["findings"][0]["found"] == ODD.found
+
+
+def test_a_file_name_that_is_not_utf_8_is_printed_escaped(host):
+    (host.conf_dir / os.fsdecode(b"00-a\xff.conf")).write_text("{}")
+    ran = host.run("check")
+    assert "00-a\\udcff.conf" in ran.stdout
+    assert host.outcome()["configuration.first"]["status"] == "fail"
+
+
+def on_terminal(host, **more):
+    """Run `check` on a terminal and return what it printed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(host.command("check"), env=host.environ(TERM="xterm", **more), stdout=theirs)
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        printed += chunk
+    os.close(ours)
+    process.wait(30)
+    return printed
+
+
+def test_colour_is_for_terminals_and_not_with_no_color(host):
+    assert b"\x1b[32mpass" in on_terminal(host)
+    assert b"\x1b" not in on_terminal(host, NO_COLOR="1")
+    assert "\x1b" not in host.run("check").stdout
+
+
+def test_the_token_is_never_printed(host, cluster):
+    cluster.tokens.clear()
+    ran = host.run("check")
+    assert host.token not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("flag", ["--timeout=soon", "--timeout=-1", "--output=xml", "--cni-version=x"])
+def test_a_wrong_flag_of_check_is_a_usage_error(host, flag):
+    assert host.run("check", flag).returncode == 2

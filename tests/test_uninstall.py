@@ -1,0 +1,437 @@
+"""`uninstall` and `install`, by starting the real program on a scratch host."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from entrypoint import uninstaller
+from tests.opshost import FLANNEL, ScratchHost, wait_until
+
+pytestmark = pytest.mark.process
+
+BRIDGE = {"name": "mine", "type": "bridge", "cniVersion": "0.3.1"}
+MULTUS = {"name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+
+
+@pytest.fixture
+def host(tmp_path):
+    made = ScratchHost(tmp_path)
+    made.master()
+    made.plugins()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(uninstaller, "_WATCHED", 0.0)
+
+
+def uninstall(host, *arguments, flags=None, force=False):
+    """Uninstall in this process; return the exit code and what was said."""
+    said = []
+    wanted = host.settings(*arguments, flags=flags)
+    succeeded = uninstaller.run(wanted, host.data_dir, force=force, say=said.append)
+    return (0 if succeeded else 1), "\n".join(said)
+
+
+def runtime_files(host):
+    return sorted(path.name for path in host.conf_dir.iterdir() if path.is_file())
+
+
+# ---- what is taken away ----
+
+
+def test_a_node_is_as_it_was_before_we_came(host):
+    before = {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()}
+    host.configure()
+    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
+    assert ran.returncode == 0, ran.stdout
+    assert {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()} == before
+    assert not host.kubeconfig.parent.exists()
+    assert [line.split("/")[-1] for line in ran.stdout.splitlines() if line.startswith("removed")] == [
+        "00-multus.conf",
+        "multus.kubeconfig",
+        "multus.d",
+        "multus",
+    ]
+
+
+def test_uninstalling_twice_is_the_same_as_once(host):
+    host.configure()
+    assert uninstall(host)[0] == 0
+    before = host.snapshot()
+    code, said = uninstall(host)
+    assert code == 0
+    assert "nothing to do" in said
+    assert host.snapshot() == before
+
+
+def test_a_node_on_which_nothing_was_ever_installed_is_left_alone(tmp_path):
+    host = ScratchHost(tmp_path)
+    host.conf_dir.rmdir()
+    host.bin_dir.rmdir()
+    before = host.snapshot()
+    assert uninstall(host)[0] == 0
+    assert host.snapshot() == before
+
+
+def test_both_generated_names_and_our_temporary_files_go(host):
+    host.configure()
+    (host.conf_dir / "00-multus.conflist").write_text(json.dumps({"name": "x", "plugins": [MULTUS]}))
+    (host.conf_dir / ".multus-entrypoint-00.tmp").write_text("half")
+    assert uninstall(host)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_generated_file_that_another_installer_left_cut_off_goes(host):
+    host.generated.write_text(json.dumps(MULTUS) + "}]}")
+    assert uninstall(host)[0] == 0
+    assert not host.generated.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (json.dumps(BRIDGE), "does not run Multus"),
+        (json.dumps({"name": "n", "type": "multus-shim"}), "thick"),
+        (json.dumps({"name": "n", "plugins": [{"type": "multus-shim"}]}), "thick"),
+    ],
+)
+def test_a_file_under_our_name_that_is_not_ours_stays(host, content, why):
+    host.generated.write_text(content)
+    code, said = uninstall(host)
+    assert code == 0
+    assert host.generated.read_text() == content
+    assert why in said
+
+
+def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
+    host.configure()
+    other = host.conf_dir / "70-multus.conf"
+    other.write_text(json.dumps(MULTUS))
+    code, said = uninstall(host)
+    assert code == 0
+    assert f"kept {other}: it runs Multus too" in said
+
+
+# ---- static configuration ----
+
+
+@pytest.fixture
+def static(host):
+    source = host.image / "70-multus.conf"
+    source.write_text(json.dumps(MULTUS))
+    host.flags = [f"--multus-conf-file={source}"]
+    return source
+
+
+def test_the_copy_of_a_static_configuration_goes(host, static):
+    host.configure()
+    assert (host.conf_dir / "70-multus.conf").exists()
+    assert uninstall(host)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+    assert static.exists()
+
+
+def test_the_copy_of_a_static_configuration_that_is_no_multus_goes_too(host, static):
+    static.write_text(json.dumps(BRIDGE))
+    host.configure()
+    assert uninstall(host)[0] == 0
+    assert not (host.conf_dir / "70-multus.conf").exists()
+
+
+@pytest.mark.parametrize("source", ["changed", "gone"])
+def test_a_copy_whose_source_is_not_the_same_any_more_goes_if_it_runs_multus(host, static, source):
+    host.configure()
+    if source == "gone":
+        static.unlink()
+    else:
+        static.write_text(json.dumps(BRIDGE))
+    assert uninstall(host)[0] == 0
+    assert not (host.conf_dir / "70-multus.conf").exists()
+
+
+def test_a_file_under_the_static_name_that_is_not_ours_stays(host, static):
+    mine = host.conf_dir / "70-multus.conf"
+    mine.write_text(json.dumps(BRIDGE))
+    code, said = uninstall(host)
+    assert code == 0
+    assert mine.exists()
+    assert "does not run Multus" in said
+
+
+def test_a_source_that_stands_in_the_configuration_directory_itself_stays(host):
+    source = host.conf_dir / "70-multus.conf"
+    source.write_text(json.dumps(MULTUS))
+    code, said = uninstall(host, flags=[f"--multus-conf-file={source}"])
+    assert code == 0
+    assert source.exists()
+    assert "not a copy of it" in said
+
+
+def test_static_flags_also_take_away_what_an_earlier_auto_run_left(host, static):
+    host.generated.write_text(json.dumps(MULTUS))
+    assert uninstall(host)[0] == 0
+    assert not host.generated.exists()
+
+
+# ---- the master's name ----
+
+
+def renamed(host, flags=("--multus-conf-file=auto", "--rename-conf-file")):
+    host.flags = list(flags)
+    host.configure()
+    assert runtime_files(host) == ["00-multus.conf", "10-flannel.conflist.old"]
+
+
+def test_a_renamed_master_gets_its_name_back(host):
+    renamed(host)
+    assert uninstall(host)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_renamed_master_gets_its_name_back_without_the_flag_too(host):
+    renamed(host)
+    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_master_whose_version_was_forced_gets_its_name_back(host):
+    renamed(host, ["--multus-conf-file=auto", "--rename-conf-file", "--cni-version=0.4.0", "--force-cni-version"])
+    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_an_uninstall_that_was_cut_off_before_the_rename_is_finished_by_the_next(host):
+    renamed(host)
+    host.generated.unlink()
+    assert uninstall(host)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
+    renamed(host)
+    live = host.master(document=BRIDGE)
+    code, said = uninstall(host)
+    assert code == 0
+    assert json.loads(live.read_text()) == BRIDGE
+    assert (host.conf_dir / "10-flannel.conflist.old").exists()
+    assert "there is a 10-flannel.conflist again" in said
+
+
+def test_an_operators_own_old_copies_are_not_touched(host):
+    own = host.master("05-mine.conf.old", BRIDGE)
+    host.configure()
+    assert uninstall(host, flags=["--multus-conf-file=auto", "--rename-conf-file"])[0] == 0
+    assert runtime_files(host) == [own.name, "10-flannel.conflist"]
+
+
+# ---- kubeconfig and binary ----
+
+
+def test_a_directory_with_other_files_in_it_stays(host):
+    host.configure()
+    (host.kubeconfig.parent / "notes").write_text("mine")
+    code, said = uninstall(host)
+    assert code == 0
+    assert not host.kubeconfig.exists()
+    assert "it holds other files" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda host: host.binary.write_bytes(b"another"), "not the one of this image"),
+        (lambda host: host.multus.unlink(), "nothing to compare it with"),
+        (lambda host: (host.binary.unlink(), host.binary.symlink_to(host.multus)), "not the one of this image"),
+    ],
+)
+def test_a_binary_that_is_not_the_one_we_installed_stays(host, change, why):
+    host.configure()
+    change(host)
+    code, said = uninstall(host)
+    assert code == 0
+    assert os.path.lexists(host.binary)
+    assert why in said
+
+
+def test_a_binary_that_others_install_stays(host):
+    host.configure()
+    code, said = uninstall(host, flags=["--multus-conf-file=auto", "--skip-multus-binary-copy"])
+    assert code == 0
+    assert host.binary.exists()
+    assert "--skip-multus-binary-copy is set" in said
+
+
+def test_passthru_goes_with_multus_if_it_is_the_images(host):
+    host.program(host.image / "passthru", b"passthru")
+    assert host.run("install", f"--dest-dir={host.bin_dir}", flags=[]).returncode == 2  # it does not take all flags
+    install(host)
+    assert (host.bin_dir / "passthru").exists()
+    assert uninstall(host)[0] == 0
+    assert not (host.bin_dir / "passthru").exists()
+    assert (host.bin_dir / "flannel").exists()
+
+
+# ---- pods that are still there ----
+
+
+def test_pods_that_are_still_recorded_are_a_refusal_that_names_how_many(host):
+    host.configure()
+    host.records(3)
+    before = host.snapshot()
+    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
+    assert ran.returncode == 1
+    assert "3 pod sandboxes" in ran.stdout
+    assert "--force" in ran.stdout
+    assert host.snapshot() == before
+
+
+def test_with_force_it_goes_on_and_leaves_the_records(host):
+    host.configure()
+    host.records(3)
+    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}", "--force")
+    assert ran.returncode == 0
+    assert not host.generated.exists()
+    assert len(list(host.data_dir.iterdir())) == 4
+
+
+def test_only_files_named_by_64_hexadecimal_digits_are_records(host):
+    host.configure()
+    host.records(0)
+    for name in ("a" * 63, "a" * 65, "g" * 64, "A" * 64, "f" * 64 + "-net1"):
+        (host.data_dir / name).write_text("{}")
+    (host.data_dir / ("b" * 64)).mkdir()
+    assert uninstall(host)[0] == 0
+
+
+def test_where_the_records_cannot_be_seen_that_is_said(host):
+    host.configure()
+    code, said = uninstall(host)
+    assert code == 0
+    assert f"cannot look for pods that Multus has attached: --multus-data-dir={host.data_dir}" in said
+    assert "hostPath" in said
+
+
+# ---- when things go wrong ----
+
+
+def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(host):
+    host.configure()
+    host.generated.unlink()
+    host.generated.mkdir()  # nobody's file: it cannot be removed as one
+    code, said = uninstall(host)
+    assert code == 1
+    assert f"cannot remove {host.generated}: Is a directory" in said
+    assert host.kubeconfig.exists()
+    assert host.binary.exists()
+    assert "the configuration that needs it is still there" in said
+
+
+def test_one_failure_does_not_keep_the_rest_from_being_tried(host):
+    host.configure()
+    host.kubeconfig.unlink()
+    host.kubeconfig.mkdir()
+    code, said = uninstall(host)
+    assert code == 1
+    assert f"cannot remove {host.kubeconfig}" in said
+    assert not host.binary.exists()
+
+
+def test_an_entrypoint_that_is_still_running_puts_things_back_which_is_said(host):
+    with host.running():
+        wait_until(host.ready.exists)
+        ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
+    assert ran.returncode == 1
+    assert f"{host.generated} is there again" in ran.stdout
+    assert "Delete the DaemonSet first" in ran.stdout
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
+    renamed(host)
+    before = host.snapshot()
+    code, said = uninstall(host, "--dry-run")
+    assert code == 0
+    assert host.snapshot() == before
+    assert [line.split("/")[-1] for line in said.splitlines()[1:]] == [
+        "00-multus.conf",
+        "10-flannel.conflist.old to 10-flannel.conflist",
+        "multus.kubeconfig",
+        "multus.d if it is empty",
+        "multus",
+    ]
+
+
+def test_names_that_are_not_utf_8_are_printed_escaped(host):
+    host.configure()
+    name = os.fsdecode(b"80-\xff.conf")
+    (host.conf_dir / name).write_text(json.dumps(MULTUS))
+    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
+    assert ran.returncode == 0
+    assert "80-\\udcff.conf: it runs Multus too" in ran.stdout
+
+
+# ---- install ----
+
+
+def install(host, *arguments):
+    ours = [f"--multus-bin-file={host.multus}", f"--dest-dir={host.bin_dir}"]
+    command = [*host.command()[:3], "install", *ours, *arguments]
+    return subprocess.run(command, env=host.environ(), capture_output=True, text=True)
+
+
+def test_install_copies_the_binary_with_its_mode_and_ends(host):
+    ran = install(host, "--type", "thin")
+    assert ran.returncode == 0, ran.stderr
+    assert host.binary.read_bytes() == host.multus.read_bytes()
+    assert host.binary.stat().st_mode & 0o777 == 0o755
+    assert not (host.bin_dir / "passthru").exists()
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_install_writes_nothing_when_the_binary_is_there(host):
+    install(host)
+    before = host.snapshot()
+    assert "is up to date" in install(host, "-t", "thin").stdout
+    assert host.snapshot() == before
+
+
+def test_install_replaces_another_binary_and_another_mode(host):
+    host.binary.write_bytes(host.multus.read_bytes())
+    host.binary.chmod(0o600)
+    assert install(host).returncode == 0
+    assert host.binary.stat().st_mode & 0o777 == 0o755
+
+
+def test_install_multus_is_another_name_for_it(host):
+    code = "import sys; sys.argv[0] = '/install_multus'; from entrypoint.__main__ import main; main()"
+    command = [host.command()[0], "-c", code, f"--multus-bin-file={host.multus}", "-d", str(host.bin_dir), "-t", "thin"]
+    ran = subprocess.run(command, env=host.environ(), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert host.binary.exists()
+
+
+def test_installing_the_thick_plugin_is_refused_with_the_reason(host):
+    ran = install(host, "--type=thick")
+    assert ran.returncode == 2
+    assert "expected thin" in ran.stderr
+    assert not host.binary.exists()
+
+
+@pytest.mark.parametrize("missing", ["directory", "binary"])
+def test_install_says_what_is_missing(host, missing):
+    if missing == "binary":
+        host.multus.unlink()
+    ran = install(host, *(["--dest-dir=/nowhere"] if missing == "directory" else []))
+    assert ran.returncode == 1
+    assert ("--dest-dir=/nowhere is not there" if missing == "directory" else str(host.multus)) in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_install_dry_run_copies_nothing(host):
+    before = host.snapshot()
+    ran = install(host, "--dry-run")
+    assert f"would install {host.binary}" in ran.stdout
+    assert host.snapshot() == before
