@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scratch import ScratchHost
+from tests.process.scratch import ScratchHost
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scratch import DATA, MASTERS, ScratchHost
+from tests.process.scratch import DATA, MASTERS, ScratchHost
 
 CASES = json.loads((DATA / "peer-vectors.json").read_text())
 
