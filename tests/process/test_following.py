@@ -292,26 +292,26 @@ def test_a_master_that_is_a_link_is_followed_to_its_target(host):
 
 
 def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped(host):
-    first, second = host.root / "first", host.root / "second"
-    first.mkdir()
-    second.mkdir()
+    targets = [host.root / f"target-{i}" for i in range(SAMPLES + 1)]
+    for i, target in enumerate(targets):
+        target.mkdir()
+        host.master(directory=target, mtu=i)
     shutil.rmtree(host.conf_dir)
-    host.conf_dir.symlink_to(first)
-    host.master(directory=second, ipMasq=True)
-    host.master()
+    host.conf_dir.symlink_to(targets[0])
+
+    def swap(target):
+        (host.root / "link").symlink_to(target)
+        (host.root / "link").rename(host.conf_dir)
+
     with host.configured():
-        samples = []
-        for i in range(SAMPLES):
-            to = (second, first)[i % 2]
-            for output in (to / "00-multus.conf", to / "multus.d/multus.kubeconfig"):
-                output.unlink(missing_ok=True)
-            (host.root / "link").symlink_to(to)
-            samples.append(seconds_until(lambda: (host.root / "link").rename(host.conf_dir), host.kubeconfig.exists))
-            until(host.conf.exists)
-        assert_prompt(samples)
-        assert host.wraps(ipMasq=True)
-        host.master(directory=second, ipMasq=False)
-        until(lambda: host.wraps(ipMasq=False))
+        assert_prompt(
+            [seconds_until(lambda i=i: swap(targets[i]), lambda i=i: host.wraps(mtu=i)) for i in range(1, SAMPLES + 1)]
+        )
+        until(host.kubeconfig.exists)
+        host.master(mtu=1000)
+        until(lambda: host.wraps(mtu=1000))
+        targets[0].joinpath("10-flannel.conflist").unlink()
+        assert host.wraps(mtu=1000)
 
 
 def test_the_version_of_an_earlier_master_does_not_stick(host):
