@@ -95,7 +95,12 @@ def remove(path: Path) -> None:
 
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
+    before = path.lstat()
     path.rename(to)
+    # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), before):
+            path.unlink()
     _flush_directory(path.parent)
 
 
