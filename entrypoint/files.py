@@ -133,8 +133,11 @@ def sweep(directories: Iterable[Path]) -> list[Path]:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Return what stays the same as long as a name points to the same file."""
-    return status.st_dev, status.st_ino
+    """Return what stays the same as long as a name points to the same file.
+
+    With the time of its last change, because file systems give a removed file's inode number to the next new one.
+    """
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager

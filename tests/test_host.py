@@ -183,7 +183,7 @@ class TestRead:
         (tmp_path / "a").write_bytes(b"x")
         (tmp_path / "a").chmod(0o640)
         status = (tmp_path / "a").stat()
-        assert read(tmp_path / "a") == File(b"x", 0o640, (status.st_dev, status.st_ino))
+        assert read(tmp_path / "a") == File(b"x", 0o640, (status.st_dev, status.st_ino, status.st_mtime_ns))
 
     def test_what_is_not_there_is_missing(self, tmp_path):
         assert read(tmp_path / "a") == Absent("does not exist")
