@@ -185,19 +185,19 @@ def test_an_earlier_name_overtakes_the_master_and_gives_it_back(host):
 def test_a_configuration_directory_that_is_removed_and_made_again_is_filled_again(host):
     with host.configured() as program:
         samples = []
-        for i in range(3):
+        for i in range(SAMPLES):
             shutil.rmtree(host.conf_dir)
-            program.says("--cni-conf-dir", "is not there")
             until(lambda: not host.ready.exists())
 
-            def again(name=f"again-{i}"):
+            def again(mtu=i):
                 host.conf_dir.mkdir()
-                host.master(name=f"10-{name}.conflist")
+                host.master(mtu=mtu)
 
-            samples.append(seconds_until(again, lambda: host.conf.exists() and host.kubeconfig.exists()))
+            samples.append(seconds_until(again, lambda i=i: host.wraps(mtu=i)))
             until(host.ready.exists)
+            assert host.has_token("token-1")
         assert_prompt(samples)
-        assert program.running()
+        assert program.lines("--cni-conf-dir", "is not there")
 
 
 def test_a_configuration_directory_that_another_takes_the_place_of_is_filled(host):
