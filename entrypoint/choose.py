@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint.cniconf import Master, Multus, without_version, wrapped_master
+from entrypoint.cniconf import Master, Multus, NoFile, without_version, wrapped_master
 from entrypoint.node import Candidate, File, Memory, Seen
 from entrypoint.settings import Settings
 
@@ -53,6 +53,9 @@ def _first_usable(candidates: Sequence[Candidate], broken_since: float, *, live:
             return Choice(verdict, candidate.name, live, None, tuple(refused), tuple(skipped))
         if isinstance(verdict, Multus):
             refused.append(f"{name!r} is itself a Multus configuration")
+            continue
+        if isinstance(verdict, NoFile):
+            refused.append(f"{name!r} {verdict.reason}")
             continue
         if candidate.since > broken_since:
             refused.append(f"{name!r} may still be being written: {verdict.reason}")

@@ -37,7 +37,13 @@ class Multus:
     """A file that is itself a Multus configuration: wrapped once more it would loop (upstream issue 1108)."""
 
 
-Verdict = Master | Unusable | Multus
+class NoFile(NamedTuple):
+    """What stands there under a candidate's name is no regular file: nobody will write it to its end."""
+
+    reason: str
+
+
+Verdict = Master | Unusable | Multus | NoFile
 
 
 class InvalidJsonError(ValueError):

@@ -97,7 +97,12 @@ def remove(path: Path) -> None:
 
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
+    before = path.lstat()
     path.rename(to)
+    # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), before):
+            path.unlink()
     _flush_directory(path.parent)
 
 
@@ -130,8 +135,11 @@ def sweep(directories: Iterable[Path]) -> list[Path]:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Return what stays the same as long as a name points to the same file."""
-    return status.st_dev, status.st_ino
+    """Return what stays the same as long as a name points to the same file.
+
+    With the time of its last change, because file systems give a removed file's inode number to the next new one.
+    """
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager

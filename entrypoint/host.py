@@ -105,10 +105,12 @@ class Host:
         path = self._settings.autoconfig_dir / file_name
         try:
             status = path.stat()
-        except OSError:
-            return None  # gone again, or a dangling link
+        except OSError as error:
+            if not path.is_symlink():
+                return None  # gone again
+            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
         if not stat.S_ISREG(status.st_mode):
-            return None
+            return Candidate(name, cniconf.NoFile("is not a regular file"), now)
         signature = _signature(status)
         before = known.get(file_name)
         if before is None or before.signature != signature or not before.settled:

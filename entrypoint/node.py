@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from entrypoint.cniconf import Verdict
 
-Identity = tuple[int, int]
-"""Device and inode of a file: what stays the same when a name points to the same file."""
+Identity = tuple[int, int, int]
+"""Device, inode and modification time of a file: what stays the same when a name points to the same file."""
 
 
 # ---- what was seen ----

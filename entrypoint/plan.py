@@ -81,19 +81,22 @@ def decide_removal(
 ) -> tuple[Rename | None, Remove | None]:
     """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
 
-    Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's. The
-    master gets its name back first, so that the node is never without a configuration.
+    Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's, to whom
+    the renamed master is left as well. The master gets its name back first, so that the node is never without a
+    configuration; it gets it back too when somebody has just taken the configuration away.
     """
     output = memory.output
-    standing = seen.outputs[output.file_name] if output else None
-    if output is None or not isinstance(standing, File):
+    if output is None:
         return None, None
-    if standing.content != output.content or standing.identity != ours:
+    standing = seen.outputs[output.file_name]
+    if isinstance(standing, File) and (standing.content != output.content or standing.identity != ours):
         return None, None
     restore = None
     if output.master is not None and any(candidate.name == output.master for candidate in seen.retired):
         path = settings.autoconfig_dir / output.master
         restore = Rename(path.with_name(path.name + ".old"), to=path)
+    if not isinstance(standing, File):
+        return restore, None
     because = "the program ends (--cleanup-config-on-exit)"
     return restore, Remove(settings.cni_conf_dir / output.file_name, because)
 

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from watchdog.observers.inotify_c import InotifyEvent
 
-    from entrypoint.node import Identity
-
 _ENTRIES = (
     InotifyConstants.IN_CREATE
     | InotifyConstants.IN_DELETE
@@ -55,6 +53,9 @@ _ENTRIES = (
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_ATTRIB
 _LONGEST_POLL = 2**31 - 1  # milliseconds, the most that poll(2) takes
 _MAX_LINKS = 40  # as many as the kernel follows
+
+_Inode = tuple[int, int]
+"""Device and inode number of a directory."""
 
 
 class Wakeup:
@@ -127,7 +128,7 @@ class Watcher:
         self._wakeup = wakeup
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
-        self._watched: dict[Identity, _Watched] = {}
+        self._watched: dict[_Inode, _Watched] = {}
         self._interests: dict[int, _Interest] = {}
         self._lost: set[str] = set()
 
@@ -188,7 +189,7 @@ class Watcher:
             self._reader.start()
         return self._reader
 
-    def _watch(self, reader: _Reader, identity: Identity, path: bytes, *, contents: bool) -> WatchDescriptor | None:
+    def _watch(self, reader: _Reader, identity: _Inode, path: bytes, *, contents: bool) -> WatchDescriptor | None:
         with self._lock:
             known = self._watched.get(identity)
         if known is not None and known.contents >= contents:
@@ -247,12 +248,12 @@ def _interests(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, 
     return interests
 
 
-def _by_identity(interests: dict[bytes, _Interest]) -> dict[Identity, tuple[bytes, _Interest]]:
+def _by_identity(interests: dict[bytes, _Interest]) -> dict[_Inode, tuple[bytes, _Interest]]:
     """Merge the paths that are one directory, as bind mounts make them: inotify knows it once.
 
     What cannot be read is left out: inotify refuses to watch it, which watchdog does not report.
     """
-    merged: dict[Identity, tuple[bytes, _Interest]] = {}
+    merged: dict[_Inode, tuple[bytes, _Interest]] = {}
     for path, interest in interests.items():
         try:
             status = os.stat(path)

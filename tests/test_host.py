@@ -48,7 +48,14 @@ def test_only_regular_files_and_links_to_them_are_candidates(root):
     (root / "net.d/c-loop.conf").symlink_to("c-loop.conf")
     (root / "net.d/d-directory.conf").mkdir()
     os.mkfifo(root / "net.d/e-fifo.conf")
-    assert names(root) == ["a-link.conf"]
+    link, *others = Host(settings_for(root)).observe().candidates
+    assert isinstance(link.verdict, cniconf.Master)
+    assert {other.name: other.verdict for other in others} == {
+        "b-dangling.conf": cniconf.NoFile("is a link to what does not exist"),
+        "c-loop.conf": cniconf.NoFile("is a link to what cannot be read: Too many levels of symbolic links"),
+        "d-directory.conf": cniconf.NoFile("is not a regular file"),
+        "e-fifo.conf": cniconf.NoFile("is not a regular file"),
+    }
 
 
 def test_a_named_master_is_the_only_candidate(root):
@@ -183,7 +190,7 @@ class TestRead:
         (tmp_path / "a").write_bytes(b"x")
         (tmp_path / "a").chmod(0o640)
         status = (tmp_path / "a").stat()
-        assert read(tmp_path / "a") == File(b"x", 0o640, (status.st_dev, status.st_ino))
+        assert read(tmp_path / "a") == File(b"x", 0o640, (status.st_dev, status.st_ino, status.st_mtime_ns))
 
     def test_what_is_not_there_is_missing(self, tmp_path):
         assert read(tmp_path / "a") == Absent("does not exist")

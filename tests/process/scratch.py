@@ -1,0 +1,318 @@
+"""A host directory in a scratch place, and the real program running on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DATA = Path(__file__).parent.parent / "data"
+MASTERS = DATA / "master-confs"
+
+BOUND = 15.0
+"""Seconds that any condition is waited for; only a test that is going to fail waits so long."""
+PROMPT = 0.3
+"""Seconds within which a change is followed, in the median: far from the 20 ms of the bench, and far from a second."""
+
+FLANNEL = {
+    "name": "cbr0",
+    "cniVersion": "0.3.1",
+    "plugins": [
+        {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+MULTUS = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+
+
+def until(condition, within=BOUND, what="the condition"):
+    """Wait until the condition holds; return what it returned. It is looked at once a millisecond."""
+    end = time.monotonic() + within
+    while True:
+        outcome = condition()
+        if outcome:
+            return outcome
+        assert time.monotonic() < end, f"{what} did not come within {within:g} s"
+        time.sleep(0.001)
+
+
+def stays(condition, seconds):
+    """Assert that a condition holds all the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert condition()
+        time.sleep(0.002)
+
+
+def seconds_until(change, seen):
+    """Return how long after a change it is seen."""
+    start = time.monotonic()
+    change()
+    until(seen, what="the reaction")
+    return time.monotonic() - start
+
+
+def assert_prompt(samples):
+    """Assert that reactions measured right after each other were prompt.
+
+    A program that polls once a second has just polled when the next sample starts, so its median is a second.
+    """
+    assert statistics.median(samples) < PROMPT, samples
+
+
+class Volume:
+    """A directory as kubelet mounts a projected volume: NAME -> ..data/NAME, ..data -> ..TIMESTAMP."""
+
+    def __init__(self, path, **files):
+        self.path = path
+        self._made = 0
+        path.mkdir(parents=True)
+        self.update(**files)
+
+    def update(self, mode=0o644, **files):
+        """Do what kubelet's AtomicWriter does: a new directory, and `..data` swapped by a rename."""
+        self._made += 1
+        new = self.path / f"..2026_11_23_10_20_{self._made:02d}.{1000 + self._made}"
+        new.mkdir()
+        for name, content in files.items():
+            (new / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            (new / name).chmod(mode)
+        data = self.path / "..data"
+        old = data.readlink() if data.is_symlink() else None
+        (self.path / "..data_tmp").symlink_to(new.name)
+        (self.path / "..data_tmp").rename(data)
+        for name in files:
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(f"..data/{name}")
+        if old is not None:
+            shutil.rmtree(self.path / old)
+
+
+class Program:
+    """The real program, started."""
+
+    def __init__(self, process, log_file):
+        self.process = process
+        self.pid = process.pid
+        self._log_file = log_file
+
+    @property
+    def log(self):
+        """What it has written to stderr."""
+        return self._log_file.read_text("utf-8", "backslashreplace")
+
+    def lines(self, *parts):
+        """Return the lines of the log that hold all these parts."""
+        return [line for line in self.log.splitlines() if all(part in line for part in parts)]
+
+    def says(self, *parts, within=BOUND):
+        """Wait for a line of the log that holds all these parts; return it."""
+        end = time.monotonic() + within
+        while not (found := self.lines(*parts)):
+            assert time.monotonic() < end, f"{parts} was not said within {within:g} s:\n{self.log}"
+            time.sleep(0.001)
+        return found[0]
+
+    def running(self):
+        return self.process.poll() is None
+
+    def ends(self, within=BOUND):
+        """Wait for the end; return the exit code."""
+        return self.process.wait(within)
+
+    def stop(self, number=signal.SIGTERM):
+        """Send a signal; return the exit code and the seconds until the end."""
+        start = time.monotonic()
+        self.process.send_signal(number)
+        code = self.ends()
+        return code, time.monotonic() - start
+
+    def context_switches(self):
+        """Return how often its threads have been scheduled."""
+        count = 0
+        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            count += int(fields["voluntary_ctxt_switches"])
+        return count
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class ScratchHost:
+    """The directories that the DaemonSet mounts, below one scratch directory."""
+
+    def __init__(self, root):
+        self.root = root
+        self.conf_dir = root / "host/etc/cni/net.d"
+        self.bin_dir = root / "host/opt/cni/bin"
+        self.image = root / "image"
+        self.multus = self.image / "multus"
+        self.ready = root / "run/ready"
+        self.logs = root / "logs"
+        for directory in (self.conf_dir, self.bin_dir, self.image, self.ready.parent, self.logs):
+            directory.mkdir(parents=True)
+        self.multus.write_bytes(b"\x7fELF the multus binary\n" * 100)
+        self.multus.chmod(0o755)
+        self.account = Volume(root / "serviceaccount", **{"token": "token-1", "ca.crt": "CERTIFICATE 1\n"})
+        self.installed = self.bin_dir / "multus"
+        self.kubeconfig = self.conf_dir / "multus.d/multus.kubeconfig"
+        self.conf = self.conf_dir / "00-multus.conf"
+        self.conflist = self.conf_dir / "00-multus.conflist"
+        self._starts = 0
+
+    # ---- the other parties on a node ----
+
+    def master(self, name="10-flannel.conflist", directory=None, **changes):
+        """Write a master as its owner does well: beside it and renamed."""
+        path = (directory or self.conf_dir) / name
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(json.dumps({**FLANNEL, **changes}))
+        return beside.rename(path)
+
+    def rotate(self, token="token-1", authority="CERTIFICATE 1\n"):
+        self.account.update(**{"token": token, "ca.crt": authority})
+
+    # ---- what is on it ----
+
+    def names(self):
+        return sorted(os.listdir(self.conf_dir))
+
+    def wraps(self, **expected):
+        """Say whether the configuration of this moment wraps a master with these values."""
+        delegate = self.delegate()
+        return delegate is not None and all(delegate.get(key) == value for key, value in expected.items())
+
+    def delegate(self):
+        """Return the wrapped master; None when there is no configuration. What is there must be whole."""
+        for path in (self.conf, self.conflist):
+            with contextlib.suppress(FileNotFoundError):
+                document = json.loads(path.read_bytes())
+                return document.get("plugins", [document])[0]["delegates"][0]
+        return None
+
+    def has_token(self, token):
+        with contextlib.suppress(FileNotFoundError):
+            return f'token: "{token}"' in self.kubeconfig.read_text()
+        return False
+
+    def snapshot(self, *trees):
+        """Return everything that a write would change, of the given trees or of all that the host owns."""
+        found = {}
+        for tree in trees or (self.conf_dir, self.bin_dir, self.ready.parent):
+            for path in [tree, *tree.rglob("*")]:
+                status = path.lstat()
+                content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+                found[str(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, content)
+        return found
+
+    # ---- the program ----
+
+    def flags(self):
+        return [
+            f"--cni-conf-dir={self.conf_dir}",
+            f"--cni-bin-dir={self.bin_dir}",
+            f"--multus-bin-file={self.multus}",
+            f"--service-account-dir={self.account.path}",
+            f"--ready-file={self.ready}",
+            "--multus-conf-file=auto",
+        ]
+
+    def command(self, *flags):
+        return [sys.executable, "-m", "entrypoint", *self.flags(), *flags]
+
+    def environment(self, env=None):
+        """Return the environment of a container: next to nothing. A value of None leaves a variable out."""
+        merged = {
+            "PATH": os.environ["PATH"],
+            "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+            "KUBERNETES_SERVICE_PORT": "443",
+            **(env or {}),
+        }
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def run(self, *flags, env=None, within=BOUND):
+        """Run a program that ends by itself."""
+        outcome = subprocess.run(
+            self.command(*flags), env=self.environment(env), cwd=self.root, capture_output=True, timeout=within
+        )
+        outcome.stdout = outcome.stdout.decode("utf-8", "backslashreplace")
+        outcome.stderr = outcome.stderr.decode("utf-8", "backslashreplace")
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        assert "unexpected" not in outcome.stderr, outcome.stderr
+        return outcome
+
+    @contextlib.contextmanager
+    def start(self, *flags, env=None, prefix=()):
+        """Start the program; it is killed at the end, and its log must not hold a traceback."""
+        self._starts += 1
+        log_file = self.logs / f"{self._starts}.log"
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [*prefix, *self.command(*flags)], env=self.environment(env), cwd=self.root, stderr=log, stdout=log
+            )
+        program = Program(process, log_file)
+        try:
+            yield program
+        except BaseException:
+            print(f"---- log {self._starts} ----\n{program.log}\n---- {self.conf_dir} ----\n{self.names_or_none()}")
+            raise
+        finally:
+            process.kill()
+            process.wait()
+        assert "Traceback" not in program.log, program.log
+        assert "unexpected" not in program.log, program.log
+
+    @contextlib.contextmanager
+    def configured(self, *flags, env=None, **changes):
+        """Start the program on a host with a master, and wait until the node is configured."""
+        if not any(name.endswith((".conf", ".conflist")) for name in self.names()):
+            self.master(**changes)
+        with self.start(*flags, env=env) as program:
+            self.until_ready(program)
+            yield program
+
+    def until_ready(self, program):
+        end = time.monotonic() + BOUND
+        while not self.ready.exists():
+            assert program.running(), program.log
+            assert time.monotonic() < end, f"not ready:\n{program.log}"
+            time.sleep(0.001)
+
+    def names_or_none(self):
+        try:
+            return self.names()
+        except OSError:
+            return None
+
+
+def overwrite(path, content):
+    """Write in place, as careless owners do."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def replace(path, content, mode=None):
+    """Write beside and rename over, as careful owners do."""
+    beside = path.with_name(path.name + ".beside")
+    overwrite(beside, content)
+    if mode is not None:
+        beside.chmod(mode)
+    beside.rename(path)
+
+
+def file_id(path):
+    """Return what tells one file from the next under the same name; None when there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,125 @@
+"""Static configuration: `--multus-conf-file=PATH`."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.process.scratch import FLANNEL, MULTUS, Volume, assert_prompt, file_id, seconds_until, stays, until
+
+CONTENT = json.dumps(MULTUS)
+
+
+@pytest.fixture
+def source(host):
+    path = host.image / "70-multus.conf"
+    path.write_text(CONTENT)
+    path.chmod(0o640)
+    return path
+
+
+def test_it_is_copied_under_its_own_name_with_its_mode(host, source):
+    with host.start(f"--multus-conf-file={source}") as program:
+        host.until_ready(program)
+        copy = host.conf_dir / source.name
+        assert copy.read_text() == CONTENT
+        assert copy.stat().st_mode & 0o7777 == 0o640
+        source.chmod(0o600)
+        until(lambda: copy.stat().st_mode & 0o7777 == 0o600)
+    assert host.installed.exists()
+    assert host.has_token("token-1")
+
+
+def test_it_is_copied_again_when_kubelet_swaps_the_config_map(host):
+    volume = Volume(host.root / "configmap", **{"70-multus.conf": CONTENT})
+    copy = host.conf_dir / "70-multus.conf"
+    with host.start(f"--multus-conf-file={volume.path}/70-multus.conf") as program:
+        host.until_ready(program)
+        samples = []
+        for i in range(5):
+            content = json.dumps({**MULTUS, "round": i})
+            samples.append(
+                seconds_until(
+                    lambda c=content: volume.update(**{"70-multus.conf": c}), lambda c=content: copy.read_text() == c
+                )
+            )
+        assert_prompt(samples)
+
+
+def test_it_has_none_of_the_effects_of_auto(host, source):
+    host.master()
+    (host.conf_dir / "00-multus.conf").write_text(CONTENT)
+    (host.conf_dir / "00-multus.conflist").write_text(CONTENT)
+    before = file_id(host.conf_dir / "10-flannel.conflist")
+    with host.start(
+        f"--multus-conf-file={source}", "--rename-conf-file", "--cleanup-config-on-exit", "--wait-timeout=0"
+    ) as program:
+        host.until_ready(program)
+        program.says("warning", "00-multus.conf", "sorts before")
+        (host.conf_dir / "05-other.conf").write_text(json.dumps(FLANNEL))
+        stays(program.running, 0.2)
+        program.stop()
+    assert host.names() == [
+        "00-multus.conf", "00-multus.conflist", "05-other.conf", "10-flannel.conflist", "multus.d"
+    ]  # fmt: skip
+    assert file_id(host.conf_dir / "10-flannel.conflist") == before
+
+
+def test_it_needs_no_master(host, source):
+    with host.start(f"--multus-conf-file={source}", "--wait-timeout=0.2") as program:
+        host.until_ready(program)
+        stays(program.running, 0.4)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"name": ', b"{'name': 1}", b'{"mtu": NaN}', b"\xff\xfe{}"])
+def test_what_is_not_json_is_refused_at_start(host, source, content):
+    source.write_bytes(content)
+    before = host.snapshot()
+    outcome = host.run(f"--multus-conf-file={source}")
+    assert outcome.returncode == 1
+    assert f"--multus-conf-file={source}" in outcome.stderr
+    assert host.snapshot() == before
+
+
+def test_the_place_of_a_syntax_error_is_told(host, source):
+    source.write_text('{\n  "name": "x",\n  oops\n}')
+    outcome = host.run(f"--multus-conf-file={source}")
+    assert "line 3 column 3" in outcome.stderr
+
+
+def test_while_running_what_is_not_json_leaves_the_last_copy(host, source):
+    copy = host.conf_dir / source.name
+    with host.start(f"--multus-conf-file={source}") as program:
+        host.until_ready(program)
+        source.write_text("{")
+        program.says("error", f"--multus-conf-file={source}", "line 1")
+        until(lambda: not host.ready.exists())
+        assert copy.read_text() == CONTENT
+        source.unlink()
+        program.says("error", f"--multus-conf-file={source}", "does not exist")
+        assert copy.read_text() == CONTENT
+        source.write_text('{"new": true}')
+        until(lambda: copy.read_text() == '{"new": true}' and host.ready.exists())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
+def test_what_is_no_file_is_refused_without_blocking(host, make):
+    path = host.image / "70-multus.conf"
+    make(path)
+    outcome = host.run(f"--multus-conf-file={path}")
+    assert outcome.returncode == 1
+    assert "not a regular file" in outcome.stderr
+
+
+def test_the_copy_is_put_back_and_the_token_followed(host, source):
+    copy = host.conf_dir / source.name
+    with host.start(f"--multus-conf-file={source}") as program:
+        host.until_ready(program)
+        copy.unlink()
+        until(copy.exists)
+        host.rotate("rotated")
+        until(lambda: host.has_token("rotated"))
+        until(host.ready.exists)
+        assert program.running()
