@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from entrypoint.cniconf import Master, Multus, NoFile, without_version, wrapped_master
 from entrypoint.node import Candidate, File, Memory, Seen
-from entrypoint.settings import Settings
+from entrypoint.settings import Settings, in_byte_order
 
 GRACE = 5.0
 """Seconds for which an unusable candidate is taken for a file that is still being written."""
@@ -29,24 +29,46 @@ class Choice(NamedTuple):
 
 
 def choose(settings: Settings, seen: Seen, memory: Memory) -> Choice:
-    """Return the first usable candidate in byte order; with `--rename-conf-file` a renamed one if none is live.
+    """Return the first usable candidate in byte order.
 
-    A broken file gets its grace before a later one is taken, though not beyond the end of `--wait-timeout`.
+    A master that was renamed keeps its place among the others, unless its owner has written it anew: that this
+    program renames it must not make another network the default one. Other files NAME.old, perhaps an operator's
+    copies, count only when there is nothing else. A broken file gets its grace before a later one is taken, though
+    not beyond the end of `--wait-timeout`.
     """
     in_time = memory.configured or seen.now < give_up_at(settings, memory)
-    patience = GRACE if in_time else 0.0
-    choice = _first_usable(seen.candidates, seen.now - patience, live=True)
-    if choice.master is not None or choice.settled_at is not None or not seen.retired:
+    broken_since = seen.now - (GRACE if in_time else 0.0)
+    live = {candidate.name: (candidate, True) for candidate in seen.candidates}
+    renamed = _renamed_master(seen, memory)
+    if renamed is not None:
+        live.setdefault(renamed.name, (renamed, False))
+    choice = _first_usable([live[name] for name in in_byte_order(list(live))], broken_since)
+    if choice.master is not None or choice.settled_at is not None:
         return choice
-    retired = _first_usable(_most_likely_first(seen, memory), seen.now - patience, live=False)
-    return retired._replace(refused=(*choice.refused, *retired.refused), skipped=(*choice.skipped, *retired.skipped))
+    others = _first_usable([(other, False) for other in seen.retired if other is not renamed], broken_since)
+    return others._replace(refused=(*choice.refused, *others.refused), skipped=(*choice.skipped, *others.skipped))
 
 
-def _first_usable(candidates: Sequence[Candidate], broken_since: float, *, live: bool) -> Choice:
-    """Return the first usable candidate; one that broke after `broken_since` is taken for being written."""
+def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:
+    """Return the one of the files NAME.old that is wrapped now, known from this run or from the configuration."""
+    if memory.output is not None:
+        return next((each for each in seen.retired if each.name == memory.output.master), None)
+    wrapped = [wrapped_master(look.content) for look in seen.outputs.values() if isinstance(look, File)]
+    for candidate in seen.retired:
+        verdict = candidate.verdict
+        if isinstance(verdict, Master) and without_version(verdict.document) in wrapped:
+            return candidate
+    return None
+
+
+def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: float) -> Choice:
+    """Return the first usable candidate, each given with whether it is live.
+
+    One that broke after `broken_since` is taken for being written.
+    """
     refused: list[str] = []
     skipped: list[str] = []
-    for candidate in candidates:
+    for candidate, live in candidates:
         name = candidate.name if live else f"{candidate.name}.old"
         verdict = candidate.verdict
         if isinstance(verdict, Master):
@@ -63,19 +85,6 @@ def _first_usable(candidates: Sequence[Candidate], broken_since: float, *, live:
         refused.append(f"{name!r} is unusable: {verdict.reason}")
         skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
     return Choice(refused=tuple(refused), skipped=tuple(skipped))
-
-
-def _most_likely_first(seen: Seen, memory: Memory) -> list[Candidate]:
-    """Order the renamed masters: the wrapped one first, because an operator's own copies end in .old too."""
-    wrapped = [wrapped_master(look.content) for look in seen.outputs.values() if isinstance(look, File)]
-
-    def rank(candidate: Candidate) -> int:
-        if memory.output is not None and memory.output.master == candidate.name:
-            return 0
-        verdict = candidate.verdict
-        return 1 if isinstance(verdict, Master) and without_version(verdict.document) in wrapped else 2
-
-    return sorted(seen.retired, key=rank)
 
 
 def give_up_at(settings: Settings, memory: Memory) -> float:

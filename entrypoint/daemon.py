@@ -242,10 +242,11 @@ class Daemon:
         if not self._settings.cleanup_on_exit:
             return
         seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
-        restore, removal = decide_removal(self._settings, seen, self._memory, self._ours)
-        with _failure_logged():
-            if restore is not None and files.rename_unless_taken(restore.path, restore.to):
-                logger.info("%s", done(restore))
+        renames, removal = decide_removal(self._settings, seen, self._memory, self._ours)
+        for rename in renames:
+            with _failure_logged():
+                if files.rename_unless_taken(rename.path, rename.to):
+                    logger.info("%s", done(rename))
         with _failure_logged():
             if removal is not None:
                 files.remove(removal.path)

@@ -58,6 +58,7 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
                 offset += sent
                 if cancelled():
                     raise CancelledError
+            os.ftruncate(descriptor, offset)  # the source may have become shorter meanwhile
     return os.stat(path)
 
 

@@ -138,6 +138,8 @@ class Memory(NamedTuple):
     """A configuration has been in place once: from then on a missing master is waited for without limit."""
     output: Output | None = None
     """The configuration that must be there; None before there was one, and after its removal."""
+    renamed: frozenset[str] = frozenset()
+    """Names of the masters that this run was to rename to NAME.old."""
 
 
 class Plan(NamedTuple):

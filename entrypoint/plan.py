@@ -62,6 +62,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             first=False,
             configured=memory.configured or output is not None,
             output=output,
+            renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
         ),
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
@@ -78,27 +79,26 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
 
 def decide_removal(
     settings: Settings, seen: Seen, memory: Memory, ours: Identity | None
-) -> tuple[Rename | None, Remove | None]:
+) -> tuple[tuple[Rename, ...], Remove | None]:
     """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
 
     Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's, to whom
-    the renamed master is left as well. The master gets its name back first, so that the node is never without a
-    configuration; it gets it back too when somebody has just taken the configuration away.
+    the renamed master is left as well. Names are given back first, so that the node is never without a
+    configuration; they are given back too when somebody has just taken the configuration away.
     """
     output = memory.output
     if output is None:
-        return None, None
+        return (), None
     standing = seen.outputs[output.file_name]
     if isinstance(standing, File) and (standing.content != output.content or standing.identity != ours):
-        return None, None
-    restore = None
-    if output.master is not None and any(candidate.name == output.master for candidate in seen.retired):
-        path = settings.autoconfig_dir / output.master
-        restore = Rename(path.with_name(path.name + ".old"), to=path)
+        return (), None
+    taken = memory.renamed | ({output.master} if output.master else set())
+    paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
+    restored = tuple(Rename(path.with_name(path.name + ".old"), to=path) for path in paths)
     if not isinstance(standing, File):
-        return restore, None
+        return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
-    return restore, Remove(settings.cni_conf_dir / output.file_name, because)
+    return restored, Remove(settings.cni_conf_dir / output.file_name, because)
 
 
 # ---- kubeconfig and binary ----

@@ -72,8 +72,8 @@ def seen(wanted: Settings, **changes: object) -> Seen:
     start = Seen(
         now=100.0,
         missing_dirs=(),
-        token=File(b"token-1", 0o600, (1, 1)),
-        certificate_authority=File(b"CA 1\n", 0o644, (1, 2)),
+        token=File(b"token-1", 0o600, (1, 1, 0)),
+        certificate_authority=File(b"CA 1\n", 0o644, (1, 2, 0)),
         kubeconfig=Absent(),
         binary=Binary(None, installed=False),
         static=None,
@@ -89,9 +89,9 @@ def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
     for step in plan.steps:
         match step:
             case Write() if step.path == wanted.kubeconfig_file:
-                kubeconfig = File(step.content, step.mode, (9, 1))
+                kubeconfig = File(step.content, step.mode, (9, 1, 0))
             case Write():
-                outputs[step.path.name] = File(step.content, step.mode, (9, 2))
+                outputs[step.path.name] = File(step.content, step.mode, (9, 2, 0))
             case Remove():
                 outputs[step.path.name] = Absent()
             case Rename():
@@ -101,7 +101,7 @@ def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
     return before._replace(
         outputs=outputs,
         candidates=candidates,
-        retired=retired,
+        retired=tuple(sorted(retired, key=lambda each: each.name)),
         kubeconfig=kubeconfig,
         binary=Binary(None, installed=True),
     )

@@ -58,7 +58,7 @@ flag_sets = st.lists(
     ),
     unique=True,
 )
-looks = st.sampled_from([Absent(), Absent("is not a regular file", missing=False), File(b"{}", 0o644, (3, 3))])
+looks = st.sampled_from([Absent(), Absent("is not a regular file", missing=False), File(b"{}", 0o644, (3, 3, 0))])
 
 
 @st.composite
@@ -66,14 +66,14 @@ def nodes(draw, wanted):
     found = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 4)))}
     old = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 2)))} if wanted.rename_master else {}
     ages = st.sampled_from([0.0, 96.0, 100.0])
-    static = st.sampled_from([File(b"{}", 0o644, (4, 4)), File(b"{", 0o644, (4, 4)), Absent()])
+    static = st.sampled_from([File(b"{}", 0o644, (4, 4, 0)), File(b"{", 0o644, (4, 4, 0)), Absent()])
     return seen(
         wanted,
         candidates=tuple(master(name, found[name], draw(ages)) for name in sorted(found) if name != "00-multus.conf"),
         retired=tuple(master(name, old[name], draw(ages)) for name in sorted(old) if name != "00-multus.conf"),
         outputs={path.name: draw(looks) for path in wanted.output_files},
         static=draw(static) if wanted.static_conf_file else None,
-        token=draw(st.sampled_from([File(b"t\n", 0o600, (1, 1)), File(b" ", 0o600, (1, 1)), Absent()])),
+        token=draw(st.sampled_from([File(b"t\n", 0o600, (1, 1, 0)), File(b" ", 0o600, (1, 1, 0)), Absent()])),
         kubeconfig=draw(looks),
         binary=draw(st.sampled_from([Binary(None, installed=False), Binary(Absent(), installed=False)])),
     )
@@ -94,7 +94,7 @@ def test_deciding_again_on_the_node_that_a_plan_leaves_behind_plans_nothing(tmp_
 def test_the_order_is_kubeconfig_binary_configuration_removal_rename(tmp_path):
     wanted = settings_for(tmp_path, "--rename-conf-file")
     node = seen(wanted, candidates=(master("10-a.conflist", CRIO),))
-    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3))
+    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3, 0))
     steps = decide(wanted, node, START).steps
     assert [step.path.name for step in steps] == [
         "multus.kubeconfig",
@@ -192,14 +192,14 @@ def test_with_cleanup_the_configuration_goes_with_its_master_and_comes_back_with
 def test_with_cleanup_what_an_earlier_run_left_goes_too(tmp_path):
     wanted = settings_for(tmp_path, "--cleanup-config-on-exit")
     node = seen(wanted)
-    node.outputs["00-multus.conflist"] = File(b"{}", 0o600, (3, 3))
+    node.outputs["00-multus.conflist"] = File(b"{}", 0o600, (3, 3, 0))
     assert [step.path.name for step in decide(wanted, node, START).removals] == ["00-multus.conflist"]
 
 
 def test_without_cleanup_what_an_earlier_run_left_stays(tmp_path):
     wanted = settings_for(tmp_path)
     node = seen(wanted)
-    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3))
+    node.outputs["00-multus.conf"] = File(b"{}", 0o600, (3, 3, 0))
     assert decide(wanted, node, START).removals == ()
 
 
@@ -263,27 +263,70 @@ class TestRename:
         assert decide(wanted, node, START).steps == ()
 
 
+class TestRenamedMasterKeepsItsPlace:
+    FLAGS = ("--rename-conf-file", "--cleanup-config-on-exit")
+
+    def configured(self, tmp_path, *candidates):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, candidates=candidates)
+        plan = decide(wanted, node, START)
+        return wanted, after(wanted, node, plan), plan.memory
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_before_a_live_one_that_sorts_after_it(self, tmp_path, restarted):
+        wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL), master("10-b.conf", CRIO))
+        assert [each.name for each in node.candidates] == ["10-b.conf"]
+        again = decide(wanted, node, START if restarted else memory)
+        assert again.steps == ()
+        assert again.memory.output.master == "05-a.conf"
+
+    def test_but_not_before_one_that_sorts_before_it(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
+        again = decide(wanted, node._replace(candidates=(master("01-x.conf", CRIO),)), memory)
+        assert again.memory.output.master == "01-x.conf"
+
+    def test_and_not_before_itself_written_anew(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
+        again = decide(wanted, node._replace(candidates=(master("05-a.conf", CRIO),)), memory)
+        assert json.loads(again.configuration.content)["plugins"][0]["delegates"][0]["name"] == "crio"
+        assert again.rename is not None
+
+    def test_a_copy_of_an_operators_has_no_place_among_the_live(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, candidates=(master("10-b.conf", CRIO),), retired=(master("05-copy.conf", FLANNEL),))
+        assert decide(wanted, node, START).memory.output.master == "10-b.conf"
+
+    def test_every_name_that_this_run_took_is_given_back(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
+        node = node._replace(candidates=(master("01-x.conf", CRIO),))
+        plan = decide(wanted, node, memory)
+        node = after(wanted, node, plan)
+        renames, removal = decide_removal(wanted, node, plan.memory, (9, 2, 0))
+        assert [rename.to.name for rename in renames] == ["01-x.conf", "05-a.conf"]
+        assert removal is not None
+
+
 class TestLeaving:
-    def left(self, tmp_path, *flags, ours=(9, 2), **changes):
+    def left(self, tmp_path, *flags, ours=(9, 2, 0), **changes):
         wanted = settings_for(tmp_path, *flags)
         node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
         plan = decide(wanted, node, START)
         return decide_removal(wanted, after(wanted, node, plan)._replace(**changes), plan.memory, ours)
 
     def test_what_this_run_wrote_is_removed(self, tmp_path):
-        rename, removal = self.left(tmp_path)
-        assert rename is None
+        renames, removal = self.left(tmp_path)
+        assert renames == ()
         assert removal.path == tmp_path / "net.d/00-multus.conf"
 
     def test_another_file_with_the_same_content_is_a_successors(self, tmp_path):
-        assert self.left(tmp_path, ours=(9, 7)) == (None, None)
+        assert self.left(tmp_path, ours=(9, 7, 0)) == ((), None)
 
     def test_another_content_is_a_successors(self, tmp_path):
-        other = {"00-multus.conf": File(b"{}", 0o600, (9, 2)), "00-multus.conflist": Absent()}
-        assert self.left(tmp_path, outputs=other) == (None, None)
+        other = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 0)), "00-multus.conflist": Absent()}
+        assert self.left(tmp_path, outputs=other) == ((), None)
 
     def test_a_renamed_master_gets_its_name_back(self, tmp_path):
-        rename, removal = self.left(tmp_path, "--rename-conf-file")
+        (rename,), removal = self.left(tmp_path, "--rename-conf-file")
         assert rename == Rename(tmp_path / "net.d/10-a.conflist.old", tmp_path / "net.d/10-a.conflist")
         assert removal is not None
 
@@ -299,7 +342,7 @@ class TestKubeconfig:
         assert str(tmp_path / "sa/token") in problem.message
 
     def test_without_a_token_a_kubeconfig_that_is_there_is_kept_with_a_warning(self, tmp_path):
-        plan = self.plan(tmp_path, token=Absent(), kubeconfig=File(b"x", 0o600, (5, 5)))
+        plan = self.plan(tmp_path, token=Absent(), kubeconfig=File(b"x", 0o600, (5, 5, 0)))
         assert (plan.problems, plan.kubeconfig) == ((), None)
         assert "no service account token" in plan.warnings[0]
 
@@ -311,11 +354,11 @@ class TestKubeconfig:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"token": File(b" \n", 0o600, (1, 1))}, "token is empty"),
-            ({"token": File("tökn".encode(), 0o600, (1, 1))}, "is not text"),
+            ({"token": File(b" \n", 0o600, (1, 1, 0))}, "token is empty"),
+            ({"token": File("tökn".encode(), 0o600, (1, 1, 0))}, "is not text"),
             ({"token": Absent("cannot be read: x", missing=False)}, "cannot be read"),
             ({"certificate_authority": Absent()}, "does not exist"),
-            ({"certificate_authority": File(b"", 0o600, (1, 1))}, "is empty"),
+            ({"certificate_authority": File(b"", 0o600, (1, 1, 0))}, "is empty"),
             ({"environ": {}}, "KUBERNETES_SERVICE_HOST"),
             ({"environ": {"KUBERNETES_SERVICE_HOST": "x"}}, "KUBERNETES_SERVICE_PORT"),
         ],
@@ -336,8 +379,8 @@ class TestKubeconfig:
 
     def test_another_mode_is_put_right(self, tmp_path):
         content = self.plan(tmp_path).kubeconfig.content
-        assert self.plan(tmp_path, kubeconfig=File(content, 0o600, (5, 5))).kubeconfig is None
-        assert self.plan(tmp_path, kubeconfig=File(content, 0o644, (5, 5))).kubeconfig is not None
+        assert self.plan(tmp_path, kubeconfig=File(content, 0o600, (5, 5, 0))).kubeconfig is None
+        assert self.plan(tmp_path, kubeconfig=File(content, 0o644, (5, 5, 0))).kubeconfig is not None
 
 
 class TestStatic:
@@ -345,28 +388,28 @@ class TestStatic:
 
     def test_it_is_copied_under_its_name_with_its_mode(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        plan = decide(wanted, seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4))), START)
+        plan = decide(wanted, seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4, 0))), START)
         assert plan.configuration == (tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
 
     def test_one_that_breaks_later_leaves_the_last_good_one(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        node = seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4)))
+        node = seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4, 0)))
         plan = decide(wanted, node, START)
         node = after(wanted, node, plan)
-        for broken in (File(b'{"x": ', 0o640, (4, 5)), Absent()):
+        for broken in (File(b'{"x": ', 0o640, (4, 5, 0)), Absent()):
             again = decide(wanted, node._replace(static=broken), plan.memory)
             assert again.steps == ()
             assert [problem.fatal for problem in again.problems] == [False]
 
     def test_one_that_is_broken_at_start_is_fatal(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        (problem,) = decide(wanted, seen(wanted, static=File(b'{"x": ', 0o640, (4, 4))), START).problems
+        (problem,) = decide(wanted, seen(wanted, static=File(b'{"x": ', 0o640, (4, 4, 0))), START).problems
         assert problem.fatal
         assert "/c/70-multus.conf: not JSON" in problem.message
 
     def test_files_that_the_runtime_would_read_first_are_told_of(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        node = seen(wanted, static=File(b"{}", 0o640, (4, 4)), rivals=("10-flannel.conflist",))
+        node = seen(wanted, static=File(b"{}", 0o640, (4, 4, 0)), rivals=("10-flannel.conflist",))
         (warning,) = decide(wanted, node, START).warnings
         assert "'10-flannel.conflist'" in warning
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.process.scratch import ScratchHost
 
 HERE = Path(__file__).parent

@@ -48,7 +48,9 @@ def test_a_rotated_token_is_in_the_kubeconfig_at_once_in_every_mode(host, mode):
         assert host.has_token("token-1")
         assert_prompt(
             [
-                seconds_until(lambda new=f"rotated-{i}": host.rotate(new), lambda new=f"rotated-{i}": host.has_token(new))
+                seconds_until(
+                    lambda new=f"rotated-{i}": host.rotate(new), lambda new=f"rotated-{i}": host.has_token(new)
+                )
                 for i in range(SAMPLES)
             ]
         )
@@ -62,9 +64,7 @@ def test_a_rotated_ca_is_in_the_kubeconfig_at_once(host):
     with host.configured():
         assert_prompt(
             [
-                seconds_until(
-                    lambda new=f"CA {i}\n": host.rotate(authority=new), lambda new=f"CA {i}\n": shows(new)
-                )
+                seconds_until(lambda new=f"CA {i}\n": host.rotate(authority=new), lambda new=f"CA {i}\n": shows(new))
                 for i in range(SAMPLES)
             ]
         )
@@ -176,9 +176,7 @@ def test_an_earlier_name_overtakes_the_master_and_gives_it_back(host):
                     lambda n=name: host.wraps(name=n),
                 )
             )
-            samples.append(
-                seconds_until((host.conf_dir / "05-early.conflist").unlink, lambda: host.wraps(name="cbr0"))
-            )
+            samples.append(seconds_until((host.conf_dir / "05-early.conflist").unlink, lambda: host.wraps(name="cbr0")))
         assert_prompt(samples)
 
 

@@ -212,9 +212,7 @@ def test_a_configuration_that_a_leaving_predecessor_took_is_back_at_once(host):
                 until((host.root / f"run/new-{i}").exists)
                 before = file_id(host.conf)
                 samples.append(
-                    seconds_until(old.stop, lambda b=before: file_id(host.conf) not in {None, b})
-                    if i == 0
-                    else 0.0
+                    seconds_until(old.stop, lambda b=before: file_id(host.conf) not in {None, b}) if i == 0 else 0.0
                 )
                 assert new.running()
             break

@@ -9,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from tests.process.scratch import DATA, MASTERS, ScratchHost
 
 CASES = json.loads((DATA / "peer-vectors.json").read_text())
