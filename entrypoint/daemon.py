@@ -292,9 +292,11 @@ def _signals(wakeup: Wakeup) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         wakeup.stop(number)  # and no more: a log record could be half written at this moment
 
+    descriptor = signal.set_wakeup_fd(wakeup.signal_descriptor, warn_on_full_buffer=False)
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
+        signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -69,8 +69,12 @@ class Wakeup:
         self.stopped_by: int | None = None
         """The signal that ends the program."""
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._signalled, self.signal_descriptor = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """For `signal.set_wakeup_fd`. Python runs a handler between two instructions of the main thread: a signal that
+        comes just before poll(2), or that the kernel gives to another thread, would not end the sleep by itself."""
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._signalled, select.POLLIN)
 
     def set(self) -> None:
         """Wake the loop; safe from any thread and from a signal handler."""
@@ -90,6 +94,8 @@ class Wakeup:
         """Forget what has happened; call it before looking, so that nothing is missed between."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._descriptor)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._signalled, 64)  # the handlers have run by now, or run before the next sleep
 
     def wait(self, until: float | None) -> None:
         """Sleep until woken, or until the monotonic time `until` (seconds); not at all once stopped."""
