@@ -110,15 +110,22 @@ def rename(path: Path, to: Path) -> None:
 def rename_unless_taken(path: Path, to: Path) -> bool:
     """Give a file another name in the same directory; return False when a file has that name already.
 
-    A hard link does it without a gap in which somebody's new file could be overwritten. Raises OSError.
+    A hard link does it without a gap in which somebody's new file could be overwritten. A run that was killed in
+    between has left both names to the same file: it is finished. Raises OSError.
     """
     try:
         os.link(path, to, follow_symlinks=False)
     except FileExistsError:
-        return False
+        if not same_file(path, to):
+            return False
     path.unlink()
     _flush_directory(path.parent)
     return True
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Say whether two names are the same file, not whether one is a link that leads to the other. Raises OSError."""
+    return os.path.samestat(path.lstat(), other.lstat())
 
 
 def sweep(directories: Iterable[Path]) -> list[Path]:

@@ -118,6 +118,13 @@ def test_a_name_that_is_taken_is_not_taken_over(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_a_renaming_back_that_was_cut_off_is_finished(tmp_path):
+    (tmp_path / "a.old").write_text("old")
+    os.link(tmp_path / "a.old", tmp_path / "a")
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_renaming_back_moves_a_link_and_not_its_target(tmp_path):
     (tmp_path / "target").write_text("x")
     (tmp_path / "a.old").symlink_to("target")
