@@ -156,14 +156,14 @@ def _replacement(path: Path, mode: int) -> Iterator[int]:
     temporary = path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        with os.fdopen(descriptor, "wb", buffering=0) as writing, _opened(temporary, os.O_RDONLY) as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+            # As long as it is open for writing, an execution fails with "text file busy". The lock lasts longer.
+            writing.close()
             temporary.replace(path)
-        finally:
-            os.close(descriptor)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,21 @@ def test_a_name_that_is_taken_is_not_taken_over(tmp_path):
     (tmp_path / "a").unlink()
     assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path, monkeypatch):
+    """The kernel refuses a file that anybody has open for writing: "text file busy"."""
+    rename, ran = Path.replace, []
+
+    def rename_and_run(path, target):
+        rename(path, target)
+        ran.append(subprocess.run([target]).returncode)
+
+    monkeypatch.setattr(Path, "replace", rename_and_run)
+    (tmp_path / "source").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "source").chmod(0o755)
+    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    assert ran == [7]
 
 
 def test_a_renaming_back_that_was_cut_off_is_finished(tmp_path):
