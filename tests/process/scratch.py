@@ -295,6 +295,12 @@ class ScratchHost:
             return None
 
 
+def remove_tree(path):
+    """Remove a directory that the program may be putting files back into meanwhile."""
+    while path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def overwrite(path, content):
     """Write in place, as careless owners do."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)

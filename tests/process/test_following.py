@@ -18,6 +18,7 @@ from tests.process.scratch import (
     assert_prompt,
     file_id,
     overwrite,
+    remove_tree,
     replace,
     seconds_until,
     stays,
@@ -184,7 +185,7 @@ def test_a_configuration_directory_that_is_removed_and_made_again_is_filled_agai
     with host.configured() as program:
         samples = []
         for i in range(SAMPLES):
-            shutil.rmtree(host.conf_dir)
+            remove_tree(host.conf_dir)
             until(lambda: not host.ready.exists())
 
             def again(mtu=i):
@@ -212,7 +213,7 @@ def test_a_configuration_directory_that_another_takes_the_place_of_is_filled(hos
 
 def test_a_binary_directory_that_is_removed_and_made_again_is_filled_again(host):
     with host.configured() as program:
-        shutil.rmtree(host.bin_dir)
+        remove_tree(host.bin_dir)
         program.says("--cni-bin-dir", "is not there")
         host.bin_dir.mkdir()
         until(lambda: host.installed.exists() and host.ready.exists())
@@ -294,7 +295,7 @@ def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped
     for i, target in enumerate(targets):
         target.mkdir()
         host.master(directory=target, mtu=i)
-    shutil.rmtree(host.conf_dir)
+    remove_tree(host.conf_dir)
     host.conf_dir.symlink_to(targets[0])
 
     def swap(target):

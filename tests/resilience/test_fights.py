@@ -14,7 +14,8 @@ def _writes(program, path):
 def test_two_instances_with_other_flags_both_live_and_write_once_a_second_at_most(host, long, figure):
     seconds = 60 if long else 12
     host.master()
-    with host.start("--namespace-isolation") as one, host.start("--multus-log-level=debug") as other:
+    ready = f"--ready-file={host.ready.parent}/other"
+    with host.start("--namespace-isolation") as one, host.start("--multus-log-level=debug", ready) as other:
         until(lambda: one.lines("the node is configured") and other.lines("the node is configured"))
         start, versions, last = time.monotonic(), 0, None
         while time.monotonic() < start + seconds:
@@ -46,3 +47,16 @@ def test_two_instances_with_the_same_flags_agree_and_stop_writing(host, long, fi
         stays(lambda: host.snapshot(host.conf_dir, host.bin_dir) == before, seconds)
         figure(f"after 10 changes no write for {seconds} s")
         assert not one.lines("warning") and not other.lines("warning")
+
+
+def test_two_instances_that_disagree_about_a_shared_ready_file_do_not_spin(host, figure):
+    """One is configured, the other waits for a master that never comes: each undoes what the other does."""
+    seconds = 5
+    host.master()
+    with host.start() as one, host.start("--multus-master-cni-file-name=99-never.conf") as other:
+        until(lambda: one.lines("the node is configured") and other.lines("waiting"))
+        cpu, start = one.cpu_seconds() + other.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)
+        cost = (one.cpu_seconds() + other.cpu_seconds() - cpu) / (time.monotonic() - start)
+        figure(f"{cost:.1%} of a CPU together")
+        assert cost < 0.2
