@@ -12,7 +12,7 @@ def _writes(program, path):
 
 
 def test_two_instances_with_other_flags_both_live_and_write_once_a_second_at_most(host, long, figure):
-    seconds = 60 if long else 12
+    seconds = 60 if long else 8
     host.master()
     ready = f"--ready-file={host.ready.parent}/other"
     with host.start("--namespace-isolation") as one, host.start("--multus-log-level=debug", ready) as other:

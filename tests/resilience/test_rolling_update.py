@@ -18,7 +18,7 @@ WIDEST = 0.35
 
 @pytest.mark.parametrize("flags", [(CLEANUP,), (CLEANUP, RENAME), (RENAME,)], ids=["cleanup", "both", "rename"])
 def test_whenever_the_old_instance_ends_the_new_one_leaves_the_node_configured(host, flags, long, figure):
-    rounds = 200 if long else 25
+    rounds = 200 if long else 12
     seed = 20261123
     chance = random.Random(seed)
     host.master(mtu=1)
