@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up_costs_nothing_and_is_made_up_for_when_there_is_roo
             before = host.kubeconfig.read_bytes(), host.installed.read_bytes()
             CHANGES[kind][0](host, number)
             path = host.kubeconfig if kind == "token" else host.installed
-            until(lambda n=number: len(program.lines("cannot", str(path), "No space left")) >= n - 1, what="the error")
+            until(lambda p=path, n=number: len(program.lines("cannot", str(p), "No space left")) >= n - 1, what="error")
             assert program.running() and not host.ready.exists()
             assert host.kubeconfig.read_bytes() == before[0] and host.installed.read_bytes() == before[1]
             assert not _temporaries(host)

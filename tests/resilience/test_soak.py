@@ -190,9 +190,9 @@ def test_after_any_events_the_node_is_right_and_the_program_as_big_as_before(hos
         checker.stop()
         after = _resources(program)
         figure(
-            f"{seconds:g} s (seed {SEED}): {node.done} events, right again all {settlings} times, {checker.looks} looks by "
-            f"the checker, {len(checker.faults)} faults; descriptors {before[0]} -> {after[0]}, threads {before[1]} -> "
-            f"{after[1]}, memory {before[2]} -> {after[2]} KiB; {program.cpu_seconds():.1f} s of CPU"
+            f"{seconds:g} s (seed {SEED}): {node.done} events, right again all {settlings} times, {checker.looks} "
+            f"looks by the checker, {len(checker.faults)} faults; descriptors {before[0]} -> {after[0]}, threads "
+            f"{before[1]} -> {after[1]}, memory {before[2]} -> {after[2]} KiB; {program.cpu_seconds():.1f} s of CPU"
         )
         assert not checker.faults, checker.faults[:5]
         assert checker.looks > 100

@@ -62,9 +62,9 @@ def test_a_storm_of_unrelated_writes_delays_no_token_and_takes_no_memory(host, l
         cost = (program.cpu_seconds() - cpu) / elapsed
         grown = _resident(program) - memory
         figure(
-            f"{done[0] / elapsed:.0f} writes a second for {elapsed:.0f} s cost {cost:.1%} of a CPU; {len(delays)} tokens "
-            f"followed in {statistics.median(delays) * 1000:.0f} ms (median, worst {max(delays) * 1000:.0f} ms); memory "
-            f"grew by {grown >> 10} KiB"
+            f"{done[0] / elapsed:.0f} writes a second for {elapsed:.0f} s cost {cost:.1%} of a CPU; {len(delays)} "
+            f"tokens followed in {statistics.median(delays) * 1000:.0f} ms (median, worst "
+            f"{max(delays) * 1000:.0f} ms); memory grew by {grown >> 10} KiB"
         )
         assert done[0] > seconds * rate / 4
         assert statistics.median(delays) < 0.1
