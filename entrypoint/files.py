@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 4 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+_RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
 
 
 class CancelledError(Exception):
@@ -98,13 +100,13 @@ def remove(path: Path) -> None:
 
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
-    before = path.lstat()
-    path.rename(to)
-    # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(path.lstat(), before):
-            path.unlink()
-    _flush_directory(path.parent)
+    with _renaming(path.parent):
+        before = path.lstat()
+        path.rename(to)
+        # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), before):
+                path.unlink()
 
 
 def rename_unless_taken(path: Path, to: Path) -> bool:
@@ -113,14 +115,34 @@ def rename_unless_taken(path: Path, to: Path) -> bool:
     A hard link does it without a gap in which somebody's new file could be overwritten. A run that was killed in
     between has left both names to the same file: it is finished. Raises OSError.
     """
-    try:
-        os.link(path, to, follow_symlinks=False)
-    except FileExistsError:
-        if not same_file(path, to):
-            return False
-    path.unlink()
-    _flush_directory(path.parent)
+    with _renaming(path.parent):
+        try:
+            os.link(path, to, follow_symlinks=False)
+        except FileExistsError:
+            if not same_file(path, to):
+                return False
+        path.unlink()
     return True
+
+
+@contextlib.contextmanager
+def _renaming(directory: Path) -> Iterator[None]:
+    """Keep other instances from renaming in this directory, and flush it afterwards. Raises OSError.
+
+    In a rolling update the old instance gives a name back while the new one takes it away. As long as both names are
+    one file each would remove the other's, and the master would be gone.
+    """
+    with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        for tries_left in reversed(range(_RENAME_TRIES)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    raise
+                time.sleep(0.001)
+        yield
+        os.fsync(descriptor)
 
 
 def same_file(path: Path, other: Path) -> bool:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path
     (tmp_path / "source").chmod(0o755)
     files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
     assert ran == [7]
+
+
+def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_file_between_them(tmp_path, monkeypatch):
+    """Between link and unlink both names are one file: each took the other's name away, and the master was gone."""
+    (tmp_path / "a.old").write_text("master")
+    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"))
+    link = os.link
+
+    def link_and_let_the_other_go(*arguments, **options):
+        link(*arguments, **options)
+        other.start()
+        other.join(0.02)
+
+    monkeypatch.setattr(os, "link", link_and_let_the_other_go)
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    other.join()
+    assert os.listdir(tmp_path) == ["a.old"]
 
 
 def test_a_renaming_back_that_was_cut_off_is_finished(tmp_path):
