@@ -155,7 +155,7 @@ class Uninstalling(Scene):
 
     def play(self, host, out, *inject, cut=False):
         with host.start(*self.command, prefix=tracing.prefix(out, *inject)) as program:
-            assert program.ends() == (-signal.SIGKILL if cut else 0)
+            assert program.ends() in ({-signal.SIGKILL, 0} if cut else {0})  # 0: that call was not reached this time
 
     def again(self, host):
         assert host.run(*self.command).returncode == 0
@@ -198,7 +198,7 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
             scene.again(host)
             assert _content(host) == end, killed_at
             shutil.rmtree(host.root)
-            if _kind(killed_at) == _kind(call):
+            if _kind(killed_at) == _kind(call) and tracing.was_killed(out):
                 hit.add(number)
                 break
     figure(f"killed at {len(hit)} of {len(planned)} calls")
