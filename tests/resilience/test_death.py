@@ -192,13 +192,13 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
             host = _prepared(tmp_path / f"{number}.{attempt}", scene)
             out = host.root / "trace"
             scene.play(host, out, f"{call.name}:signal=KILL:when={call.ordinal}", cut=True)
-            killed_at = tracing.last_call(out)
+            killed_at, was_killed = tracing.last_call(out), tracing.was_killed(out)
             died = _content(host)
             _assert_whole(before, died, after, killed_at)
             scene.again(host)
             assert _content(host) == end, killed_at
             shutil.rmtree(host.root)
-            if _kind(killed_at) == _kind(call) and tracing.was_killed(out):
+            if _kind(killed_at) == _kind(call) and was_killed:
                 hit.add(number)
                 break
     figure(f"killed at {len(hit)} of {len(planned)} calls")
