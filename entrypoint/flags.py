@@ -62,6 +62,13 @@ class Flag(click.Option):
         """Convert a value; an empty one, as templated manifests produce, means the default."""
         return super().type_cast_value(ctx, self.default if value == "" else value)
 
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Show a default that is described in words without the parentheses that click puts around it."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
 
 class FlagCommand(click.Command):
     """A command whose booleans work bare, as in Go's pflag, and whose help is grouped."""
