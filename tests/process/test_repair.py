@@ -1,0 +1,145 @@
+"""What somebody removes or changes is put back, though never in a spin."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.process.scratch import file_id, overwrite, replace, stays, until
+
+OUTPUTS = ["conf", "kubeconfig", "installed"]
+
+
+def _removed(path):
+    path.unlink()
+
+
+def _overwritten(path):
+    overwrite(path, "garbage")
+
+
+def _replaced(path):
+    replace(path, "garbage")
+
+
+def _emptied(path):
+    overwrite(path, "")
+
+
+def _opened_up(path):
+    path.chmod(0o777 if path.stat().st_mode & 0o777 != 0o777 else 0o600)
+
+
+def _linked(path):
+    path.rename(path.with_name("moved"))
+    path.symlink_to("nowhere")
+
+
+def _touched_with_other_bytes_of_the_same_length(path):
+    content = path.read_bytes()
+    status = path.stat()
+    overwrite(path, content[:-2] + b"!!")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGES = [_removed, _overwritten, _replaced, _emptied, _opened_up, _linked, _touched_with_other_bytes_of_the_same_length]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_output_is_put_back(host, output, damage):
+    path = getattr(host, output)
+    with host.configured() as program:
+        content, mode = path.read_bytes(), path.stat().st_mode
+        damage(path)
+
+        def whole():
+            try:
+                return not path.is_symlink() and path.read_bytes() == content and path.stat().st_mode == mode
+            except FileNotFoundError:
+                return False
+
+        until(whole)
+        until(host.ready.exists)
+        assert program.running()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_damage_is_put_right_within_milliseconds(host, output):
+    """The first of each run: a second one within a second has to wait."""
+    path = getattr(host, output)
+    samples = []
+    for _ in range(3):
+        with host.configured():
+            time.sleep(1.1)  # its own first write counts
+            start = time.monotonic()
+            path.unlink()
+            until(path.exists)
+            samples.append(time.monotonic() - start)
+        host.ready.unlink()
+    assert sorted(samples)[1] < 0.3, samples
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_fight_is_one_write_a_second_and_is_told_once(host, output):
+    path = getattr(host, output)
+    with host.configured() as program:
+        writes = 0
+        start = time.monotonic()
+        end = start + 5.5
+        while time.monotonic() < end:
+            if path.exists():
+                writes += 1
+                path.unlink()
+            time.sleep(0.001)
+        assert 4 <= writes <= 7
+        warning = program.says("warning", str(path), "5 times")
+        until(path.exists)
+        assert program.lines("warning") == [warning]
+        assert program.cpu_seconds() < 3
+        assert len(program.log.splitlines()) < 30
+
+
+def test_a_fight_over_one_file_does_not_hold_up_the_others(host):
+    with host.configured():
+        for i in range(10):
+            host.conf.unlink(missing_ok=True)
+            host.rotate(f"token-{i}")
+            until(lambda i=i: host.has_token(f"token-{i}"), within=0.9)
+
+
+def test_a_changed_source_of_the_binary_is_installed(host):
+    with host.configured():
+        before = file_id(host.installed)
+        replace(host.multus, b"a new multus", mode=0o750)
+        until(lambda: file_id(host.installed) != before)
+        until(lambda: host.installed.read_bytes() == b"a new multus")
+        assert host.installed.stat().st_mode & 0o7777 == 0o750
+
+
+def test_a_binary_that_is_running_is_replaced(host):
+    with open("/bin/sleep", "rb") as file:
+        replace(host.installed, file.read(), mode=0o755)
+    child = os.spawnv(os.P_NOWAIT, host.installed, ["multus", "30"])
+    try:
+        with host.configured():
+            assert host.installed.read_bytes() == host.multus.read_bytes()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_with_the_copy_skipped_the_binary_is_left_alone(host):
+    with host.configured("--skip-multus-binary-copy"):
+        assert not host.installed.exists()
+        overwrite(host.installed, "mine")
+        stays(lambda: host.installed.read_text() == "mine", 0.2)
+
+
+def test_the_sibling_that_somebody_writes_is_removed_again(host):
+    with host.configured():
+        overwrite(host.conflist, "{}")
+        until(lambda: not host.conflist.exists())
+        until(host.ready.exists)
