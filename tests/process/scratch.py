@@ -92,6 +92,9 @@ class Volume:
         for name in files:
             if not (self.path / name).is_symlink():
                 (self.path / name).symlink_to(f"..data/{name}")
+        for link in self.path.iterdir():
+            if not link.name.startswith("..") and link.name not in files:
+                link.unlink()
         if old is not None:
             shutil.rmtree(self.path / old)
 

@@ -168,7 +168,8 @@ def test_an_empty_path_means_the_default(ready_host, flag):
 
 def test_an_invalid_value_is_wrong_usage_on_the_command_line_and_in_the_environment(ready_host):
     before = ready_host.snapshot()
-    cases = [(flag, value, form) for flag, values in INVALID.items() for value in values for form in ("flag", "env")]
+    cases = [(flag, value, "flag") for flag, values in INVALID.items() for value in values]
+    cases += [(flag, values[0], "env") for flag, values in INVALID.items()]
 
     def one(case):
         flag, value, form = case

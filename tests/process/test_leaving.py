@@ -203,19 +203,19 @@ def test_a_rolling_update_with_overlap_ends_with_a_configuration(host, changed):
 
 
 def test_a_configuration_that_a_leaving_predecessor_took_is_back_at_once(host):
-    samples = []
     host.master()
-    with host.start(CLEANUP, f"--ready-file={host.root}/run/old") as old:
-        for i in range(3):
-            until((host.root / "run/old").exists)
-            with host.start(CLEANUP, f"--ready-file={host.root}/run/new-{i}") as new:
-                until((host.root / f"run/new-{i}").exists)
+    samples = []
+    for _ in range(3):
+        with host.start(CLEANUP) as old:
+            host.until_ready(old)
+            with host.start(CLEANUP, f"--ready-file={host.root}/run/new") as new:
+                until((host.root / "run/new").exists)
                 before = file_id(host.conf)
-                samples.append(
-                    seconds_until(old.stop, lambda b=before: file_id(host.conf) not in {None, b}) if i == 0 else 0.0
-                )
-                assert new.running()
-            break
+                old.process.send_signal(signal.SIGTERM)
+                until(lambda b=before: file_id(host.conf) != b)
+                samples.append(seconds_until(lambda: None, host.conf.exists))
+                assert old.ends() == 0
+                new.stop()
     assert_prompt(samples)
 
 
