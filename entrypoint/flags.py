@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,6 +58,14 @@ class Flag(click.Option):
         attributes.setdefault("default", "")
         attributes["envvar"] = [f"ENTRYPOINT_{name.upper()}", *env]
         super().__init__(list(declarations), **attributes)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Name the flag, and the environment variable if that is where the value is from."""
+        hint = super().get_error_hint(ctx)
+        variables = [name for name in (self.envvar or ()) if os.environ.get(name)]
+        if ctx is None or not variables or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+            return hint
+        return f"{hint} (environment variable {variables[0]})"
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value; an empty one, as templated manifests produce, means the default."""
