@@ -31,8 +31,9 @@ bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
-docs: $(VENV)/made ## write the table of flags into the README
+docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
+	$(BIN)/python -m tests.examples
 
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock
