@@ -2,7 +2,7 @@
 
 docs/usage.md has blocks of two kinds. A `diff` block starts with a line `# FLAGS` (variables of the environment may
 stand among the flags) and holds how the output of `--dry-run` differs from that of `--multus-conf-file=auto` alone. A
-`text` block starts with `$ multus-entrypoint FLAGS` and holds the whole output, or what a filter behind ` 2>&1 | ` leaves.
+`text` block starts with `$ multus-entrypoint FLAGS` and holds the output, or what a filter behind ` 2>&1 | ` leaves.
 
 docs/troubleshooting.md has `text` blocks below a comment `<!-- check: SCENARIO -->`, which hold the lines of `check`
 that do not pass, and below `<!-- log: SCENARIO -->`, which hold what the program says.
