@@ -70,7 +70,7 @@ def test_a_new_master_in_two_halves_replaces_the_renamed_one_only_when_it_is_who
         until(lambda: host.wraps(mtu=7) and _is_renamed(host))
 
 
-def test_a_live_master_of_another_name_wins_over_a_renamed_one(host):
+def test_a_master_of_another_name_that_comes_later_wins_over_a_renamed_one(host):
     with host.configured(RENAME):
         host.master("20-other.conflist", mtu=9)
         until(lambda: host.wraps(mtu=9))
@@ -88,8 +88,7 @@ def test_a_renamed_file_that_is_removed_is_a_removal(host):
         until(lambda: host.conf.exists() and _is_renamed(host))
 
 
-@pytest.mark.xfail(reason="each live file in turn becomes the master and is renamed: the last wins, not the first")
-def test_files_that_come_after_the_master_are_neither_wrapped_nor_renamed(host):
+def test_files_that_stand_beside_the_master_are_neither_wrapped_nor_renamed(host):
     """CRI-O brings two files; that the first of them has been renamed is no removal."""
     host.master("05-first.conflist", mtu=1)
     host.master("10-second.conflist", mtu=2)
