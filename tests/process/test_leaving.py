@@ -95,9 +95,9 @@ def _open_files(pid):
 def test_a_signal_at_any_instant_of_the_start_ends_it(host):
     """Each instant once; before Python runs our first line the signal itself ends the process."""
     host.master()
-    for i in range(40):
+    for i in range(25):
         with host.start(CLEANUP) as program:
-            time.sleep(i * 0.005)
+            time.sleep(i * 0.008)
             code, seconds = program.stop()
             assert code in {0, -signal.SIGTERM}
             assert seconds < 2
@@ -109,7 +109,7 @@ def test_a_signal_while_it_is_logging_is_not_lost(host):
     """Many passes and many records, and a signal in the midst of them."""
     with host.configured() as program:
         program.stop()
-    for i in range(20):
+    for i in range(10):
         with host.configured() as program:
             end = time.monotonic() + 0.02 + i * 0.001
             while time.monotonic() < end:
