@@ -81,6 +81,15 @@ def test_a_master_that_comes_later_wins_over_a_renamed_one_wherever_it_sorts(hos
             stays(lambda before=before: file_id(host.conf) == before, 0.2)
 
 
+def test_a_live_master_that_comes_before_the_renamed_one_wins(host):
+    with host.configured(RENAME):
+        host.master("05-other.conflist", mtu=9)
+        until(lambda: host.wraps(mtu=9))
+        until((host.conf_dir / "05-other.conflist.old").exists)
+        before = file_id(host.conf)
+        stays(lambda: file_id(host.conf) == before, 0.2)
+
+
 def test_a_renamed_file_that_is_removed_is_a_removal(host):
     with host.configured(RENAME, CLEANUP):
         (host.conf_dir / f"{NAME}.old").unlink()
