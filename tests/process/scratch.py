@@ -74,6 +74,7 @@ class Volume:
     def __init__(self, path, **files):
         self.path = path
         self._made = 0
+        self.keeps_old = False
         path.mkdir(parents=True)
         self.update(**files)
 
@@ -95,7 +96,7 @@ class Volume:
         for link in self.path.iterdir():
             if not link.name.startswith("..") and link.name not in files:
                 link.unlink()
-        if old is not None:
+        if old is not None and not self.keeps_old:
             shutil.rmtree(self.path / old)
 
 

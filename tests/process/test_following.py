@@ -57,6 +57,18 @@ def test_a_rotated_token_is_in_the_kubeconfig_at_once_in_every_mode(host, mode):
         assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_swap_of_the_data_link_alone_is_enough(host):
+    """A watch on the file itself would only see the removal of the old directory, which comes later."""
+    host.account.keeps_old = True
+    with host.configured():
+        assert_prompt(
+            [
+                seconds_until(lambda i=i: host.rotate(f"swap-{i}"), lambda i=i: host.has_token(f"swap-{i}"))
+                for i in range(SAMPLES)
+            ]
+        )
+
+
 def test_a_rotated_ca_is_in_the_kubeconfig_at_once(host):
     def shows(text):
         return base64.b64encode(text.encode()).decode() in host.kubeconfig.read_text()
