@@ -313,6 +313,12 @@ def replace(path, content, mode=None):
     beside.rename(path)
 
 
+def vanish(directory):
+    """Remove a directory with all that is in it, although the program may put a file back in the midst of it."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def file_id(path):
     """Return what tells one file from the next under the same name; None when there is none."""
     try:

@@ -22,6 +22,7 @@ from tests.process.scratch import (
     seconds_until,
     stays,
     until,
+    vanish,
 )
 
 SAMPLES = 5
@@ -196,8 +197,7 @@ def test_a_configuration_directory_that_is_removed_and_made_again_is_filled_agai
     with host.configured() as program:
         samples = []
         for i in range(SAMPLES):
-            while host.conf_dir.exists():  # it may put a file back in the midst of this
-                shutil.rmtree(host.conf_dir, ignore_errors=True)
+            vanish(host.conf_dir)
             until(lambda: not host.ready.exists())
 
             def again(mtu=i):
@@ -225,7 +225,7 @@ def test_a_configuration_directory_that_another_takes_the_place_of_is_filled(hos
 
 def test_a_binary_directory_that_is_removed_and_made_again_is_filled_again(host):
     with host.configured() as program:
-        shutil.rmtree(host.bin_dir)
+        vanish(host.bin_dir)
         program.says("--cni-bin-dir", "is not there")
         host.bin_dir.mkdir()
         until(lambda: host.installed.exists() and host.ready.exists())
