@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -44,6 +45,17 @@ def test_a_configured_program_ends_at_once(host, number, flags):
         assert host.installed.exists()
         assert host.has_token("token-1")
     _best(runs)
+
+
+def test_a_signal_that_does_not_interrupt_the_sleep_ends_it_all_the_same(host):
+    """Python only notes a signal that comes just before the sleep, or in another thread; nothing may wait for more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with host.configured() as program:
+        time.sleep(0.3)
+        threads = [int(entry) for entry in os.listdir(f"/proc/{program.pid}/task") if int(entry) != program.pid]
+        assert threads
+        assert libc.tgkill(program.pid, threads[0], signal.SIGTERM) == 0
+        assert program.ends(2) == 0
 
 
 @SIGNALS
