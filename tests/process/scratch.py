@@ -74,6 +74,7 @@ class Volume:
     def __init__(self, path, **files):
         self.path = path
         self._made = 0
+        self.keeps_old = False
         path.mkdir(parents=True)
         self.update(**files)
 
@@ -95,7 +96,7 @@ class Volume:
         for link in self.path.iterdir():
             if not link.name.startswith("..") and link.name not in files:
                 link.unlink()
-        if old is not None:
+        if old is not None and not self.keeps_old:
             shutil.rmtree(self.path / old)
 
 
@@ -310,6 +311,12 @@ def replace(path, content, mode=None):
     if mode is not None:
         beside.chmod(mode)
     beside.rename(path)
+
+
+def vanish(directory):
+    """Remove a directory with all that is in it, although the program may put a file back in the midst of it."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def file_id(path):

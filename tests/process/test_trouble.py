@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 
 import pytest
 
-from tests.process.scratch import file_id, stays, until
+from tests.process.scratch import file_id, stays, until, vanish
 
 
 def _command(*words):
@@ -156,7 +155,7 @@ def test_all_directories_taken_away_at_once_and_given_back(host):
     with host.configured() as program:
         content = host.multus.read_bytes()
         for directory in (host.conf_dir, host.bin_dir, host.account.path, host.image):
-            shutil.rmtree(directory)
+            vanish(directory)
         until(lambda: not host.ready.exists())
         stays(program.running, 0.3)
         for directory in (host.conf_dir, host.bin_dir, host.image, host.account.path):
