@@ -1,9 +1,13 @@
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from entrypoint.flags import check_flags, entrypoint_flags, uninstall_flags
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("tests/**/*.md")})
@@ -20,7 +24,9 @@ def anchors(page):
     for heading in re.findall(r"^#+ +(.+?) *$", without_code(page.read_text("utf-8")), re.MULTILINE):
         words = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
         fragment = re.sub(r"[^\w -]", "", words).replace(" ", "-")
-        found.add(next(name for number in range(99) if (name := f"{fragment}-{number}" if number else fragment) not in found))
+        found.add(
+            next(name for number in range(99) if (name := f"{fragment}-{number}" if number else fragment) not in found)
+        )
     return found
 
 
@@ -38,6 +44,36 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if fragment:
             assert fragment in anchors(target), f"{link}: {sorted(anchors(target))}"
+
+
+def blocks(language):
+    pattern = rf"^```{language}\n(.*?)^```$"
+    return [
+        (page, block)
+        for page in PAGES
+        for block in re.findall(pattern, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for path in re.findall(r"(?<![\w/.-])(?:deployments|tests|demo|bench)/[\w./-]+", block):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    known = {name for flag in [*entrypoint_flags(), *check_flags(), *uninstall_flags()] for name in flag.opts}
+    for line in re.findall(r"multus-entrypoint (.*)", block):
+        assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_objects_in_the_pages_are_yaml_and_json(page, block):
+    for content in re.findall(r"<<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
+        document = yaml.safe_load(content)  # JSON is YAML too
+        assert "apiVersion" in document or "cniVersion" in document
+        config = document.get("spec", {}).get("config")
+        assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
 
 
 def test_links_to_upstream_reports_are_well_formed():

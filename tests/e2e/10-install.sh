@@ -7,5 +7,5 @@ manifest "$MANIFEST" | kubectl apply -f -
 rolled_out kube-multus-ds
 check_all
 for node in $(nodes); do
-  on_node "$node" ls -l "$CONF_DIR" "$BIN_DIR/multus"
+  on_node "$node" "ls -l $CONF_DIR $BIN_DIR/multus"
 done

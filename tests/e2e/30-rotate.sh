@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 PATIENCE=$((PATIENCE + 600))
 
-token_of() { on_node "$1" sh -c "grep token: $CONF_DIR/multus.d/multus.kubeconfig" | sha256sum; }
+token_of() { on_node "$1" "grep token: $CONF_DIR/multus.d/multus.kubeconfig" | sha256sum; }
 
 differs() { [ "$(token_of "$1")" != "$2" ]; }
 

@@ -18,7 +18,7 @@ kubectl -n kube-system logs -l name=multus-uninstall -c uninstall --prefix --tai
 printf '%s\n' "$uninstaller" | kubectl delete -f -
 
 for node in "${cleaned[@]}"; do
-  left=$(on_node "$node" sh -c "ls -d $CONF_DIR/*multus* $BIN_DIR/multus 2>/dev/null" || true)
+  left=$(on_node "$node" "ls -d $CONF_DIR/*multus* $BIN_DIR/multus 2>/dev/null || true")
   [ -z "$left" ] || fail "left on $node: $left"
   start_pod after "$node" ''
   has_interface after eth0

@@ -4,7 +4,7 @@ set -euo pipefail
 
 : "${KUBECONFIG:?the kubeconfig of the cluster to test on, as an administrator}"
 : "${IMAGE:?the image to test; the nodes must be able to pull it, or have it}"
-: "${NODE_SHELL:?a command that takes a node and a command to run there as root, such as "docker exec" or "ssh -l root"}"
+: "${NODE_SHELL:?a command that takes a node and a command to run there as root, such as "docker exec -i" or "ssh -l root"}"
 BIN_DIR="${BIN_DIR:-/opt/cni/bin}"
 CONF_DIR="${CONF_DIR:-/etc/cni/net.d}"
 MANIFEST="${MANIFEST:-multus-daemonset.yml}"
@@ -22,13 +22,11 @@ fail() {
 # Print a manifest of deployments/ with the image to test.
 manifest() { sed -E "s#^( *image:).*#\1 $IMAGE#" "$ROOT/deployments/$1"; }
 
-# Run a command line on a node, as root.
+# Run a line of shell on a node, as root. It goes in by standard input: ssh and `docker exec` differ in how they quote.
 on_node() {
-  local node=$1
-  shift
   # NODE_SHELL is a command with arguments, and is meant to be split.
   # shellcheck disable=SC2086
-  $NODE_SHELL "$node" "$@"
+  $NODE_SHELL "$1" sh -s <<<"$2"
 }
 
 # The nodes that have a pod of the DaemonSet, one a line.
