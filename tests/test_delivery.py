@@ -103,3 +103,88 @@ def test_a_step_says_which_variable_it_needs(path, missing):
 def test_the_page_of_the_steps_names_each():
     page = (ROOT / "tests/e2e/README.md").read_text()
     assert re.findall(r"^\| \[([\w.-]+)\]", page, re.MULTILINE) == [path.name for path in STEPS]
+
+
+# ---- the steps, with a kubectl and a node that play along ----
+
+KUBECTL = """#!/bin/bash
+echo "$*" >>"$STATE/calls"
+case "$*" in
+  *"delete daemonset"*) touch "$STATE/uninstalled" ;;
+  *"apply -f -"*) cat >>"$STATE/applied" ;;
+  *"delete "*"-f -"*) cat >/dev/null ;;
+  *"jsonpath={range"*) printf 'node-1\\nnode-2\\n' ;;
+  *"network-status"*) echo '[{"interface": "net1"}]'; [[ "$*" == *jsonpath* ]] && echo '"net1"' ;;
+  *"get pods"*"-o name"*) echo pod/kube-multus-ds-x ;;
+  *"exec text"*|*"exec rotated"*) printf 'lo\\neth0\\n%s\\n' "${NET1-net1}" ;;
+  *"exec json"*) printf 'lo\\neth0\\nuplink\\n' ;;
+  *"exec plain"*|*"exec after"*) printf 'lo\\neth0\\n' ;;
+esac
+"""
+NODE = """#!/bin/bash
+shift
+if [ -e "$STATE/uninstalled" ]; then
+  [ -n "$KEEP" ] || rm -rf "$CONF_DIR/"* "$BIN_DIR/"*
+else
+  mkdir -p "$CONF_DIR/multus.d"
+  echo "token: $(date +%s%N)" >"$CONF_DIR/multus.d/multus.kubeconfig"
+  echo x | tee "$CONF_DIR/00-multus.conf" >"$BIN_DIR/multus"
+fi
+exec "$@"
+"""
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Run a step with programs that say yes to everything; return the process and what kubectl was asked."""
+    for program, text in (("kubectl", KUBECTL), ("node", NODE)):
+        (tmp_path / program).write_text(text)
+        (tmp_path / program).chmod(0o755)
+    for directory in ("conf", "bin"):
+        (tmp_path / directory).mkdir()
+
+    def run(step, **more):
+        variables = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "KUBECONFIG": "/nonexistent",
+            "IMAGE": "example.com/multus-entrypoint:test",
+            "NODE_SHELL": str(tmp_path / "node"),
+            "STATE": str(tmp_path),
+            "CONF_DIR": str(tmp_path / "conf"),
+            "BIN_DIR": str(tmp_path / "bin"),
+            "PATIENCE": "2",
+            **more,
+        }
+        command = ["bash", ROOT / "tests/e2e" / step]
+        ran = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        return ran, (tmp_path / "calls").read_text()
+
+    return run
+
+
+@pytest.mark.parametrize("path", STEPS, ids=name)
+def test_a_step_goes_through_where_all_is_well(stage, path, tmp_path):
+    ran, calls = stage(path.name)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "kube-multus-ds" in calls or path.name.startswith("20")
+    applied = (tmp_path / "applied").read_text() if (tmp_path / "applied").exists() else ""
+    assert "ghcr.io" not in applied
+    assert list(yaml.safe_load_all(applied)) or path.name.startswith("40")
+
+
+def test_a_pod_without_its_interface_fails_the_step(stage):
+    ran, _ = stage("20-attach.sh", NET1="")
+    assert ran.returncode == 1
+    assert "FAILED: pod text has no interface net1" in ran.stderr
+
+
+def test_a_file_that_is_left_behind_fails_the_step(stage):
+    stage("10-install.sh")
+    ran, _ = stage("90-uninstall.sh", KEEP="1")
+    assert ran.returncode == 1
+    assert "FAILED: left on node-1" in ran.stderr
+
+
+def test_force_reaches_the_uninstaller(stage, tmp_path):
+    stage("90-uninstall.sh", FORCE="1")
+    assert '\n            - "--force"\n' in (tmp_path / "applied").read_text()
