@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -72,6 +73,8 @@ def test_objects_in_the_pages_are_yaml_and_json(page, block):
     for content in re.findall(r"<<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
         document = yaml.safe_load(content)  # JSON is YAML too
         assert "apiVersion" in document or "cniVersion" in document
+        if document.get("kind") == "Pod":
+            kubernetes_validate.validate(document, "1.37", strict=True)
         config = document.get("spec", {}).get("config")
         assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
 
