@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types bench docs lock clean
+.PHONY: help demo test resilience lint types bench docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -19,6 +19,9 @@ demo: $(VENV)/made ## run the main job for real on a scratch host, with a commen
 
 test: $(VENV)/made ## run the tests
 	$(BIN)/python -m pytest
+
+resilience: $(VENV)/made ## run the long form of the resilience tests, an hour
+	RESILIENCE=long $(BIN)/python -m pytest tests/resilience
 
 lint: $(VENV)/made ## check style and format
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from entrypoint.logs import logger
 from entrypoint.node import File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.report import done
-from entrypoint.throttle import Throttle
+from entrypoint.throttle import REPAIR_INTERVAL, Throttle
 from entrypoint.watch import Wakeup, Watcher
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Daemon:
         self._said: frozenset[str] = frozenset()
         self._waiting_said = float("-inf")
         self._configured = False
+        self._ready: bool | None = None
+        self._ready_not_before = 0.0
 
     def run(self) -> None:
         """Loop until the wake-up is stopped. Raises `GaveUpError`."""
@@ -119,7 +121,7 @@ class Daemon:
         self._say_configured(configured=plan.satisfied and not failures)
         if self._errands is not None:
             self._errands.pass_done(configured=configured)
-        deadlines = [plan.deadline, self._say_waiting(plan), *held]
+        deadlines = [plan.deadline, self._say_waiting(plan), self._ready_held(), *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -216,10 +218,18 @@ class Daemon:
         return self._waiting_said + _WAITING_LOG_INTERVAL
 
     def _set_ready(self, *, ready: bool) -> list[str]:
-        """Write or remove the ready file; return what to complain of when that is not possible."""
+        """Write or remove the ready file; return what to complain of when that is not possible.
+
+        What somebody else does to it is undone once a second at most, as with every other file.
+        """
         path = self._settings.ready_file
         if path is None or os.path.lexists(path) == ready:
+            self._ready = ready
             return []
+        now = time.monotonic()
+        if ready is self._ready and now < self._ready_not_before:
+            return []
+        self._ready, self._ready_not_before = ready, now + REPAIR_INTERVAL
         try:
             if ready:
                 files.write(path, b"", 0o644)
@@ -228,6 +238,13 @@ class Daemon:
         except OSError as error:
             return [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
         return []
+
+    def _ready_held(self) -> float | None:
+        """Return when to look at the ready file again; None when it is as it must be."""
+        path = self._settings.ready_file
+        if path is None or self._ready is None or os.path.lexists(path) is self._ready:
+            return None
+        return self._ready_not_before
 
     def _say_configured(self, *, configured: bool) -> None:
         """Log when that changes; a repair that has to wait a moment is no such change."""

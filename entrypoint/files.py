@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 4 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+_RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
 
 
 class CancelledError(Exception):
@@ -104,27 +106,54 @@ def remove(path: Path) -> None:
 
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
-    before = path.lstat()
-    path.rename(to)
-    # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(path.lstat(), before):
-            path.unlink()
-    _flush_directory(path.parent)
+    with _renaming(path.parent):
+        before = path.lstat()
+        path.rename(to)
+        # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), before):
+                path.unlink()
 
 
 def rename_unless_taken(path: Path, to: Path) -> bool:
     """Give a file another name in the same directory; return False when a file has that name already.
 
-    A hard link does it without a gap in which somebody's new file could be overwritten. Raises OSError.
+    A hard link does it without a gap in which somebody's new file could be overwritten. A run that was killed in
+    between has left both names to the same file: it is finished. Raises OSError.
     """
-    try:
-        os.link(path, to, follow_symlinks=False)
-    except FileExistsError:
-        return False
-    path.unlink()
-    _flush_directory(path.parent)
+    with _renaming(path.parent):
+        try:
+            os.link(path, to, follow_symlinks=False)
+        except FileExistsError:
+            if not same_file(path, to):
+                return False
+        path.unlink()
     return True
+
+
+@contextlib.contextmanager
+def _renaming(directory: Path) -> Iterator[None]:
+    """Keep other instances from renaming in this directory, and flush it afterwards. Raises OSError.
+
+    In a rolling update the old instance gives a name back while the new one takes it away. As long as both names are
+    one file each would remove the other's, and the master would be gone.
+    """
+    with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        for tries_left in reversed(range(_RENAME_TRIES)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not tries_left:
+                    raise
+                time.sleep(0.001)
+        yield
+        os.fsync(descriptor)
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Say whether two names are the same file, not whether one is a link that leads to the other. Raises OSError."""
+    return os.path.samestat(path.lstat(), other.lstat())
 
 
 def sweep(directories: Iterable[Path]) -> list[Path]:
@@ -155,14 +184,14 @@ def _replacement(path: Path, mode: int) -> Iterator[int]:
     temporary = path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        with os.fdopen(descriptor, "wb", buffering=0) as writing, _opened(temporary, os.O_RDONLY) as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+            # As long as it is open for writing, an execution fails with "text file busy". The lock lasts longer.
+            writing.close()
             temporary.replace(path)
-        finally:
-            os.close(descriptor)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -249,7 +249,9 @@ def _behaviour() -> list[click.Parameter]:
             **_SWITCH,
             env=["SKIP_TLS_VERIFY"],
         ),
-        flag("--restart-crio", "Restart CRI-O once, after the first change of the configuration in this run.", **_SWITCH),
+        flag(
+            "--restart-crio", "Restart CRI-O once, after the first change of the configuration in this run.", **_SWITCH
+        ),
         flag(
             "--startup-taint",
             "Taint to remove from this node once it is configured; needs NODE_NAME.",

@@ -40,12 +40,19 @@ def failures_reported() -> Iterator[None]:
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_time(record)} {record.levelname.lower()}: {record.getMessage()}"
+        return f"{_time(record)} {record.levelname.lower()}: {_one_line(record.getMessage())}"
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps({"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()})
+
+
+def _one_line(message: str) -> str:
+    """Escape line ends and control characters: whoever names a file in a directory must not write our log for us."""
+    if message.isprintable():
+        return message
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
 
 
 def _time(record: logging.LogRecord) -> str:

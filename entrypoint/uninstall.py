@@ -72,6 +72,8 @@ class Seen:
     live: tuple[Candidate, ...]
     retired: tuple[Candidate, ...]
     """The files NAME.old, under the name NAME."""
+    doubled: frozenset[str]
+    """Those of them that are NAME itself under a second name: a run was killed while it gave the name back."""
     kubeconfig: bool
     kubeconfig_dir: bool
     programs: tuple[Program, ...]
@@ -143,7 +145,8 @@ def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
-    for candidate in chosen[:1]:
+    halfway = [each for each in seen.retired if each.name in seen.doubled]
+    for candidate in halfway or chosen[:1]:
         path = settings.autoconfig_dir / f"{candidate.name}.old"
         yield Act(Kind.RENAME, path, to=path.with_name(candidate.name))
 

@@ -81,6 +81,7 @@ def look(settings: Settings) -> Seen:
         others=tuple(_others(settings, ours)),
         live=observed.candidates,
         retired=observed.retired,
+        doubled=frozenset(_doubled(settings.autoconfig_dir, (each.name for each in observed.retired))),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
         kubeconfig_dir=settings.kubeconfig_file.parent.is_dir(),
         programs=tuple(_program(settings, name) for name in PROGRAMS),
@@ -161,6 +162,13 @@ def _back_again(removed: list[Path]) -> list[Path]:
             return back
         time.sleep(0.02)
     return []
+
+
+def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        with suppress(OSError):
+            if files.same_file(directory / f"{name}.old", directory / name):
+                yield name
 
 
 def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:

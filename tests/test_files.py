@@ -4,7 +4,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,45 @@ def test_a_name_that_is_taken_is_not_taken_over(tmp_path):
     assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is False
     assert (tmp_path / "a").read_text() == "live"
     (tmp_path / "a").unlink()
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path, monkeypatch):
+    """The kernel refuses a file that anybody has open for writing: "text file busy"."""
+    rename, ran = Path.replace, []
+
+    def rename_and_run(path, target):
+        rename(path, target)
+        ran.append(subprocess.run([target]).returncode)
+
+    monkeypatch.setattr(Path, "replace", rename_and_run)
+    (tmp_path / "source").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "source").chmod(0o755)
+    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    assert ran == [7]
+
+
+def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_file_between_them(tmp_path, monkeypatch):
+    """Between link and unlink both names are one file: each took the other's name away, and the master was gone."""
+    (tmp_path / "a.old").write_text("master")
+    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"))
+    link = os.link
+
+    def link_and_let_the_other_go(*arguments, **options):
+        link(*arguments, **options)
+        other.start()
+        other.join(0.02)
+
+    monkeypatch.setattr(os, "link", link_and_let_the_other_go)
+    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    other.join()
+    assert os.listdir(tmp_path) == ["a.old"]
+
+
+def test_a_renaming_back_that_was_cut_off_is_finished(tmp_path):
+    (tmp_path / "a.old").write_text("old")
+    os.link(tmp_path / "a.old", tmp_path / "a")
     assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
     assert os.listdir(tmp_path) == ["a"]
 

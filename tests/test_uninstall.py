@@ -211,6 +211,16 @@ def test_an_uninstall_that_was_cut_off_before_the_rename_is_finished_by_the_next
     assert runtime_files(host) == ["10-flannel.conflist"]
 
 
+@pytest.mark.parametrize("flags", [["--multus-conf-file=auto"], ["--multus-conf-file=auto", "--rename-conf-file"]])
+def test_an_uninstall_that_was_cut_off_within_the_rename_is_finished_by_the_next(host, flags):
+    """A name is given back by a hard link, so as not to overwrite anybody's file: both names are the same file then."""
+    renamed(host)
+    host.generated.unlink()
+    os.link(host.conf_dir / "10-flannel.conflist.old", host.conf_dir / "10-flannel.conflist")
+    assert uninstall(host, flags=flags)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
 def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
     renamed(host)
     live = host.master(document=BRIDGE)

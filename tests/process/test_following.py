@@ -307,7 +307,7 @@ def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped
     for i, target in enumerate(targets):
         target.mkdir()
         host.master(directory=target, mtu=i)
-    shutil.rmtree(host.conf_dir)
+    vanish(host.conf_dir)
     host.conf_dir.symlink_to(targets[0])
 
     def swap(target):

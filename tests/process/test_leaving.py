@@ -117,6 +117,17 @@ def test_a_signal_at_any_instant_of_the_start_ends_it(host):
         assert not host.ready.exists()
 
 
+@SIGNALS
+def test_a_signal_that_the_kernel_gives_to_another_thread_ends_it_at_once(host, number):
+    """As it does when the main thread is being traced, and much as when it is just about to fall asleep."""
+    tgkill = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
+    with host.configured() as program:
+        others = {int(name) for name in os.listdir(f"/proc/{program.pid}/task")} - {program.pid}
+        assert others
+        ctypes.CDLL(None).syscall(tgkill, program.pid, others.pop(), int(number))
+        assert program.ends() == 0
+
+
 def test_a_signal_while_it_is_logging_is_not_lost(host):
     """Many passes and many records, and a signal in the midst of them."""
     with host.configured() as program:

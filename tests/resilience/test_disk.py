@@ -1,0 +1,366 @@
+"""What disks do: full, read-only, failing, and directories full of strange things."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.scratch import FLANNEL, until
+from tests.resilience import tracing
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and immutable files need root")
+
+
+@contextlib.contextmanager
+def _mounted(path, *options):
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", path], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
+def tmpfs(host, request):
+    """The host's directories on a file system of their own, small enough to be filled."""
+    with _mounted(host.root / "host", *request.param) as top:
+        host.conf_dir.mkdir(parents=True)
+        host.bin_dir.mkdir(parents=True)
+        yield top
+
+
+def _fill(top):
+    """Fill a file system to the last byte and the last inode; return what to remove to make room."""
+    ballast = top / "ballast"
+    ballast.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        for number in range(100_000):
+            (ballast / str(number)).touch()
+    with contextlib.suppress(OSError), (ballast / "0").open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+    return ballast
+
+
+def _make_room(ballast):
+    for path in ballast.iterdir():
+        path.unlink()
+
+
+def _temporaries(host):
+    return [path for path in (host.root / "host").rglob("*") if path.name.endswith(".tmp")]
+
+
+SMALL = pytest.mark.parametrize("tmpfs", [("size=256k", "nr_inodes=0"), ("size=64m", "nr_inodes=64")], indirect=True)
+
+CHANGES = {
+    "token": (lambda host, n: host.rotate(f"token-{n}"), lambda host, n: host.has_token(f"token-{n}")),
+    "binary": (
+        lambda host, n: host.multus.write_bytes(b"\x7fELF" + bytes([n]) * 20_000),
+        lambda host, n: host.installed.read_bytes() == b"\x7fELF" + bytes([n]) * 20_000,
+    ),
+}
+
+
+@root
+@SMALL
+def test_on_a_full_disk_it_does_not_start_and_leaves_nothing(host, tmpfs):
+    host.master()
+    _fill(tmpfs)
+    outcome = host.run()
+    assert outcome.returncode == 1
+    assert "No space left" in outcome.stderr and "free some space" in outcome.stderr
+    assert not host.conf.exists() and not host.installed.exists() and not _temporaries(host)
+
+
+@root
+@SMALL
+@pytest.mark.parametrize("kind", ["token", "binary"])
+def test_a_disk_that_fills_up_costs_nothing_and_is_made_up_for_when_there_is_room(host, tmpfs, kind, long, figure):
+    rounds = 4 if long else 1
+    with host.configured() as program:
+        for number in range(2, 2 + rounds):
+            ballast = _fill(tmpfs)
+            before = host.kubeconfig.read_bytes(), host.installed.read_bytes()
+            CHANGES[kind][0](host, number)
+            path = host.kubeconfig if kind == "token" else host.installed
+            until(lambda p=path, n=number: len(program.lines("cannot", str(p), "No space left")) >= n - 1, what="error")
+            assert program.running() and not host.ready.exists()
+            assert host.kubeconfig.read_bytes() == before[0] and host.installed.read_bytes() == before[1]
+            assert not _temporaries(host)
+            _make_room(ballast)
+            until(lambda n=number: CHANGES[kind][1](host, n), what=kind)
+            until(host.ready.exists)
+        figure(f"{rounds} times full and emptied")
+
+
+@root
+@pytest.mark.parametrize("tmpfs", [("size=4m",)], indirect=True)
+def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is_back(host, tmpfs):
+    with host.configured() as program:
+        subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True)
+        before = host.snapshot(host.conf_dir, host.bin_dir)
+        host.rotate("token-2")
+        host.multus.write_bytes(b"\x7fELF new")
+        program.says("cannot write", str(host.kubeconfig), "Read-only", "readOnly")
+        program.says("cannot install", str(host.installed), "Read-only")
+        assert host.snapshot(host.conf_dir, host.bin_dir) == before
+        assert program.running() and not host.ready.exists()
+        subprocess.run(["mount", "-o", "remount,rw", tmpfs], check=True)
+        until(lambda: host.has_token("token-2") and host.installed.read_bytes() == b"\x7fELF new")
+        until(host.ready.exists)
+
+
+@root
+@pytest.mark.parametrize("tmpfs", [("size=4m",)], indirect=True)
+def test_on_a_read_only_disk_it_ends_in_time_even_if_it_cannot_clean_up(host, tmpfs):
+    with host.configured("--cleanup-config-on-exit") as program:
+        subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True)
+        code, _ = program.stop()
+        assert code == 0
+        program.says("cannot clean up", str(host.conf), "Read-only")
+
+
+@contextlib.contextmanager
+def _immutable(path):
+    done = subprocess.run(["chattr", "+i", path], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip(f"this file system has no immutable files: {done.stderr.decode()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+@root
+@pytest.mark.parametrize("kind", ["kubeconfig", "installed", "conf", "conf_dir"])
+def test_an_immutable_file_is_complained_of_and_replaced_once_it_may_be(host, kind):
+    with host.configured() as program:
+        path = getattr(host, kind)
+        with _immutable(path):
+            if kind == "conf_dir":
+                host.rotate("token-2")  # its directory is another, and goes on
+                until(lambda: host.has_token("token-2"))
+                before = host.conf.read_bytes()
+                host.conf.write_bytes(b"{}")  # what is there may be written all the same
+                path = host.conf
+            elif kind == "kubeconfig":
+                host.rotate("token-2")
+            elif kind == "installed":
+                host.multus.write_bytes(b"\x7fELF new")
+            else:
+                host.master(mtu=2)
+            program.says("cannot", str(path), "immutable file")
+            assert program.running() and not host.ready.exists()
+            assert not _temporaries(host)
+        done = {
+            "kubeconfig": lambda: host.has_token("token-2"),
+            "installed": lambda: host.installed.read_bytes() == b"\x7fELF new",
+            "conf": lambda: host.wraps(mtu=2),
+            "conf_dir": lambda: host.conf.read_bytes() == before,
+        }[kind]
+        until(done)
+        until(host.ready.exists)
+
+
+# ---- input and output errors, by strace ----
+
+FAILING = [
+    "fsync:error={}:when=1..2",
+    "fsync:error={}:when=3..4",
+    "rename:error={}:when=1",
+    "rename:error={}:when=1..3",
+    "flock:error={}:when=1",
+    "fchmod:error={}:when=1",
+    "sendfile:error={}:when=1",
+    "fdatasync:error={}:when=1",
+    "ftruncate:error={}:when=1",
+    "getdents64:error={}:when=1..2",
+    "inotify_add_watch:error={}:when=1",
+    "unlink:error={}:when=1",
+]
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("call", FAILING)
+def test_a_call_that_fails_now_and_then_delays_and_loses_nothing(host, call, error, figure, long):
+    if error != "EIO" and not long:
+        pytest.skip("in the long form")
+    with host.configured() as program:
+        with tracing.attached(program, host.root / "trace", call.format(error)):
+            host.rotate("token-2", "CERTIFICATE 2\n")
+            host.multus.write_bytes(b"\x7fELF new" * 3000)
+            host.master(cniVersion="1.0.0", mtu=2)
+            until(lambda: host.has_token("token-2"), what="the token")
+            until(lambda: host.installed.read_bytes() == b"\x7fELF new" * 3000, what="the binary")
+            until(lambda: host.conflist.exists() and not host.conf.exists() and host.wraps(mtu=2), what="the master")
+            until(host.ready.exists, what="being ready")
+            assert "(INJECTED)" in (host.root / "trace").read_text("utf-8", "replace")
+        assert program.running()
+        assert not _temporaries(host)
+        figure("the call failed, nothing was lost")
+
+
+# ---- strange things in the directory ----
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _dangling(path):
+    path.symlink_to("nowhere")
+
+
+def _loop(path):
+    path.symlink_to(path.name)
+
+
+def _sparse(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+def _device(path):
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: endless
+
+
+STRANGE = {
+    "fifo": (_fifo, "not a regular file"),
+    "directory": (Path.mkdir, "not a regular file"),
+    "dangling": (_dangling, "does not exist"),
+    "loop": (_loop, "cannot be read"),
+    "device": (_device, "not a regular file"),
+    "sparse": (_sparse, "larger than"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_something_strange_under_a_masters_name_blocks_nothing_and_is_named(host, kind):
+    make, said = STRANGE[kind]
+    with host.start() as program:
+        try:
+            make(host.conf_dir / "10-x.conf")
+        except PermissionError:
+            pytest.skip("needs root")
+        program.says("waiting")
+        host.master("20-flannel.conflist")
+        until(lambda: host.wraps(**FLANNEL), what="the other master")
+        until(host.ready.exists)
+        peak = _peak_memory(program)
+        assert peak < 64 << 20, peak
+        host.rotate("token-2")
+        until(lambda: host.has_token("token-2"))
+    assert host.run("--dry-run").returncode in {0, 1}
+    (host.conf_dir / "20-flannel.conflist").unlink()
+    outcome = host.run("--wait-timeout=0")
+    assert outcome.returncode == 1
+    assert "10-x.conf" in outcome.stderr and said in outcome.stderr, outcome.stderr
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_something_strange_in_the_place_of_an_output_is_replaced_or_complained_of(host, kind):
+    """Whatever can be renamed over is; a directory is not ours to empty."""
+    try:
+        STRANGE[kind][0](host.conf)
+    except PermissionError:
+        pytest.skip("needs root")
+    host.master()
+    if kind == "directory":
+        outcome = host.run()
+        assert outcome.returncode == 1
+        assert str(host.conf) in outcome.stderr and "directory" in outcome.stderr
+        return
+    with host.start() as program:
+        host.until_ready(program)
+        assert host.wraps(**FLANNEL)
+        assert stat.S_ISREG(host.conf.lstat().st_mode)
+
+
+def _peak_memory(program):
+    status = Path(f"/proc/{program.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) << 10
+
+
+@pytest.mark.parametrize("masters", [False, True], ids=["unrelated", "masters"])
+def test_a_directory_of_ten_thousand_files_is_no_trouble(host, masters, figure):
+    count = 10_000
+    for number in range(count):
+        name = f"50-{number:05d}.conf" if masters else f"50-{number:05d}.bak"
+        (host.conf_dir / name).write_text(json.dumps({"name": str(number), "type": "bridge"}))
+    host.master()
+    start = time.monotonic()
+    with host.start() as program:
+        host.until_ready(program)
+        took = time.monotonic() - start
+        assert host.wraps(**FLANNEL)
+        cpu = program.cpu_seconds()
+        host.rotate("token-2")
+        until(lambda: host.has_token("token-2"))
+        host.master(mtu=2)
+        until(lambda: host.wraps(mtu=2))
+        figure(
+            f"{count} files: ready after {took:.2f} s, a token and a master then cost "
+            f"{program.cpu_seconds() - cpu:.2f} s of CPU, peak memory {_peak_memory(program) >> 20} MiB"
+        )
+        assert _peak_memory(program) < 128 << 20
+
+
+NAMES = [b"10-a\nb.conf", b"10-\xff\xfe.conf", b"10-\x1b[31m.conf", b"10-" + b"x" * 240 + b".conf", b"10- .conf"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flags", [(), ("--rename-conf-file",), ("--log-format=json",)], ids=["", "rename", "json"])
+def test_an_odd_name_is_a_name_like_any_other(host, name, flags):
+    path = os.path.join(os.fsencode(host.conf_dir), name)
+    with open(path, "wb") as file:
+        file.write(b"{")
+    with host.start(*flags) as program:
+        program.says("waiting")
+        with open(path, "wb") as file:
+            file.write(json.dumps(FLANNEL).encode())
+        until(lambda: host.wraps(**FLANNEL))
+        until(host.ready.exists)
+        program.stop()
+    log = program.log
+    for line in log.splitlines():
+        assert line.isprintable(), line
+        if "--log-format=json" in flags:
+            json.loads(line)
+        else:
+            assert line[:2] == "20", line
+    left = os.listdir(os.fsencode(host.conf_dir))
+    assert (name in left) is ("--rename-conf-file" not in flags)
+
+
+def test_a_configuration_directory_that_is_a_link_is_followed_to_where_it_leads_now(host):
+    real = host.root / "real"
+    host.conf_dir.rename(real)
+    host.conf_dir.symlink_to(real)
+    other = host.root / "other"
+    other.mkdir()
+    with host.configured() as program:
+        assert (real / "00-multus.conf").exists()
+        host.master(mtu=2)
+        until(lambda: host.wraps(mtu=2))
+        host.master(directory=other, mtu=3)
+        (host.root / "link").symlink_to(other)
+        (host.root / "link").rename(host.conf_dir)
+        until(lambda: host.wraps(mtu=3) and (other / "multus.d/multus.kubeconfig").exists())
+        host.rotate("token-2")
+        until(lambda: host.has_token("token-2"))
+        until(host.ready.exists)
+        program.stop()
+    assert (other / "00-multus.conf").exists()

@@ -1,0 +1,163 @@
+"""Many events at once, more than the kernel keeps, and clocks that jump."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.scratch import FLANNEL, overwrite, stays, until
+
+QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+def _resident(program):
+    status = Path(f"/proc/{program.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) << 10
+
+
+def _write_unrelated(conf_dir, rate, stop, done):
+    """Write to files that are no configurations, in bursts of a hundredth of a second."""
+    paths = [str(conf_dir / f"unrelated-{number}.log") for number in range(20)]
+    descriptors = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in paths]
+    start = time.monotonic()
+    while not stop.is_set():
+        for _ in range(int((time.monotonic() - start) * rate) - done[0]):
+            os.pwrite(descriptors[done[0] % len(descriptors)], b"x", 0)
+            done[0] += 1
+        time.sleep(0.01)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_storm_of_unrelated_writes_delays_no_token_and_takes_no_memory(host, long, figure):
+    seconds, rate = (30, 5000) if long else (5, 5000)
+    with host.configured() as program:
+        for number in range(20):  # so that memory is compared after the first uses of everything
+            host.rotate(f"early-{number}")
+            until(lambda n=number: host.has_token(f"early-{n}"))
+        done, stop = [0], threading.Event()
+        writer = threading.Thread(target=_write_unrelated, args=(host.conf_dir, rate, stop, done))
+        memory, cpu, start = _resident(program), program.cpu_seconds(), time.monotonic()
+        writer.start()
+        delays = []
+        while time.monotonic() < start + seconds:
+            token = f"token-{len(delays)}"
+            host.rotate(token)
+            changed = time.monotonic()
+            until(lambda t=token: host.has_token(t))
+            delays.append(time.monotonic() - changed)
+            time.sleep(0.25)
+        stop.set()
+        writer.join()
+        elapsed = time.monotonic() - start
+        cost = (program.cpu_seconds() - cpu) / elapsed
+        grown = _resident(program) - memory
+        figure(
+            f"{done[0] / elapsed:.0f} writes a second for {elapsed:.0f} s cost {cost:.1%} of a CPU; {len(delays)} "
+            f"tokens followed in {statistics.median(delays) * 1000:.0f} ms (median, worst "
+            f"{max(delays) * 1000:.0f} ms); memory grew by {grown >> 10} KiB"
+        )
+        assert done[0] > seconds * rate / 4
+        assert statistics.median(delays) < 0.1
+        assert cost < 0.9
+        assert grown < 4 << 20
+
+
+@pytest.fixture
+def small_queue():
+    """Let the kernel keep only a few events for each inotify instance made from now on."""
+    before = QUEUE.read_text()
+    try:
+        QUEUE.write_text("4")
+    except OSError as error:
+        pytest.skip(f"fs.inotify.max_queued_events cannot be set here: {error.strerror}")
+    yield
+    QUEUE.write_text(before)
+
+
+@pytest.mark.usefixtures("small_queue")
+def test_an_overflow_of_the_event_queue_loses_nothing_in_the_end(host, long, figure):
+    rounds = 200 if long else 20
+    chance = random.Random(5)
+    with host.configured() as program:
+        for number in range(rounds):
+            program.process.send_signal(signal.SIGSTOP)  # so that nobody takes events out of the queue meanwhile
+            for _ in range(chance.randrange(50, 300)):  # each write is an event, and the queue holds four
+                overwrite(host.conf_dir / f"noise-{chance.randrange(9)}.log", "x")
+            host.rotate(f"token-{number}")
+            host.master(mtu=number)
+            if number % 3 == 0:
+                host.conf.unlink(missing_ok=True)
+            program.process.send_signal(signal.SIGCONT)
+            until(lambda n=number: host.has_token(f"token-{n}") and host.wraps(mtu=n), what=f"round {number}")
+        assert program.running()
+        until(host.ready.exists)
+    figure(f"{rounds} rounds with a queue of 4 events, everything followed")
+
+
+# ---- clocks ----
+
+
+def _faked(host, shift):
+    """The environment in which the wall clock is what a file says, and the monotonic one is left alone."""
+    if shutil.which("faketime") is None:
+        pytest.skip("needs faketime (apt-get install faketime)")
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("libfaketime is not where Debian puts it")
+    file = host.root / "clock"
+    file.write_text(shift)
+    return file, {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+@pytest.mark.parametrize("jump", ["+5h", "-5h", "+40d", "-40d"])
+def test_a_jump_of_the_wall_clock_neither_ends_the_waiting_nor_blocks_anything(host, jump, long, figure):
+    if not (long or jump.endswith("h")):
+        pytest.skip("in the long form")
+    clock, env = _faked(host, "+0")
+    with host.start("--wait-timeout=60", env=env) as program:
+        program.says("waiting")
+        clock.write_text(jump)
+        (host.conf_dir / "05-broken.conf").write_text("{")
+        program_sees = host.conf_dir / "10-flannel.conflist"
+        program_sees.write_text(json.dumps(FLANNEL))
+        stays(program.running, 1)
+        assert not host.conf.exists()  # the grace of the broken one has not ended early
+        until(lambda: host.wraps(**FLANNEL), what="the end of the grace, 5 s by the monotonic clock")
+        until(host.ready.exists)
+        clock.write_text("-3h" if jump.startswith("+") else "+3h")
+        host.rotate("token-2")
+        until(lambda: host.has_token("token-2"))
+        host.conf.unlink()  # a repair that the throttle may hold for a second by the monotonic clock
+        until(host.conf.exists)
+        host.conf.unlink()
+        until(host.conf.exists)
+        code, _ = program.stop()
+        assert code == 0
+        year = program.log.splitlines()[-1][:16]
+    assert year != time.strftime("%Y-%m-%dT%H:%M", time.gmtime()), "the clock was not faked"
+    figure(f"clock {jump} and back by 3 h: nothing early, nothing late")
+
+
+def test_the_waiting_ends_on_time_whatever_the_wall_clock_says(host):
+    clock, env = _faked(host, "+0")
+    with host.start("--wait-timeout=3", env=env) as program:
+        program.says("waiting")
+        clock.write_text("-5h")
+        assert program.ends() == 1
+        assert program.lines("gave up after 3 s")
