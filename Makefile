@@ -34,8 +34,9 @@ bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
-docs: $(VENV)/made ## write the table of flags into the README
+docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
+	$(BIN)/python -m tests.examples
 
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock
@@ -47,3 +48,25 @@ lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The image. Everything here can be given on the command line, for example ENGINE=docker or BUILD_FLAGS=--platform=...
+ENGINE ?= podman
+IMAGE ?= ghcr.io/multus-entrypoint/multus-entrypoint:v$(VERSION)
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
+MULTUS_VERSION ?= v4.3.0
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# Dates every file of the image: two builds of one commit are the same, as far as Debian's archive has not moved on.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+DATE_FLAGS = $(if $(findstring podman,$(ENGINE)),--pull=missing --timestamp=$(SOURCE_DATE_EPOCH),--build-arg=SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH))
+# What this machine needs to reach a package index, where it needs something: it becomes no part of the image.
+SECRETS = $(if $(wildcard $(SSL_CERT_FILE)),--secret=id=ca-certificates$(COMMA)src=$(SSL_CERT_FILE)) \
+  $(if $(wildcard $(PIP_CONFIG_FILE)),--secret=id=pip-config$(COMMA)src=$(PIP_CONFIG_FILE))
+COMMA := ,
+
+.PHONY: image test-container
+image: ## build the container image
+	$(ENGINE) build --network=host $(DATE_FLAGS) $(SECRETS) --build-arg=MULTUS_VERSION=$(MULTUS_VERSION) \
+	  --build-arg=VERSION=$(VERSION) --build-arg=REVISION=$(REVISION) $(BUILD_FLAGS) --tag=$(IMAGE) .
+
+test-container: $(VENV)/made ## run the tests of the image (needs podman and root)
+	$(BIN)/python -m pytest -m container

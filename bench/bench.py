@@ -172,7 +172,7 @@ def row(
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the table."""
-    yield f"{'':42}{'median':>10}{'99th %':>10}     {'samples':>8}{'x bare':>8}   {'target':10}"
+    yield f"{'':42}{'median':>10}{'99th %':>10}     {'samples':>8}{'x bare':>8}   target"
     for each in rows:
         p99 = "" if each.p99 is None else f"{each.p99:.2f}"
         ratio = "" if each.ratio is None else f"{each.ratio:.2f}"

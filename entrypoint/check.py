@@ -89,7 +89,12 @@ def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
 def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:
     """Return for each plugin type that the configuration names what is wrong with its program."""
     try:
-        types = nodecheck.plugin_types(cniconf.parse(configuration.content))
+        # Of Multus itself there are findings of their own.
+        types = [
+            kind
+            for kind in nodecheck.plugin_types(cniconf.parse(configuration.content))
+            if kind not in cniconf.MULTUS_TYPES
+        ]
     except cniconf.InvalidJsonError:
         return {}
     return {name: _plugin_fault(name, directories) for name in types}

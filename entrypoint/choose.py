@@ -2,12 +2,13 @@
 
 # No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from entrypoint.cniconf import Master, Multus, NoFile, without_version, wrapped_master
 from entrypoint.node import Candidate, File, Memory, Seen
-from entrypoint.settings import Settings, in_byte_order
+from entrypoint.settings import Settings
 
 GRACE = 5.0
 """Seconds for which an unusable candidate is taken for a file that is still being written."""
@@ -31,22 +32,25 @@ class Choice(NamedTuple):
 def choose(settings: Settings, seen: Seen, memory: Memory) -> Choice:
     """Return the first usable candidate in byte order.
 
-    A master that was renamed keeps its place among the others, unless its owner has written it anew: that this
-    program renames it must not make another network the default one. Other files NAME.old, perhaps an operator's
-    copies, count only when there is nothing else. A broken file gets its grace before a later one is taken, though
-    not beyond the end of `--wait-timeout`.
+    With `--rename-conf-file`, the master that was renamed stays the master against the live files that stood beside
+    it at the time: CRI-O brings some of its own, and each pass would rename one more. A live file that sorts before
+    it or was written since, by the master's owner or by another network, takes its place. Other files NAME.old,
+    perhaps an operator's copies, count only when there is nothing else.
+
+    A broken file gets its grace before a later one is taken, though not beyond the end of `--wait-timeout`.
     """
     in_time = memory.configured or seen.now < give_up_at(settings, memory)
     broken_since = seen.now - (GRACE if in_time else 0.0)
-    live = {candidate.name: (candidate, True) for candidate in seen.candidates}
     renamed = _renamed_master(seen, memory)
-    if renamed is not None:
-        live.setdefault(renamed.name, (renamed, False))
-    choice = _first_usable([live[name] for name in in_byte_order(list(live))], broken_since)
-    if choice.master is not None or choice.settled_at is not None:
-        return choice
-    others = _first_usable([(other, False) for other in seen.retired if other is not renamed], broken_since)
-    return others._replace(refused=(*choice.refused, *others.refused), skipped=(*choice.skipped, *others.skipped))
+    news: list[tuple[Candidate, bool]] = []
+    bystanders: list[tuple[Candidate, bool]] = []
+    for candidate in seen.candidates:
+        old = renamed is not None and candidate.changed <= renamed.changed
+        after = renamed is not None and os.fsencode(candidate.name) > os.fsencode(renamed.name)
+        (bystanders if old and after else news).append((candidate, True))
+    others = [(candidate, False) for candidate in seen.retired if candidate is not renamed]
+    master = [] if renamed is None else [(renamed, False)]
+    return _first_usable([*news, *master, *bystanders, *others], broken_since)
 
 
 def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
 
+_FLAGS = entrypoint_flags()
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 @click.group(
     cls=FlagGroup,
     invoke_without_command=True,
-    params=entrypoint_flags(),
+    params=[*_FLAGS],
     context_settings=_CONTEXT,
     epilog="Each flag can also be set in the environment: --cni-version as ENTRYPOINT_CNI_VERSION. The command line "
     "wins. A boolean flag alone means true; an empty value means the default.",
@@ -117,7 +118,7 @@ def dry_run(wanted: Settings) -> None:
             sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*entrypoint_flags(), *check_flags()])
+@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*_FLAGS, *check_flags()])
 @click.pass_context
 def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
     """Look at the node and the cluster and say what is well and what is not; change nothing.
@@ -137,7 +138,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
         sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*entrypoint_flags(), *uninstall_flags()])
+@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*_FLAGS, *uninstall_flags()])
 @click.pass_context
 def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_flags: object) -> None:
     """Take away from this node what the entrypoint installed, in the order that never breaks it.

@@ -72,8 +72,8 @@ def _reachable(access: Access, answers: Answers) -> Finding:
         )
     if answers.version.status >= _SERVER_ERROR:
         return failed(REACHABLE, f"{access.server} answers {answers.version.message}", "look at the API server's log")
-    version = answers.version.document.get("gitVersion", "of an unknown version")
-    return passed(REACHABLE, f"{access.server} answers, Kubernetes {version}")
+    version = answers.version.document.get("gitVersion")  # not told to whom the server does not know
+    return passed(REACHABLE, f"{access.server} answers" + (f", Kubernetes {version}" if version else ""))
 
 
 def _attachments(answers: Answers) -> Finding:

@@ -309,11 +309,13 @@ def _signals(wakeup: Wakeup) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         wakeup.stop(number)  # and no more: a log record could be half written at this moment
 
-    descriptor = signal.set_wakeup_fd(wakeup.signal_descriptor, warn_on_full_buffer=False)
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A signal that comes just before the sleep, or in another thread, does not interrupt it, and Python would run the
+    # handler only after it: the byte that Python writes at once ends the sleep.
+    signal.set_wakeup_fd(wakeup.writing, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(descriptor)
+        signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -61,7 +61,13 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
                 if cancelled():
                     raise CancelledError
             os.ftruncate(descriptor, offset)  # the source may have become shorter meanwhile
-    return os.stat(path)
+            written = os.fstat(descriptor)
+    # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
+    with contextlib.suppress(FileNotFoundError):
+        found = os.stat(path)
+        if os.path.samestat(found, written):
+            return found
+    return written
 
 
 def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,9 +59,24 @@ class Flag(click.Option):
         attributes["envvar"] = [f"ENTRYPOINT_{name.upper()}", *env]
         super().__init__(list(declarations), **attributes)
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Name the flag, and the environment variable if that is where the value is from."""
+        hint = super().get_error_hint(ctx)
+        variables = [name for name in (self.envvar or ()) if os.environ.get(name)]
+        if ctx is None or not variables or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+            return hint
+        return f"{hint} (environment variable {variables[0]})"
+
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value; an empty one, as templated manifests produce, means the default."""
         return super().type_cast_value(ctx, self.default if value == "" else value)
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Show a default that is described in words without the parentheses that click puts around it."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
 
 
 class FlagCommand(click.Command):
@@ -233,7 +249,9 @@ def _behaviour() -> list[click.Parameter]:
             **_SWITCH,
             env=["SKIP_TLS_VERIFY"],
         ),
-        flag("--restart-crio", "Restart CRI-O once the configuration has changed.", **_SWITCH),
+        flag(
+            "--restart-crio", "Restart CRI-O once, after the first change of the configuration in this run.", **_SWITCH
+        ),
         flag(
             "--startup-taint",
             "Taint to remove from this node once it is configured; needs NODE_NAME.",

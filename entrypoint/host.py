@@ -104,9 +104,9 @@ class Host:
     def _candidate(self, name: str, file_name: str, known: dict[str, _Known], now: float) -> Candidate | None:
         path = self._settings.autoconfig_dir / file_name
         try:
-            status = path.stat()
+            status, link = path.stat(), path.lstat()
         except OSError as error:
-            if not path.is_symlink():
+            if not os.path.islink(path):
                 return None  # gone again
             return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
         if not stat.S_ISREG(status.st_mode):
@@ -115,7 +115,11 @@ class Host:
         before = known.get(file_name)
         if before is None or before.signature != signature or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            before = _examined(name, path, before, now)._replace(signature=signature, settled=settled)
+            known_now = _examined(name, path, before, now)
+            # Renaming a file changes its status and not its content; of a link, the link's status.
+            changed = status.st_mtime_ns if name == file_name else link.st_ctime_ns
+            candidate = known_now.candidate._replace(changed=changed)
+            before = known_now._replace(signature=signature, settled=settled, candidate=candidate)
         self._candidates[file_name] = before
         return before.candidate
 

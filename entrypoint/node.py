@@ -38,6 +38,8 @@ class Candidate(NamedTuple):
     name: str
     verdict: Verdict
     since: float
+    changed: int = 0
+    """When its content was last written or, of one that was renamed to NAME.old, when that was: wall clock, ns."""
 
 
 class Binary(NamedTuple):

@@ -130,6 +130,8 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
 def _valid(name: str, look: File) -> Finding:
     verdict = cniconf.examine(look.content)
     if isinstance(verdict, cniconf.Multus):
+        if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
+            return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
         return passed("configuration.valid", f"{name} is a Multus configuration")
     fault = verdict.reason if isinstance(verdict, cniconf.Unusable) else "it does not run Multus"
     return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)

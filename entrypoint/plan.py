@@ -92,6 +92,8 @@ def decide_removal(
     standing = seen.outputs[output.file_name]
     if isinstance(standing, File) and (standing.content != output.content or standing.identity != ours):
         return (), None
+    if isinstance(standing, File) and isinstance(seen.static, File) and seen.static.identity == standing.identity:
+        return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     taken = memory.renamed | ({output.master} if output.master else set())
     paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
     restored = tuple(Rename(path.with_name(path.name + ".old"), to=path) for path in paths)

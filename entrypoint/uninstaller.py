@@ -57,9 +57,17 @@ def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str],
 
 
 def count_records(directory: Path) -> int:
-    """Return how many pod sandboxes Multus has records of. Raises OSError when that cannot be seen."""
-    with os.scandir(directory) as entries:
-        return sum(1 for entry in entries if _RECORD.fullmatch(entry.name) and entry.is_file(follow_symlinks=False))
+    """Return how many pod sandboxes Multus has records of. Raises OSError when that cannot be seen.
+
+    Multus makes the directory with its first record, so none is there when only the directory above is.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            return sum(1 for entry in entries if _RECORD.fullmatch(entry.name) and entry.is_file(follow_symlinks=False))
+    except FileNotFoundError:
+        if os.path.isdir(directory.parent):
+            return 0
+        raise
 
 
 def look(settings: Settings) -> Seen:

@@ -61,24 +61,21 @@ _Inode = tuple[int, int]
 class Wakeup:
     """What ends the main loop's sleep: an event, a signal or a deadline.
 
-    It is an eventfd and not a `threading.Event`, whose lock a signal handler could find taken by the very thread
-    that it interrupts.
+    It is a pipe and not a `threading.Event`, whose lock a signal handler could find taken by the very thread that it
+    interrupts; and not an eventfd, which `signal.set_wakeup_fd` cannot write to.
     """
 
     def __init__(self) -> None:
         self.stopped_by: int | None = None
         """The signal that ends the program."""
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._signalled, self.signal_descriptor = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        """For `signal.set_wakeup_fd`. Python runs a handler between two instructions of the main thread: a signal that
-        comes just before poll(2), or that the kernel gives to another thread, would not end the sleep by itself."""
+        self._reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLIN)
-        self._poll.register(self._signalled, select.POLLIN)
+        self._poll.register(self._reading, select.POLLIN)
 
     def set(self) -> None:
         """Wake the loop; safe from any thread and from a signal handler."""
-        os.eventfd_write(self._descriptor, 1)
+        with contextlib.suppress(BlockingIOError):  # full: the loop is awake already
+            os.write(self.writing, b"\0")
 
     @property
     def stopping(self) -> bool:
@@ -93,9 +90,7 @@ class Wakeup:
     def clear(self) -> None:
         """Forget what has happened; call it before looking, so that nothing is missed between."""
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._signalled, 64)  # the handlers have run by now, or run before the next sleep
+            os.read(self._reading, 1 << 16)  # all that a pipe holds
 
     def wait(self, until: float | None) -> None:
         """Sleep until woken, or until the monotonic time `until` (seconds); not at all once stopped."""

@@ -59,11 +59,11 @@ def click_error(*arguments: str) -> str:
     raise AssertionError("no usage error")
 
 
-def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:
+def master(name: str, content: bytes | dict[str, object], since: float = 0.0, changed: int = 0) -> Candidate:
     from entrypoint import cniconf
 
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Candidate(name, cniconf.examine(raw), since)
+    return Candidate(name, cniconf.examine(raw), since, changed)
 
 
 def seen(wanted: Settings, **changes: object) -> Seen:
@@ -85,7 +85,7 @@ def seen(wanted: Settings, **changes: object) -> Seen:
 def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
     """The node that a plan leaves behind."""
     outputs, candidates, retired = dict(before.outputs), before.candidates, before.retired
-    kubeconfig = before.kubeconfig
+    kubeconfig, now = before.kubeconfig, 1000 + max((each.changed for each in (*candidates, *retired)), default=0)
     for step in plan.steps:
         match step:
             case Write() if step.path == wanted.kubeconfig_file:
@@ -97,7 +97,7 @@ def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
             case Rename():
                 moved = next(each for each in candidates if each.name == step.path.name)
                 candidates = tuple(each for each in candidates if each is not moved)
-                retired = (*(each for each in retired if each.name != moved.name), moved)
+                retired = (*(each for each in retired if each.name != moved.name), moved._replace(changed=now))
     return before._replace(
         outputs=outputs,
         candidates=candidates,

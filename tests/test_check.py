@@ -89,7 +89,7 @@ def test_a_node_without_any_directory_is_told_so_and_nothing_crashes(tmp_path):
     assert not any(finding["status"] == "pass" for finding in outcome.values())
 
 
-NO_BINARY = {"binary.executable": "fail", "binary.current": "skipped", "plugins.present": "fail"}
+NO_BINARY = {"binary.executable": "fail", "binary.current": "skipped"}
 NO_CONFIGURATION = {
     "configuration.present": "fail",
     "configuration.valid": "skipped",
@@ -132,6 +132,14 @@ OTHER_MASTER = {"configuration.first": "fail", "configuration.current": "fail"}
 def test_each_damage_to_the_node_fails_the_findings_about_it_and_no_other(host, damage, expected):
     damage(host)
     only(host.node_outcome(), *expected.items())
+
+
+def test_a_configuration_that_wraps_multus_in_itself_is_called_that(host):
+    inner = json.loads(host.generated.read_text())
+    host.generated.write_text(json.dumps({**inner, "delegates": [inner]}))
+    outcome = host.node_outcome()
+    only(outcome, ("configuration.valid", "fail"), ("configuration.current", "fail"))
+    assert "wraps Multus in itself" in outcome["configuration.valid"]["found"]
 
 
 def test_a_plugin_that_is_missing_is_named(host):

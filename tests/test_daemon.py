@@ -184,6 +184,14 @@ def test_leaving_leaves_a_successors_file_alone(root, start, content):
     assert path.exists()
 
 
+def test_leaving_does_not_remove_a_static_configuration_that_is_its_own_source(root, start):
+    put(root, FLANNEL, "05-own.conflist")
+    daemon = start(f"--multus-conf-file={root}/net.d/05-own.conflist", "--cleanup-config-on-exit")
+    daemon._pass()
+    daemon._leave()
+    assert (root / "net.d/05-own.conflist").read_bytes() == FLANNEL
+
+
 def test_leaving_does_not_overwrite_a_live_master(root, start):
     put(root, FLANNEL)
     daemon = start("--cleanup-config-on-exit", "--rename-conf-file")

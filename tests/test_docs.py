@@ -1,22 +1,103 @@
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
+import yaml
+
+from entrypoint.flags import check_flags, entrypoint_flags, uninstall_flags
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("tests/**/*.md")})
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def test_the_table_of_flags_in_the_readme_is_the_command_lines():
+def without_code(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Return the fragments that GitHub makes of a page's headings."""
+    found = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", without_code(page.read_text("utf-8")), re.MULTILINE):
+        words = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
+        fragment = re.sub(r"[^\w -]", "", words).replace(" ", "-")
+        found.add(
+            next(name for number in range(99) if (name := f"{fragment}-{number}" if number else fragment) not in found)
+        )
+    return found
+
+
+def test_the_tables_of_flags_are_the_command_lines():
     subprocess.run([sys.executable, ROOT / "tools/flags_table.py", "--check"], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)[^)]*\)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(without_code(page.read_text("utf-8"))):
+        if re.match(r"https?:|mailto:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if fragment:
+            assert fragment in anchors(target), f"{link}: {sorted(anchors(target))}"
+
+
+def blocks(language):
+    pattern = rf"^```{language}\n(.*?)^```$"
+    return [
+        (page, block)
+        for page in PAGES
+        for block in re.findall(pattern, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for path in re.findall(r"(?<![\w/.-])(?:deployments|tests|demo|bench)/[\w./-]+", block):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    known = {name for flag in [*entrypoint_flags(), *check_flags(), *uninstall_flags()] for name in flag.opts}
+    for line in re.findall(r"multus-entrypoint (.*)", block):
+        assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_objects_in_the_pages_are_yaml_and_json(page, block):
+    for content in re.findall(r"<<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
+        document = yaml.safe_load(content)  # JSON is YAML too
+        assert "apiVersion" in document or "cniVersion" in document
+        if document.get("kind") == "Pod":
+            kubernetes_validate.validate(document, "1.37", strict=True)
+        config = document.get("spec", {}).get("config")
+        assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
+
+
+def test_links_to_upstream_reports_are_well_formed():
+    for page in PAGES:
+        for link in LINK.findall(page.read_text("utf-8")):
+            if "multus-cni/issues" in link:
+                assert re.fullmatch(r"https://github\.com/k8snetworkplumbingwg/multus-cni/issues/\d+", link), link
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, pending = set(), [ROOT / "README.md"]
+    while pending:
+        page = pending.pop()
+        reached.add(page)
+        for link in LINK.findall(without_code(page.read_text("utf-8"))):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.is_dir():
+                target /= "README.md"
+            if target.suffix == ".md" and target.exists() and target not in reached:
+                pending.append(target)
+    assert set(PAGES) - reached == set()
 
 
 def test_no_file_names_a_package_registry():

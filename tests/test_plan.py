@@ -273,7 +273,7 @@ class TestRenamedMasterKeepsItsPlace:
         return wanted, after(wanted, node, plan), plan.memory
 
     @pytest.mark.parametrize("restarted", [False, True])
-    def test_before_a_live_one_that_sorts_after_it(self, tmp_path, restarted):
+    def test_before_a_live_one_that_stood_beside_it(self, tmp_path, restarted):
         wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL), master("10-b.conf", CRIO))
         assert [each.name for each in node.candidates] == ["10-b.conf"]
         again = decide(wanted, node, START if restarted else memory)
@@ -284,6 +284,13 @@ class TestRenamedMasterKeepsItsPlace:
         wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
         again = decide(wanted, node._replace(candidates=(master("01-x.conf", CRIO),)), memory)
         assert again.memory.output.master == "01-x.conf"
+
+    def test_and_not_before_another_network_that_came_later(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
+        later = master("10-b.conf", CRIO, changed=5000)
+        again = decide(wanted, node._replace(candidates=(later,)), memory)
+        assert again.memory.output.master == "10-b.conf"
+        assert again.rename is not None
 
     def test_and_not_before_itself_written_anew(self, tmp_path):
         wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))

@@ -21,14 +21,14 @@ versions = st.sampled_from([None, "0.1.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 @st.composite
 def masters(draw):
     document = draw(st.dictionaries(texts, values, max_size=5))
-    assume(document.get("type") not in cniconf.MULTUS_TYPES)
     document["name"] = draw(texts.filter(bool))
-    plugin = {**draw(st.dictionaries(texts, values, max_size=3)), "type": draw(texts.filter(bool))}
+    kinds = texts.map(lambda text: "bridge" if text in {"", *cniconf.MULTUS_TYPES} else text)
+    plugin = {**draw(st.dictionaries(texts, values, max_size=3)), "type": draw(kinds)}
     document.pop("cniVersion", None)
     document.pop("plugins", None)
+    document.pop("type", None)
     if draw(st.booleans()):
         document["plugins"] = [plugin, {"type": "portmap", "capabilities": {"portMappings": True}}]
-        document.pop("type", None)
     else:
         document["type"] = plugin["type"]
     version = draw(versions)

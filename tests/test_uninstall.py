@@ -325,6 +325,14 @@ def test_where_the_records_cannot_be_seen_that_is_said(host):
     assert "hostPath" in said
 
 
+def test_a_node_on_which_multus_has_attached_no_pod_yet_has_no_records(host):
+    host.configure()
+    host.data_dir.parent.mkdir(parents=True)
+    code, said = uninstall(host)
+    assert code == 0
+    assert "cannot look" not in said
+
+
 # ---- when things go wrong ----
 
 

@@ -1,11 +1,12 @@
-"""Writes the table of flags into README.md from the command line's own declarations; `--check` only compares."""
+"""Writes the table of flags into the pages from the command line's own declarations; `--check` only compares."""
 
 import sys
 from pathlib import Path
 
 from entrypoint.flags import BOOLEAN, Flag, entrypoint_flags
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")
 BEGIN, END = "<!-- flags: made by `make docs` -->", "<!-- end of flags -->"
 
 
@@ -26,13 +27,15 @@ def table() -> str:
 
 
 def main() -> None:
-    text = README.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
-    if "--check" in sys.argv:
-        sys.exit(0 if wanted == text else "README.md: the table of flags is stale, run `make docs`")
-    README.write_text(wanted, "utf-8")
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+        wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+        if "--check" not in sys.argv:
+            page.write_text(wanted, "utf-8")
+        elif wanted != text:
+            sys.exit(f"{page.relative_to(ROOT)}: the table of flags is stale, run `make docs`")
 
 
 if __name__ == "__main__":

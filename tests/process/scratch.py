@@ -74,6 +74,7 @@ class Volume:
     def __init__(self, path, **files):
         self.path = path
         self._made = 0
+        self.keeps_old = False
         path.mkdir(parents=True)
         self.update(**files)
 
@@ -92,7 +93,10 @@ class Volume:
         for name in files:
             if not (self.path / name).is_symlink():
                 (self.path / name).symlink_to(f"..data/{name}")
-        if old is not None:
+        for link in self.path.iterdir():
+            if not link.name.startswith("..") and link.name not in files:
+                link.unlink()
+        if old is not None and not self.keeps_old:
             shutil.rmtree(self.path / old)
 
 
@@ -295,12 +299,6 @@ class ScratchHost:
             return None
 
 
-def remove_tree(path):
-    """Remove a directory that the program may be putting files back into meanwhile."""
-    while path.exists():
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def overwrite(path, content):
     """Write in place, as careless owners do."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -313,6 +311,12 @@ def replace(path, content, mode=None):
     if mode is not None:
         beside.chmod(mode)
     beside.rename(path)
+
+
+def vanish(directory):
+    """Remove a directory with all that is in it, although the program may put a file back in the midst of it."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def file_id(path):

@@ -18,11 +18,11 @@ from tests.process.scratch import (
     assert_prompt,
     file_id,
     overwrite,
-    remove_tree,
     replace,
     seconds_until,
     stays,
     until,
+    vanish,
 )
 
 SAMPLES = 5
@@ -56,6 +56,18 @@ def test_a_rotated_token_is_in_the_kubeconfig_at_once_in_every_mode(host, mode):
             ]
         )
         assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_swap_of_the_data_link_alone_is_enough(host):
+    """A watch on the file itself would only see the removal of the old directory, which comes later."""
+    host.account.keeps_old = True
+    with host.configured():
+        assert_prompt(
+            [
+                seconds_until(lambda i=i: host.rotate(f"swap-{i}"), lambda i=i: host.has_token(f"swap-{i}"))
+                for i in range(SAMPLES)
+            ]
+        )
 
 
 def test_a_rotated_ca_is_in_the_kubeconfig_at_once(host):
@@ -185,7 +197,7 @@ def test_a_configuration_directory_that_is_removed_and_made_again_is_filled_agai
     with host.configured() as program:
         samples = []
         for i in range(SAMPLES):
-            remove_tree(host.conf_dir)
+            vanish(host.conf_dir)
             until(lambda: not host.ready.exists())
 
             def again(mtu=i):
@@ -213,7 +225,7 @@ def test_a_configuration_directory_that_another_takes_the_place_of_is_filled(hos
 
 def test_a_binary_directory_that_is_removed_and_made_again_is_filled_again(host):
     with host.configured() as program:
-        remove_tree(host.bin_dir)
+        vanish(host.bin_dir)
         program.says("--cni-bin-dir", "is not there")
         host.bin_dir.mkdir()
         until(lambda: host.installed.exists() and host.ready.exists())
@@ -295,7 +307,7 @@ def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped
     for i, target in enumerate(targets):
         target.mkdir()
         host.master(directory=target, mtu=i)
-    remove_tree(host.conf_dir)
+    vanish(host.conf_dir)
     host.conf_dir.symlink_to(targets[0])
 
     def swap(target):

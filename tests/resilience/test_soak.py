@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, overwrite, remove_tree, replace, until
+from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish
 
 SEED = int(os.environ.get("RESILIENCE_SEED", "20261123"))
 SECONDS = float(os.environ.get("RESILIENCE_SOAK", "0"))
@@ -137,7 +137,7 @@ class Node:
         self.change_master()
 
     def replace_directory(self):
-        remove_tree(self.host.conf_dir)
+        vanish(self.host.conf_dir)
         time.sleep(self.chance.random() * 0.05)
         self.host.conf_dir.mkdir()
         self.change_master()

@@ -1,0 +1,124 @@
+"""What needs the API server, in the container and under its limits."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.container.lab import wait_for
+from tests.fake_api import FakeCluster, authority, pem, serving
+from tests.manifests import DEPLOYMENTS, containers, documents, memory, only
+
+OURS = [DEPLOYMENTS / "multus-daemonset.yml", DEPLOYMENTS / "multus-daemonset-crio.yml"]
+MAIN = "kube-multus"
+TAINT = {"key": "multus-cni.io/not-ready", "effect": "NoSchedule"}
+PATIENCE = 90
+
+manifest = pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def cluster():
+    """An API server that knows this node, which registered with the startup taint."""
+    found = FakeCluster()
+    found.add_node("node-1", dict(TAINT), {"key": "other", "effect": "NoExecute"})
+    with serving(found):
+        yield found
+
+
+def attach(pod, cluster):
+    """Let the pod find the API server."""
+    address = urlsplit(cluster.url)
+    pod.api_server = (address.hostname, str(address.port))
+    return pod
+
+
+def limit_of(path):
+    (container,) = containers(only(documents(path), "DaemonSet"))
+    return memory(container["resources"]["limits"]["memory"])
+
+
+def limited_to(size):
+    def change(daemon_set):
+        daemon_set["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = size
+
+    return change
+
+
+def check(running, pod):
+    """Run the check with the flags of the container; return the status of each finding."""
+    flags = [flag for flag in pod.container(MAIN)["args"] if not flag.startswith("--startup-taint")]
+    done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {finding["id"]: finding["status"] for finding in json.loads(done.stdout)["findings"]}
+
+
+def cluster_part(findings):
+    return {status for name, status in findings.items() if name.startswith("cluster.")}
+
+
+def account(cluster):
+    return {"token": next(iter(cluster.tokens)), "ca": pem(authority())}
+
+
+@manifest
+def test_the_startup_taint_is_removed_once_the_node_is_configured(path, new_pod, cluster):
+    pod = attach(new_pod(path, switched_on=True, **account(cluster)), cluster)
+    assert "--startup-taint=multus-cni.io/not-ready:NoSchedule" in pod.container(MAIN)["args"]
+    running = pod.start(MAIN, network="host")
+    wait_for(lambda: TAINT not in cluster.taints("node-1"), PATIENCE, running.log)
+    assert cluster.taints("node-1") == [{"key": "other", "effect": "NoExecute"}]
+    assert pod.node.path("/etc/cni/net.d/00-multus.conf").exists()
+    assert running.cgroup.oom_kills() == 0
+
+
+@manifest
+def test_check_and_the_removal_of_the_taint_beside_the_resident_process_leave_a_third_of_the_memory(
+    path, new_pod, cluster
+):
+    """They are given three quarters of what the manifest grants: the last quarter is a third of that again.
+
+    It is the worst case: a node that has just booted, where all that is read from disk is charged to this container.
+    """
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    cluster.denied.add(("patch", "nodes"))  # so that the taint's removal is tried again and again, beside the check
+    size = math.floor(limit_of(path) * 3 / 4)
+    pod = attach(new_pod(path, switched_on=True, change=limited_to(size), **account(cluster)), cluster)
+    running = pod.start(MAIN, network="host")
+    wait_for(lambda: ("PATCH", "/api/v1/nodes/node-1") in cluster.requests, PATIENCE, running.log)
+    assert running.cgroup.limit() // 4096 == size // 4096
+    assert cluster_part(check(running, pod)) == {"pass"}  # and not skipped for lack of memory
+    assert running.cgroup.oom_kills() == 0
+    cluster.denied.clear()
+    wait_for(lambda: TAINT not in cluster.taints("node-1"), PATIENCE, running.log)
+    assert running.is_running()
+
+
+@manifest
+def test_the_check_of_a_node_in_order_passes_in_the_container_as_it_is_applied(path, new_pod, cluster):
+    pod = attach(new_pod(path, **account(cluster)), cluster)
+    running = pod.start(MAIN, network="host")
+    wait_for(lambda: ready(running), PATIENCE, running.log)
+    findings = check(running, pod)
+    assert cluster_part(findings) == {"pass"}
+    # A token of the tests is no JWT, so that nobody can tell when it expires.
+    assert {name for name, status in findings.items() if status != "pass"} == {"kubeconfig.token"}
+
+
+@manifest
+def test_the_check_reports_a_limit_that_is_too_low_instead_of_being_killed(path, new_pod, cluster):
+    pod = attach(new_pod(path, change=limited_to("50Mi"), **account(cluster)), cluster)
+    running = pod.start(MAIN, network="host")
+    wait_for(lambda: ready(running), PATIENCE, running.log)
+    assert cluster_part(check(running, pod)) == {"skipped"}
+    assert running.cgroup.oom_kills() == 0
+
+
+def ready(running):
+    return running.exec("/usr/bin/test", "-f", "/run/multus-entrypoint/ready").returncode == 0

@@ -1,0 +1,55 @@
+"""What the manifest for CRI-O mounts is enough to have CRI-O restarted, with no capability for it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.container.lab import wait_for
+from tests.manifests import DEPLOYMENTS
+from tests.smallsystemd import SmallSystemd, bus
+
+CRIO = DEPLOYMENTS / "multus-daemonset-crio.yml"
+PATIENCE = 90
+
+pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus)")
+
+
+def switched_to(flag):
+    def change(daemon_set):
+        arguments = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"]
+        arguments[arguments.index("--restart-crio=false")] = flag
+
+    return change
+
+
+@pytest.fixture
+def systemd(node, tmp_path):
+    """A system bus at its place on the node, with as much of systemd as a restart needs."""
+    with bus(tmp_path) as address:
+        directory = node.path("/run/dbus")
+        directory.mkdir(parents=True)
+        (directory / "system_bus_socket").hardlink_to(tmp_path / "bus")
+        yield SmallSystemd(address)
+
+
+def test_cri_o_is_restarted_over_the_mounted_bus_once(new_pod, systemd):
+    running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
+    wait_for(lambda: "RestartUnit" in [member for member, *_ in systemd.calls], PATIENCE, running.log)
+    assert [call for call in systemd.calls if call[0] == "RestartUnit"] == [("RestartUnit", "crio.service", "replace")]
+    assert running.cgroup.oom_kills() == 0
+
+
+def test_as_it_is_applied_nothing_is_restarted(new_pod, node, systemd):
+    running = new_pod(CRIO).start("kube-multus")
+    probe = ["/usr/bin/test", "-f", "/run/multus-entrypoint/ready"]
+    wait_for(lambda: running.exec(*probe).returncode == 0, PATIENCE, running.log)
+    assert systemd.calls == []
+
+
+def test_without_a_bus_the_node_is_configured_all_the_same(new_pod, node):
+    running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
+    wait_for(lambda: "crio.service" in running.log() or "bus" in running.log(), PATIENCE, running.log)
+    assert node.path("/etc/cni/net.d/00-multus.conf").exists()
+    assert running.is_running()

@@ -1,0 +1,116 @@
+"""What is in the image, and what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+
+import pytest
+
+import entrypoint
+from tests.container.lab import BASE, podman
+from tests.manifests import ROOT
+
+PROGRAM = "/opt/multus-entrypoint/bin/multus-entrypoint"
+
+
+def inside(image, *command):
+    """Return what a command prints in the image."""
+    entrypoint, *arguments = command
+    return podman(
+        "run", "--rm", "--pull=never", "--network=none", f"--entrypoint={entrypoint}", image, *arguments
+    ).stdout
+
+
+@pytest.mark.parametrize("name", ["/entrypoint.sh", "/thin_entrypoint", "/usr/local/bin/multus-entrypoint"])
+def test_the_names_of_earlier_images_are_our_program(image, name):
+    assert inside(image, "readlink", name).strip() == PROGRAM
+    assert inside(image, name, "--version") == inside(image, PROGRAM, "--version")
+
+
+def test_install_multus_is_our_program(image):
+    assert inside(image, "readlink", "/install_multus").strip() == PROGRAM
+
+
+def test_without_a_command_the_image_runs_our_program(image):
+    done = podman("run", "--rm", "--pull=never", "--network=none", image, "--version")
+    assert done.stdout.startswith("multus-entrypoint ")
+
+
+def test_the_binaries_of_multus_are_where_its_own_image_has_them(image, binary):
+    directory = "/usr/src/multus-cni/bin"
+    assert inside(image, "sha256sum", f"{directory}/multus").split()[0] == hashlib.sha256(binary).hexdigest()
+    assert inside(image, "cat", f"{directory}/passthru") == "passthru"
+    inside(image, f"{directory}/multus")
+
+
+def test_a_release_of_multus_without_passthru_gives_an_image_without_it(image_without_passthru):
+    assert inside(image_without_passthru, "ls", "/usr/src/multus-cni/bin").split() == ["multus"]
+
+
+def test_the_static_configuration_is_where_the_default_of_the_flag_looks(image):
+    text = inside(image, "cat", "/usr/src/multus-cni/images/70-multus.conf")
+    assert json.loads(text) == json.loads((ROOT / "images" / "70-multus.conf").read_text())
+
+
+@pytest.mark.parametrize("tool", ["gcc", "cc", "make", "pip", "pip3", "git", "curl", "wget"])
+def test_no_tool_that_builds_or_fetches_is_left(image, tool):
+    assert inside(image, "sh", "-c", f"command -v {tool} || echo none").strip() == "none"
+    assert inside(image, "sh", "-c", f"ls /opt/multus-entrypoint/bin | grep -x {tool} || echo none").strip() == "none"
+
+
+def test_no_package_list_cache_or_log_is_left(image):
+    script = "find /var/lib/apt/lists /var/cache/apt /var/log/apt /var/cache/debconf /root/.cache /tmp -type f"
+    assert inside(image, "sh", "-c", f"{script} 2>/dev/null || true") == ""
+
+
+def test_no_secret_of_the_build_is_left(image):
+    assert inside(image, "sh", "-c", "ls /run/secrets 2>/dev/null || true") == ""
+
+
+def test_every_module_is_compiled_and_no_byte_code_holds_a_time(image):
+    """A source without byte code, or with a time that no longer fits, would be compiled at every start."""
+    script = """
+import importlib.util, pathlib, sys
+bare, timed = [], []
+for root in ("/opt/multus-entrypoint/lib", "/usr/lib/python3.13"):
+    for source in pathlib.Path(root).rglob("*.py"):
+        code = pathlib.Path(importlib.util.cache_from_source(source))
+        if not code.exists():
+            bare.append(str(source))
+        elif code.read_bytes()[4:8] != b"\\1\\0\\0\\0":
+            timed.append(str(source))
+print(len(bare), len(timed), *bare[:5], *timed[:5])
+"""
+    assert inside(image, "/usr/bin/python3", "-c", script).split() == ["0", "0"]
+
+
+def test_the_program_imports_everything_that_the_check_of_the_cluster_needs(image):
+    script = "import kubernetes.client as k; k.AuthorizationV1Api(); k.CoreV1Api(); k.CustomObjectsApi(); print('ok')"
+    assert inside(image, "/opt/multus-entrypoint/bin/python3", "-c", script) == "ok\n"
+
+
+def test_the_labels_say_what_it_is(image):
+    labels = json.loads(podman("image", "inspect", image).stdout)[0]["Labels"]
+    prefix = "org.opencontainers.image."
+    assert labels[f"{prefix}title"] == "multus-entrypoint"
+    assert labels[f"{prefix}version"] == entrypoint.__version__
+    assert labels[f"{prefix}licenses"] == "Apache-2.0"
+    assert labels[f"{prefix}base.name"] == BASE
+    assert len(labels[f"{prefix}revision"]) == 40
+
+
+def test_a_second_build_of_the_same_commit_gives_the_same_program(image):
+    """Without any cache, and compared file by file: content, time, mode, target. Debian's own packages are not ours."""
+    program = "/opt/multus-entrypoint"
+    listing = f"find {program} -type f -exec sha256sum {{}} + | sort; find {program} -printf '%p %T@ %m %l\\n' | sort"
+    first = inside(image, "sh", "-c", listing)
+    assert len(first.splitlines()) > 1000
+    subprocess.run(
+        ["make", "--no-print-directory", "image", "IMAGE=localhost/multus-entrypoint:again", "BUILD_FLAGS=--no-cache"],
+        cwd=ROOT,
+        check=True,
+        timeout=900,
+    )
+    assert inside("localhost/multus-entrypoint:again", "sh", "-c", listing) == first

@@ -1,0 +1,95 @@
+"""The uninstaller, run from its manifest on a node that has been installed from the other one."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.container.lab import wait_for
+from tests.manifests import DEPLOYMENTS
+
+INSTALLER = DEPLOYMENTS / "multus-daemonset.yml"
+UNINSTALLER = DEPLOYMENTS / "multus-uninstall.yml"
+CONFIGURATION = "/etc/cni/net.d/00-multus.conf"
+RECORD = f"/var/lib/cni/multus/{'ab' * 32}"
+PATIENCE = 60
+
+
+@pytest.fixture
+def installed(new_pod, node):
+    """A node with Multus on it, whose installer has been deleted; returns what was there before Multus came."""
+    before = node.files()
+    running = new_pod(INSTALLER).start("kube-multus")
+    wait_for(node.path(CONFIGURATION).exists, PATIENCE, running.log)
+    running.signal("TERM")
+    assert running.wait(30) == 0
+    assert node.files() != before
+    return before
+
+
+def test_a_node_is_clean_again_and_the_pod_stays_up_to_say_so(new_pod, node, installed):
+    pod = new_pod(UNINSTALLER)
+    code, log = pod.run("uninstall")
+    assert code == 0, log
+    assert node.files() == installed
+    assert not node.path("/etc/cni/net.d/multus.d").exists()
+    done = pod.start("done")
+    assert done.exec("/usr/bin/true").returncode == 0
+    assert done.cgroup.limit() == 16 * 2**20
+    assert done.is_running()
+
+
+def test_a_second_run_finds_nothing_to_do(new_pod, node, installed):
+    assert new_pod(UNINSTALLER).run("uninstall")[0] == 0
+    code, log = new_pod(UNINSTALLER).run("uninstall")
+    assert code == 0, log
+    assert "nothing to do" in log
+    assert node.files() == installed
+
+
+def test_a_node_that_never_had_multus_is_found_clean(new_pod, node):
+    before = node.files()
+    code, log = new_pod(UNINSTALLER).run("uninstall")
+    assert code == 0, log
+    assert node.files() == before
+
+
+def test_a_node_with_attached_pods_is_left_alone_until_they_are_gone(new_pod, node, installed):
+    record = node.write(RECORD, "{}")
+    with_multus = node.files()
+    pod = new_pod(UNINSTALLER)
+    code, log = pod.run("uninstall")
+    assert code == 1
+    assert "refused" in log
+    assert node.files() == with_multus
+    record.unlink()
+    assert pod.run("uninstall")[0] == 0
+    assert node.files() == installed
+
+
+def test_switching_force_on_cleans_a_node_with_attached_pods_and_leaves_their_records(new_pod, node, installed):
+    node.write(RECORD, "{}")
+    pod = new_pod(UNINSTALLER, switched_on=True)
+    assert "--force" in pod.container("uninstall")["args"]
+    code, log = pod.run("uninstall")
+    assert code == 0, log
+    assert node.files() == sorted([*installed, RECORD])
+
+
+def test_directories_of_another_user_are_cleaned_too(new_pod, node, installed):
+    for directory in ("/etc/cni/net.d", "/etc/cni/net.d/multus.d", "/opt/cni/bin"):
+        os.chown(node.path(directory), 1000, 0)
+    code, log = new_pod(UNINSTALLER).run("uninstall")
+    assert code == 0, log
+    assert node.files() == installed
+
+
+def test_the_uninstaller_writes_nothing_to_the_records(new_pod, node, installed):
+    node.write("/var/lib/cni/results/kept", json.dumps({}))
+    pod = new_pod(UNINSTALLER)
+    assert pod.run("uninstall")[0] == 0
+    assert node.path("/var/lib/cni/results/kept").exists()
+    (mount,) = [each for each in pod.container("uninstall")["volumeMounts"] if each["name"] == "cnidata"]
+    assert mount["readOnly"] is True

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Take Multus off the nodes as docs/usage.md says, and see that pods still start. FORCE=1: although pods are left.
+. "$(dirname "$0")/lib.sh"
+
+mapfile -t cleaned < <(nodes)
+[ "${#cleaned[@]}" -gt 0 ] || fail "Multus is not installed"
+kubectl -n kube-system delete daemonset kube-multus-ds --wait
+uninstaller=$(manifest multus-uninstall.yml | sed "s#/opt/cni/bin#$BIN_DIR#")
+if [ "${FORCE:-}" = 1 ]; then
+  uninstaller=${uninstaller//'#            - "--force"'/'            - "--force"'}
+fi
+printf '%s\n' "$uninstaller" | kubectl apply -f -
+if ! rolled_out multus-uninstall; then
+  kubectl -n kube-system logs -l name=multus-uninstall -c uninstall --prefix --tail=20
+  fail "a node is not clean"
+fi
+kubectl -n kube-system logs -l name=multus-uninstall -c uninstall --prefix --tail=20
+printf '%s\n' "$uninstaller" | kubectl delete -f -
+
+for node in "${cleaned[@]}"; do
+  left=$(on_node "$node" "ls -d $CONF_DIR/*multus* $BIN_DIR/multus 2>/dev/null || true")
+  [ -z "$left" ] || fail "left on $node: $left"
+  start_pod after "$node" ''
+  has_interface after eth0
+  stop_pod after
+done
+kubectl delete namespace "$NAMESPACE" --wait --timeout="${PATIENCE}s"
+manifest "$MANIFEST" | kubectl delete --ignore-not-found -f -
+say "the cluster is as it was"

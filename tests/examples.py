@@ -1,0 +1,245 @@
+"""The examples of the documentation, run: `python -m tests.examples` writes what came out into the pages.
+
+docs/usage.md has blocks of two kinds. A `diff` block starts with a line `# FLAGS` (variables of the environment may
+stand among the flags) and holds how the output of `--dry-run` differs from that of `--multus-conf-file=auto` alone. A
+`text` block starts with `$ multus-entrypoint FLAGS` and holds the output, or what a filter behind ` 2>&1 | ` leaves.
+
+docs/troubleshooting.md has `text` blocks below a comment `<!-- check: SCENARIO -->`, which hold the lines of `check`
+that do not pass, and below `<!-- log: SCENARIO -->`, which hold what the program says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.fake_api import FakeCluster, serving
+from tests.opshost import FLANNEL, ScratchHost, jwt
+
+ROOT = Path(__file__).parent.parent
+USAGE, TROUBLESHOOTING = ROOT / "docs/usage.md", ROOT / "docs/troubleshooting.md"
+MASTERS = ROOT / "tests/data/master-confs"
+PATHS_IN_THE_CONTAINER = (
+    *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
+    *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
+)
+ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
+BLOCK = re.compile(
+    r"(```diff\n# (?P<flags>.+)\n|```text\n\$ multus-entrypoint (?P<command>.+)\n)(?P<body>(?:.*\n)*?)```\n"
+)
+SCENARIO = re.compile(r"<!-- (?P<kind>check|log): (?P<name>[\w-]+) -->\n```text\n(?P<body>(?:.*\n)*?)```\n")
+
+
+# ---- docs/usage.md ----
+
+
+class Node:
+    """A node that has a default network and no Multus, below a scratch directory that no output names."""
+
+    def __init__(self, directory, master="10-flannel.conflist"):
+        self.root = directory
+        conf_dir = directory / "host/etc/cni/net.d"
+        account = directory / ACCOUNT
+        more = (
+            *(
+                "host/opt/cni/bin",
+                "host/usr/libexec/cni",
+                "host/var/lib/multus/net.d",
+                "tmp/multus-conf",
+                "run/multus-entrypoint",
+            ),
+        )
+        for path in (conf_dir, account, *(directory / name for name in more)):
+            path.mkdir(parents=True)
+        for place in (conf_dir, directory / "host/var/lib/multus/net.d"):
+            shutil.copy(MASTERS / master, place)
+        for name in ("usr/src/multus-cni/bin/multus", "tmp/multus"):
+            binary = directory / name
+            binary.parent.mkdir(parents=True, exist_ok=True)
+            binary.write_bytes(b"\x7fELF")
+            binary.chmod(0o755)
+        shutil.copy(MASTERS / "10-calico.conflist", conf_dir / "20-calico.conflist")
+        static = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+        (directory / "tmp/multus-conf/70-multus.conf").write_text(json.dumps(static) + "\n")
+        (account / "token").write_text("secret")
+        (account / "ca.crt").write_text("CA\n")
+
+    def run(self, line):
+        """Run the program with a line of flags; return its exit code and output, with the container's paths."""
+        environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "PATH": os.environ["PATH"]}
+        flags = []
+        for word in shlex.split(line):
+            name, _, value = word.partition("=")
+            if not word.startswith("-") and name.isupper():
+                environ[name] = value
+            else:
+                inside = name in PATHS_IN_THE_CONTAINER and value.startswith("/")
+                flags.append(f"{name}={self.root}{value}" if inside else word)
+        given = [word.partition("=")[0] for word in flags]
+        subcommand = [flags.pop(0)] if flags and not flags[0].startswith("-") else []
+        defaults = {
+            "--cni-conf-dir": "host/etc/cni/net.d",
+            "--cni-bin-dir": "host/opt/cni/bin",
+            "--multus-bin-file": "usr/src/multus-cni/bin/multus",
+            "--service-account-dir": ACCOUNT,
+        }
+        known = defaults if subcommand != ["install"] else {"--multus-bin-file": defaults["--multus-bin-file"]}
+        flags += [f"{name}={self.root / path}" for name, path in known.items() if name not in given]
+        command = [sys.executable, "-m", "entrypoint", *subcommand, *flags]
+        ran = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        said = re.sub(r"^\d{4}-\S+Z ", "", ran.stdout + ran.stderr, flags=re.MULTILINE)
+        return ran.returncode, said.replace(str(self.root), "")
+
+
+def outcome(line, master="10-flannel.conflist"):
+    with tempfile.TemporaryDirectory() as directory:
+        return Node(Path(directory), master).run(line)
+
+
+def difference(flags):
+    """Return what flags change in the output of a dry run."""
+    _, base = outcome("--multus-conf-file=auto --dry-run")
+    chosen = flags if "--multus-conf-file" in flags else f"--multus-conf-file=auto {flags}"
+    _, other = outcome(f"{chosen} --dry-run")
+    lines = difflib.unified_diff(base.splitlines(), other.splitlines(), lineterm="", n=0)
+    return "".join(f"{line}\n" for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def actual(block):
+    """Return what a block of docs/usage.md should hold below its first line."""
+    if block["flags"]:
+        return difference(block["flags"])
+    line, _, filtered = block["command"].partition(" 2>&1 | ")
+    said = outcome(line)[1]
+    return subprocess.run(["sh", "-c", filtered or "cat"], input=said, capture_output=True, text=True).stdout
+
+
+# ---- docs/troubleshooting.md ----
+
+
+@contextmanager
+def configured():
+    """Yield a node on which the program has run, and the cluster that it belongs to."""
+    with tempfile.TemporaryDirectory() as directory, serving(FakeCluster()) as cluster:
+        host = ScratchHost(Path(directory))
+        host.plugins()
+        host.server = cluster.url
+        host.master()
+        host.configure()
+        cluster.tokens = {host.token}
+        yield host, cluster
+
+
+def _rotated(host, cluster):
+    host.rotate(jwt(time.time() + 9000))
+    cluster.tokens = {host.token}
+
+
+def _expired(host, cluster):
+    before = host.token
+    host.rotate(jwt(time.time() - 600))
+    host.kubeconfig.write_text(host.kubeconfig.read_text().replace(before, host.token))
+    _rotated(host, cluster)
+
+
+def _no_master(host, _cluster):
+    (host.conf_dir / "10-flannel.conflist").unlink()
+    host.generated.unlink()
+
+
+def _cut_off(host, _cluster):
+    _no_master(host, _cluster)
+    host.master(document='{\n  "name": "cbr0",\n  "type": ')
+
+
+def _nested(host, _cluster):
+    inner = json.loads(host.generated.read_text())
+    host.generated.write_text(json.dumps({**inner, "delegates": [inner]}))
+
+
+def _second_multus(host, _cluster):
+    (host.conf_dir / "00-a-multus.conf").write_text(host.generated.read_text())
+
+
+def _only_multus(host, _cluster):
+    (host.conf_dir / "05-multus.conf").write_text(host.generated.read_text())
+    _no_master(host, _cluster)
+
+
+SCENARIOS = {
+    "all-well": lambda _host, _cluster: None,
+    "rotated": _rotated,
+    "expired": _expired,
+    "no-master": _no_master,
+    "cut-off": _cut_off,
+    "nested": _nested,
+    "second-multus": _second_multus,
+    "only-multus": _only_multus,
+    "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
+    "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
+    "no-binary": lambda host, _cluster: host.binary.unlink(),
+    "no-plugin": lambda host, _cluster: (host.bin_dir / "portmap").unlink(),
+    "no-configuration": lambda host, _cluster: host.generated.unlink(),
+    "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
+    "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
+    "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
+    "records": lambda host, _cluster: host.records(2),
+}
+COMMANDS = {
+    "no-master": ["--wait-timeout=0"],
+    "cut-off": ["--wait-timeout=0"],
+    "only-multus": ["--wait-timeout=0"],
+    "no-directory": [],
+    "records": ["uninstall"],
+}
+"""How the program is called where a page shows what it says."""
+
+
+def printed(kind, name):
+    """Return what a block of docs/troubleshooting.md should hold."""
+    with configured() as (host, cluster):
+        SCENARIOS[name](host, cluster)
+        arguments = ["check"] if kind == "check" else COMMANDS[name]
+        flags = [*host.flags, *([f"--multus-data-dir={host.data_dir}"] if arguments == ["uninstall"] else [])]
+        ran = host.run(*arguments, flags=flags)
+        lines = (ran.stdout + ran.stderr).splitlines()
+        if kind == "check":
+            lines = [line for line in lines[1:] if not line.startswith(("pass", "skipped"))] or [
+                f"exit {ran.returncode}"
+            ]
+        said = "".join(f"{line}\n" for line in lines)
+        for path, name_inside in ((host.root / "host", "/host"), (host.image, "/usr/src/multus-cni/bin")):
+            said = said.replace(str(path), name_inside)
+        said = said.replace(str(host.account), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
+        said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
+        return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)
+
+
+# ---- writing ----
+
+
+def main():
+    for page, pattern, run in (
+        (USAGE, BLOCK, actual),
+        (TROUBLESHOOTING, SCENARIO, lambda block: printed(block["kind"], block["name"])),
+    ):
+        text = page.read_text("utf-8")
+        parts, end = [], 0
+        for block in pattern.finditer(text):
+            parts += [text[end : block.start("body")], run(block)]
+            end = block.end("body")
+        page.write_text("".join(parts) + text[end:], "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""Every row of the bad-input table, from the command line, with the message that a user needs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+
+import pytest
+
+from tests.process.scratch import FLANNEL, overwrite, replace, stays, until
+
+TOKENLESS = "no service account token"
+
+
+def _refused(host, *flags, env=None, code=1):
+    """Run a program that must refuse, and must not touch the host; return what it said."""
+    before = host.snapshot(*(path for path in (host.conf_dir, host.bin_dir, host.ready.parent) if path.exists()))
+    outcome = host.run(*flags, env=env)
+    assert outcome.returncode == code, outcome.stderr
+    after = host.snapshot(*(path for path in (host.conf_dir, host.bin_dir, host.ready.parent) if path.exists()))
+    assert after == before
+    return outcome.stderr
+
+
+# ---- conf dir, bin dir, multus binary or static conf missing ----
+
+
+@pytest.mark.parametrize("flag", ["--cni-conf-dir", "--cni-bin-dir"])
+@pytest.mark.parametrize("instead", ["nothing", "a file"])
+def test_a_missing_directory_is_named_with_its_flag_and_what_to_check(host, flag, instead):
+    host.master()
+    path = host.root / "absent"
+    if instead == "a file":
+        path.touch()
+    said = _refused(host, f"{flag}={path}", f"--multus-autoconfig-dir={host.conf_dir}")
+    assert flag in said
+    assert str(path) in said
+    assert "mounted" in said
+
+
+def test_the_bin_dir_need_not_be_there_when_nothing_is_copied(host):
+    host.master()
+    shutil.rmtree(host.bin_dir)
+    host.multus.unlink()
+    with host.start("--skip-multus-binary-copy") as program:
+        host.until_ready(program)
+
+
+def test_a_missing_binary_is_named_with_its_flag(host):
+    host.master()
+    host.multus.unlink()
+    said = _refused(host)
+    assert f"--multus-bin-file={host.multus} does not exist" in said
+
+
+def test_a_binary_that_is_no_file_is_refused(host):
+    host.master()
+    host.multus.unlink()
+    os.mkfifo(host.multus)
+    assert "not a regular file" in _refused(host)
+
+
+def test_a_missing_static_configuration_is_named_with_its_flag(host):
+    path = host.image / "absent.conf"
+    assert f"--multus-conf-file={path}: does not exist" in _refused(host, f"--multus-conf-file={path}")
+
+
+def test_everything_that_is_missing_is_said_at_once(host):
+    host.multus.unlink()
+    shutil.rmtree(host.bin_dir)
+    said = _refused(host, env={"KUBERNETES_SERVICE_HOST": None})
+    for part in ("--multus-bin-file", "--cni-bin-dir", "KUBERNETES_SERVICE_HOST"):
+        assert part in said
+
+
+# ---- no token, a bad token, a bad CA, no API server ----
+
+
+def test_without_a_token_it_gives_up_and_says_what_to_set(host):
+    host.master()
+    shutil.rmtree(host.account.path)
+    said = _refused(host)
+    assert TOKENLESS in said
+    assert str(host.account.path / "token") in said
+    assert "automountServiceAccountToken" in said
+    assert "--multus-kubeconfig-file-host" in said
+
+
+def test_without_a_token_it_goes_on_with_a_kubeconfig_that_is_there(host):
+    host.master()
+    shutil.rmtree(host.account.path)
+    host.kubeconfig.parent.mkdir()
+    host.kubeconfig.write_text("mine")
+    with host.start() as program:
+        host.until_ready(program)
+        program.says("warning", TOKENLESS)
+        assert host.kubeconfig.read_text() == "mine"
+
+
+def test_without_a_token_it_goes_on_with_a_kubeconfig_of_the_hosts(host):
+    host.master()
+    shutil.rmtree(host.account.path)
+    with host.start("--multus-kubeconfig-file-host=/etc/kubernetes/multus.kubeconfig") as program:
+        host.until_ready(program)
+        program.says("warning", TOKENLESS, "/etc/kubernetes/multus.kubeconfig")
+        assert not host.kubeconfig.exists()
+        assert json.loads(host.conf.read_text())["kubeconfig"] == "/etc/kubernetes/multus.kubeconfig"
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+@pytest.mark.parametrize("name", ["token", "ca.crt"])
+def test_an_empty_token_or_ca_is_refused(host, name, content):
+    host.master()
+    host.account.update(**{"token": "t", "ca.crt": "CA", name: content})
+    said = _refused(host)
+    assert str(host.account.path / name) in said
+    assert "is empty" in said
+
+
+def test_a_missing_ca_is_refused(host):
+    host.master()
+    host.account.update(token="t")
+    said = _refused(host)
+    assert f"{host.account.path}/ca.crt does not exist" in said
+    assert str(host.root / "none.crt") in _refused(host, env={"KUBE_CA_FILE": str(host.root / "none.crt")})
+
+
+@pytest.mark.parametrize("variable", ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_api_server_that_is_unknown_is_refused(host, variable, value):
+    host.master()
+    assert variable in _refused(host, env={variable: value})
+
+
+def test_a_token_that_is_not_text_is_refused(host):
+    host.master()
+    host.account.update(**{"token": b"\xff\xfe", "ca.crt": "CA"})
+    assert "not text" in _refused(host)
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"token": "", "ca.crt": "CA"}, "is empty"),
+        ({"token": "t", "ca.crt": ""}, "is empty"),
+        ({"token": "t"}, "does not exist"),
+        ({"ca.crt": "CA"}, TOKENLESS),
+    ],
+    ids=["token empty", "CA empty", "CA missing", "token missing"],
+)
+def test_while_running_the_last_good_kubeconfig_is_kept(host, files, complaint):
+    with host.configured() as program:
+        before = host.snapshot(host.kubeconfig)
+        host.account.update(**files)
+        program.says(complaint, str(host.account.path))
+        host.master(mtu=5)  # the rest goes on
+        until(lambda: host.wraps(mtu=5))
+        assert host.snapshot(host.kubeconfig) == before
+        assert len(program.lines(complaint)) == 1
+        host.rotate("good")
+        until(lambda: host.has_token("good") and host.ready.exists())
+
+
+# ---- the kubeconfig itself ----
+
+
+@pytest.mark.parametrize(
+    ("env", "server"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "fd00:10::1"}, "https://[fd00:10::1]:443"),
+        ({"KUBERNETES_SERVICE_HOST": "[fd00:10::1]"}, "https://[fd00:10::1]:443"),
+        ({"KUBERNETES_SERVICE_HOST": "api.example", "KUBERNETES_SERVICE_PORT": "6443"}, "https://api.example:6443"),
+        ({"KUBERNETES_SERVICE_PROTOCOL": "http"}, "http://10.96.0.1:443"),
+        ({"KUBERNETES_SERVICE_PROTOCOL": ""}, "https://10.96.0.1:443"),
+    ],
+)
+def test_the_server_of_the_kubeconfig(host, env, server):
+    with host.configured(env=env):
+        assert f'server: "{server}"' in host.kubeconfig.read_text()
+
+
+def test_the_kubeconfig_holds_the_ca_or_does_not_verify(host):
+    with host.configured():
+        text = host.kubeconfig.read_text()
+    assert base64.b64encode(b"CERTIFICATE 1\n").decode() in text
+    assert "insecure-skip-tls-verify" not in text
+    for flags, env in (["--skip-tls-verify"], {}), ([], {"SKIP_TLS_VERIFY": "true"}):
+        host.account.update(token="t")
+        host.ready.unlink(missing_ok=True)
+        with host.start(*flags, env=env) as program:
+            host.until_ready(program)
+            text = host.kubeconfig.read_text()
+        assert "insecure-skip-tls-verify: true" in text
+        assert "certificate-authority" not in text
+        host.kubeconfig.unlink()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("644", 0o644), ("0640", 0o640), ("", 0o600)])
+def test_the_mode_of_the_kubeconfig(host, mode, expected):
+    with host.configured(env={"KUBECONFIG_MODE": mode}):
+        assert host.kubeconfig.stat().st_mode & 0o7777 == expected
+
+
+# ---- file names that are not UTF-8 ----
+
+ODD = os.fsdecode(b"10-\xff\xfe.conf")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_master_whose_name_is_not_utf8_is_wrapped(host, log_format):
+    (host.conf_dir / ODD).write_text(json.dumps(FLANNEL))
+    with host.start(f"--log-format={log_format}", "--rename-conf-file", "--cleanup-config-on-exit") as program:
+        host.until_ready(program)
+        assert host.wraps(**FLANNEL)
+        program.says("renamed")
+        program.stop()
+        _parsable(program, log_format)
+    assert host.names() == [ODD, "multus.d"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_broken_file_whose_name_is_not_utf8_is_skipped(host, log_format):
+    (host.conf_dir / ODD).write_text("{")
+    outcome = host.run(f"--log-format={log_format}", "--wait-timeout=0.1")
+    assert outcome.returncode == 1
+    assert "line 1 column 2" in outcome.stderr
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_names_that_are_not_utf8_in_flags_are_fine(host, log_format):
+    odd = host.root / os.fsdecode(b"net-\xff.d")
+    odd.mkdir()
+    host.master(ODD, directory=odd)
+    flags = [f"--log-format={log_format}", f"--cni-conf-dir={odd}", f"--multus-master-cni-file-name={ODD}"]
+    flags.append(f"--multus-log-file={os.fsdecode(b'/var/log/m-')}\udcff.log")
+    dry = host.run(*flags, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "would write" in dry.stdout
+    with host.start(*flags) as program:
+        host.until_ready(program)
+        program.stop()
+        _parsable(program, log_format)
+    assert (odd / "00-multus.conf").exists()
+    assert host.run(f"--multus-master-cni-file-name=/x/{ODD}").returncode == 2
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_dry_run_shows_names_that_are_not_utf8(host, log_format):
+    (host.conf_dir / ODD).write_text(json.dumps(FLANNEL))
+    outcome = host.run("--dry-run", "--rename-conf-file", f"--log-format={log_format}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "would rename" in outcome.stdout
+
+
+def _parsable(program, log_format):
+    assert program.log
+    for line in program.log.splitlines():
+        if log_format == "json":
+            assert json.loads(line).keys() == {"time", "level", "message"}
+
+
+# ---- outputs that cannot be written ----
+
+
+@pytest.mark.parametrize("name", ["00-multus.conf", "multus.d/multus.kubeconfig"])
+def test_a_directory_in_the_place_of_a_file_is_told(host, name):
+    host.master()
+    (host.conf_dir / name).mkdir(parents=True)
+    outcome = host.run()
+    assert outcome.returncode == 1
+    assert str(host.conf_dir / name) in outcome.stderr
+
+
+def test_a_file_in_the_place_of_multus_d_is_told(host):
+    host.master()
+    overwrite(host.conf_dir / "multus.d", "")
+    outcome = host.run()
+    assert outcome.returncode == 1
+    assert "multus.d" in outcome.stderr
+    assert not host.conf.exists()
+
+
+def test_a_missing_directory_of_the_ready_file_is_told(host):
+    host.master()
+    said = _refused(host, f"--ready-file={host.root}/absent/ready")
+    assert "--ready-file" in said
+    assert str(host.root / "absent") in said
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
+def test_whatever_stands_in_the_place_of_the_binary_is_replaced_or_told(host, make):
+    host.master()
+    make(host.installed)
+    if host.installed.is_dir():
+        outcome = host.run()
+        assert outcome.returncode == 1
+        assert str(host.installed) in outcome.stderr
+        assert not host.conf.exists()
+        return
+    with host.start() as program:
+        host.until_ready(program)
+        assert host.installed.is_file()
+        assert not host.installed.is_symlink()
+
+
+def test_an_unreadable_candidate_is_told(host):
+    """Root reads everything, so a link to what even root cannot read stands in."""
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("needs /proc")
+    (host.conf_dir / "10-unreadable.conf").symlink_to("/proc/self/mem")
+    with host.start("--wait-timeout=0.5") as program:
+        assert program.ends() == 1
+        program.says("10-unreadable.conf")
+
+
+def test_a_master_of_two_mebibytes_is_refused_without_reading_it_all(host):
+    with host.configured() as program:
+        replace(host.conf_dir / "10-flannel.conflist", json.dumps(FLANNEL) + " " * (2 << 20))
+        stays(program.running, 0.2)
+        assert host.wraps(**FLANNEL)
+        host.master(mtu=1)
+        until(lambda: host.wraps(mtu=1))

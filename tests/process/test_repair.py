@@ -1,0 +1,172 @@
+"""What somebody removes or changes is put back, though never in a spin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.process.scratch import (
+    ScratchHost,
+    assert_prompt,
+    file_id,
+    overwrite,
+    replace,
+    seconds_until,
+    stays,
+    until,
+)
+
+OUTPUTS = ["conf", "kubeconfig", "installed"]
+
+
+def _removed(path):
+    path.unlink()
+
+
+def _overwritten(path):
+    overwrite(path, "garbage")
+
+
+def _replaced(path):
+    replace(path, "garbage")
+
+
+def _emptied(path):
+    overwrite(path, "")
+
+
+def _opened_up(path):
+    path.chmod(0o777 if path.stat().st_mode & 0o777 != 0o777 else 0o600)
+
+
+def _linked(path):
+    path.rename(path.with_name("moved"))
+    path.symlink_to("nowhere")
+
+
+def _touched_with_other_bytes_of_the_same_length(path):
+    content = path.read_bytes()
+    status = path.stat()
+    overwrite(path, content[:-2] + b"!!")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGES = [
+    _removed,
+    _overwritten,
+    _replaced,
+    _emptied,
+    _opened_up,
+    _linked,
+    _touched_with_other_bytes_of_the_same_length,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_outputs_are_put_back(host, damage):
+    paths = [getattr(host, output) for output in OUTPUTS]
+
+    def state():
+        return [not path.is_symlink() and path.exists() and (path.read_bytes(), path.stat().st_mode) for path in paths]
+
+    with host.configured() as program:
+        good = state()
+        for path in paths:
+            damage(path)
+
+        def whole():
+            with contextlib.suppress(FileNotFoundError):
+                return state() == good
+            return False
+
+        until(whole)
+        until(host.ready.exists)
+        assert program.running()
+
+
+def test_a_damage_is_put_right_within_milliseconds(host):
+    """The first one: a second one within a second has to wait."""
+    with host.configured() as program:
+        program.stop()
+    samples = []
+    for _ in range(2):
+        host.ready.unlink(missing_ok=True)
+        with host.start() as program:
+            host.until_ready(program)
+            for output in OUTPUTS:
+                path = getattr(host, output)
+                samples.append(seconds_until(path.unlink, path.exists))
+    assert_prompt(samples)
+
+
+def test_a_fight_is_one_write_a_second_and_is_told_once(tmp_path):
+    """One fight over each output, all of them at once."""
+
+    def fight(output):
+        host = ScratchHost(tmp_path / output)
+        path = getattr(host, output)
+        with host.configured() as program:
+            writes = 0
+            end = time.monotonic() + 5.5
+            while time.monotonic() < end:
+                if path.exists():
+                    writes += 1
+                    path.unlink()
+                time.sleep(0.001)
+            assert 4 <= writes <= 7
+            warning = program.says("warning", str(path), "5 times")
+            until(path.exists)
+            assert program.lines("warning") == [warning]
+            assert not program.lines("error")
+            assert program.cpu_seconds() < 3
+            assert len(program.log.splitlines()) < 30
+
+    with ThreadPoolExecutor(len(OUTPUTS)) as pool:
+        list(pool.map(fight, OUTPUTS))
+
+
+def test_a_fight_over_one_file_does_not_hold_up_the_others(host):
+    with host.configured():
+        for i in range(10):
+            host.conf.unlink(missing_ok=True)
+            host.rotate(f"token-{i}")
+            until(lambda i=i: host.has_token(f"token-{i}"), within=0.9)
+
+
+def test_a_changed_source_of_the_binary_is_installed(host):
+    with host.configured():
+        before = file_id(host.installed)
+        replace(host.multus, b"a new multus", mode=0o750)
+        until(lambda: file_id(host.installed) != before)
+        until(lambda: host.installed.read_bytes() == b"a new multus")
+        assert host.installed.stat().st_mode & 0o7777 == 0o750
+
+
+def test_a_binary_that_is_running_is_replaced(host):
+    with open("/bin/sleep", "rb") as file:
+        replace(host.installed, file.read(), mode=0o755)
+    child = os.spawnv(os.P_NOWAIT, host.installed, ["multus", "30"])
+    try:
+        with host.configured():
+            assert host.installed.read_bytes() == host.multus.read_bytes()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_with_the_copy_skipped_the_binary_is_left_alone(host):
+    with host.configured("--skip-multus-binary-copy"):
+        assert not host.installed.exists()
+        overwrite(host.installed, "mine")
+        stays(lambda: host.installed.read_text() == "mine", 0.2)
+
+
+def test_the_sibling_that_somebody_writes_is_removed_again(host):
+    with host.configured():
+        overwrite(host.conflist, "{}")
+        until(lambda: not host.conflist.exists())
+        until(host.ready.exists)

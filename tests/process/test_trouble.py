@@ -1,0 +1,193 @@
+"""Trouble while running: the program stays alive, says so once, and recovers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.process.scratch import file_id, stays, until, vanish
+
+
+def _command(*words):
+    try:
+        return subprocess.run(words, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _immutable(directory):
+    """Root ignores permission bits, so the directory is made immutable."""
+    if not _command("chattr", "+i", directory):
+        pytest.skip("needs root, and a file system that knows chattr +i")
+    try:
+        yield
+    finally:
+        _command("chattr", "-i", directory)
+
+
+@contextlib.contextmanager
+def _mounted(*words):
+    if not _command("mount", *words):
+        pytest.skip("needs root, and the right to mount")
+    try:
+        yield
+    finally:
+        _command("umount", "-l", words[-1])
+
+
+def test_a_configuration_directory_that_cannot_be_written_any_more(host):
+    with host.configured() as program:
+        before = file_id(host.conf)
+        with _immutable(host.conf_dir):
+            host.rotate("meanwhile")  # another directory: the rest goes on
+            until(lambda: host.has_token("meanwhile"))
+            own = host.conf_dir / "10-flannel.conflist"
+            own.write_text(own.read_text().replace("cbr0", "changed"))
+            program.says("error", "cannot write", str(host.conf))
+            until(lambda: not host.ready.exists())
+            for i in range(5):
+                host.rotate(f"again-{i}")
+                until(lambda i=i: host.has_token(f"again-{i}"))
+            stays(program.running, 2.5)  # beyond the first retries
+            assert file_id(host.conf) == before
+            assert len(program.lines("error")) == 1
+        until(lambda: host.wraps(name="changed"), within=10)
+        until(host.ready.exists)
+
+
+def test_at_start_a_directory_that_cannot_be_written_ends_it(host):
+    host.master()
+    with _immutable(host.conf_dir):
+        outcome = host.run()
+    assert outcome.returncode == 1
+    assert "cannot write" in outcome.stderr
+    assert str(host.conf_dir) in outcome.stderr
+    assert host.names() == ["10-flannel.conflist"]
+
+
+def test_at_start_a_read_only_volume_ends_it(host):
+    host.master()
+    with _mounted("--bind", host.bin_dir, host.bin_dir), _mounted("-o", "remount,ro,bind", host.bin_dir):
+        outcome = host.run()
+    assert outcome.returncode == 1
+    assert f"cannot install {host.installed}" in outcome.stderr
+    assert "readOnly" in outcome.stderr
+    assert not host.conf.exists()
+
+
+def test_a_binary_directory_that_becomes_read_only(host):
+    with _mounted("-t", "tmpfs", "-o", "size=1m", "none", host.bin_dir), host.configured() as program:
+        host.installed.unlink()
+        until(host.installed.exists)
+        assert _command("mount", "-o", "remount,ro", host.bin_dir)
+        host.multus.write_bytes(b"new")
+        program.says("error", "cannot install", str(host.installed), "readOnly")
+        host.master(mtu=3)  # once configured, the rest goes on
+        until(lambda: host.wraps(mtu=3))
+        assert len(program.lines("error")) == 1
+        assert _command("mount", "-o", "remount,rw", host.bin_dir)
+        until(lambda: host.installed.read_bytes() == b"new", within=10)
+        until(host.ready.exists)
+
+
+def test_a_full_disk(host):
+    with _mounted("-t", "tmpfs", "-o", "size=64k", "none", host.conf_dir):
+        host.master()
+        with host.configured() as program:
+            before = host.conf.read_bytes(), host.kubeconfig.read_bytes()
+            filler = host.conf_dir / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 512)
+            host.rotate("does-not-fit")
+            program.says("error", "cannot write", str(host.kubeconfig), "No space left")
+            stays(program.running, 1.5)
+            assert (host.conf.read_bytes(), host.kubeconfig.read_bytes()) == before
+            assert not [name for name in os.listdir(host.kubeconfig.parent) if name.endswith(".tmp")]
+            assert len(program.lines("error")) == 1
+            filler.unlink()
+            until(lambda: host.has_token("does-not-fit"), within=10)
+            until(host.ready.exists)
+
+
+def test_at_start_a_full_disk_ends_it_without_a_configuration(host):
+    with _mounted("-t", "tmpfs", "-o", "size=64k", "none", host.bin_dir):
+        host.multus.write_bytes(os.urandom(1 << 20))
+        host.master()
+        outcome = host.run()
+        assert outcome.returncode == 1
+        assert "No space left" in outcome.stderr
+        assert os.listdir(host.bin_dir) == []
+    assert not host.conf.exists()
+
+
+def test_a_node_without_a_free_inotify_instance_is_configured_and_followed_all_the_same(host):
+    limit = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    if not _command("unshare", "-Ur", "sh", "-c", limit, "sh", "true"):
+        pytest.skip("needs user namespaces")
+    host.master()
+    with host.start(prefix=["unshare", "-Ur", "sh", "-c", limit, "sh"]) as program:
+        program.says("error", "cannot watch files", "max_user_instances")
+        until(host.conf.exists)
+        host.rotate("later")
+        until(lambda: host.has_token("later"), within=5)
+        host.master(mtu=1)
+        until(lambda: host.wraps(mtu=1), within=5)
+        assert len(program.lines("error")) == 1
+
+
+def test_a_ready_file_that_cannot_be_written_is_told_and_written_later(host):
+    host.master()
+    with _immutable(host.ready.parent), host.start() as program:
+        program.says("error", "--ready-file", str(host.ready))
+        assert host.wraps(name="cbr0")
+        assert program.running()
+        _command("chattr", "-i", host.ready.parent)
+        until(host.ready.exists, within=10)
+
+
+def test_all_directories_taken_away_at_once_and_given_back(host):
+    with host.configured() as program:
+        content = host.multus.read_bytes()
+        for directory in (host.conf_dir, host.bin_dir, host.account.path, host.image):
+            vanish(directory)
+        until(lambda: not host.ready.exists())
+        stays(program.running, 0.3)
+        for directory in (host.conf_dir, host.bin_dir, host.image, host.account.path):
+            directory.mkdir()
+        (host.account.path / "token").write_text("new")
+        (host.account.path / "ca.crt").write_text("new")
+        host.multus.write_bytes(content)
+        host.multus.chmod(0o755)
+        host.master(mtu=8)
+        until(host.ready.exists)
+        assert host.wraps(mtu=8)
+        assert host.has_token("new")
+        assert host.installed.read_bytes() == content
+
+
+def test_a_log_that_nobody_reads_does_not_keep_it_from_ending(host):
+    """A pipe whose reader has gone; a full one would hold up any program that logs."""
+    host.master()
+    reading, writing = os.pipe()
+    process = subprocess.Popen(host.command(), env=host.environment(), cwd=host.root, stderr=writing)
+    os.close(writing)
+    try:
+        until(host.ready.exists)
+        os.close(reading)
+        host.master(mtu=1)
+        until(lambda: host.wraps(mtu=1))
+        host.rotate("next")
+        until(lambda: host.has_token("next"))
+        start = time.monotonic()
+        process.terminate()
+        process.wait(5)  # with Python's own 120, because it cannot flush stderr
+        assert time.monotonic() - start < 2
+    finally:
+        process.kill()
+        process.wait()

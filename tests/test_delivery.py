@@ -1,0 +1,190 @@
+"""What cannot run here, the GitHub workflows and the end-to-end scripts: at least its form."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
+FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
+SCRIPTS = sorted(ROOT.glob("tests/e2e/*.sh"))
+STEPS = [path for path in SCRIPTS if path.name[0].isdigit()]
+
+
+def name(path):
+    return path.name
+
+
+def scripts_of(workflow):
+    """Yield the shell scripts that a workflow has in itself."""
+    for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+        yield from (step["run"] for step in job["steps"] if "run" in step)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name)
+def test_a_workflow_has_a_trigger_few_rights_and_a_time_limit(path):
+    document = yaml.safe_load(path.read_text())
+    assert document["name"] == path.stem
+    assert document[True]  # what YAML 1.1 makes of `on`
+    assert document["permissions"] == {"contents": "read"}
+    for job in document["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step), step
+            assert re.fullmatch(r"[\w./-]+@v\d+", step.get("uses", "x/x@v1"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name)
+def test_the_shell_of_a_workflow_is_well_formed(path):
+    for script in scripts_of(path):
+        subprocess.run(["bash", "-n"], input=re.sub(r"\$\{\{.*?\}\}", "x", script), text=True, check=True)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name)
+def test_what_a_workflow_calls_is_there(path):
+    targets = set(re.findall(r"^([\w./$()-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {".venv/made"}
+    for script in scripts_of(path):
+        for called in re.findall(r"\bmake ((?:[\w./=$:-]+ ?)+)", script):
+            for target in called.split():
+                assert "=" in target or target in targets, target
+        for file in re.findall(r"(?<![\w/])(?:tests|deployments|\.ci)/[\w./-]+(?![\w*])", script):
+            assert (ROOT / file).exists(), file
+
+
+def test_every_supported_python_is_tested():
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
+    versions = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["python"]["strategy"]["matrix"]
+    assert versions["python"] == [f"3.{minor}" for minor in range(int(oldest), 15)]
+
+
+@pytest.mark.parametrize("path", FORMS, ids=name)
+def test_an_issue_form_asks_something(path):
+    document = yaml.safe_load(path.read_text())
+    if path.name == "config.yml":
+        assert all({"name", "url", "about"} == set(link) for link in document["contact_links"])
+        return
+    assert {"name", "description", "body"} <= set(document)
+    fields = [field for field in document["body"] if field["type"] != "markdown"]
+    assert fields
+    assert len({field["id"] for field in fields}) == len(fields)
+    assert all(field["attributes"]["label"] for field in fields)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_a_script_is_well_formed_and_can_be_called(path):
+    subprocess.run(["bash", "-n", path], check=True)
+    assert path.name == "lib.sh" or path.stat().st_mode & 0o111 == 0o111
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing():
+    subprocess.run(["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *SCRIPTS], check=True)
+
+
+@pytest.mark.parametrize("path", STEPS, ids=name)
+@pytest.mark.parametrize("missing", ["KUBECONFIG", "IMAGE", "NODE_SHELL"])
+def test_a_step_says_which_variable_it_needs(path, missing):
+    variables = {
+        "KUBECONFIG": "/nonexistent",
+        "IMAGE": "example.com/x:1",
+        "NODE_SHELL": "false",
+        "PATH": "/usr/bin:/bin",
+    }
+    del variables[missing]
+    ran = subprocess.run(["bash", path], env=variables, capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert f"{missing}: " in ran.stderr
+
+
+def test_the_page_of_the_steps_names_each():
+    page = (ROOT / "tests/e2e/README.md").read_text()
+    assert re.findall(r"^\| \[([\w.-]+)\]", page, re.MULTILINE) == [path.name for path in STEPS]
+
+
+# ---- the steps, with a kubectl and a node that play along ----
+
+KUBECTL = """#!/bin/bash
+echo "$*" >>"$STATE/calls"
+case "$*" in
+  *"delete daemonset"*) touch "$STATE/uninstalled" ;;
+  *"apply -f -"*) cat >>"$STATE/applied" ;;
+  *"delete "*"-f -"*) cat >/dev/null ;;
+  *"jsonpath={range"*) printf 'node-1\\nnode-2\\n' ;;
+  *"network-status"*) echo '[{"interface": "net1"}]'; [[ "$*" == *jsonpath* ]] && echo '"net1"' ;;
+  *"get pods"*"-o name"*) echo pod/kube-multus-ds-x ;;
+  *"exec text"*|*"exec rotated"*) printf 'lo\\neth0\\n%s\\n' "${NET1-net1}" ;;
+  *"exec json"*) printf 'lo\\neth0\\nuplink\\n' ;;
+  *"exec plain"*|*"exec after"*) printf 'lo\\neth0\\n' ;;
+esac
+"""
+NODE = """#!/bin/bash
+shift
+if [ -e "$STATE/uninstalled" ]; then
+  [ -n "$KEEP" ] || rm -rf "$CONF_DIR/"* "$BIN_DIR/"*
+else
+  mkdir -p "$CONF_DIR/multus.d"
+  echo "token: $(date +%s%N)" >"$CONF_DIR/multus.d/multus.kubeconfig"
+  echo x | tee "$CONF_DIR/00-multus.conf" >"$BIN_DIR/multus"
+fi
+exec "$@"
+"""
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Run a step with programs that say yes to everything; return the process and what kubectl was asked."""
+    for program, text in (("kubectl", KUBECTL), ("node", NODE)):
+        (tmp_path / program).write_text(text)
+        (tmp_path / program).chmod(0o755)
+    for directory in ("conf", "bin"):
+        (tmp_path / directory).mkdir()
+
+    def run(step, **more):
+        variables = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "KUBECONFIG": "/nonexistent",
+            "IMAGE": "example.com/multus-entrypoint:test",
+            "NODE_SHELL": str(tmp_path / "node"),
+            "STATE": str(tmp_path),
+            "CONF_DIR": str(tmp_path / "conf"),
+            "BIN_DIR": str(tmp_path / "bin"),
+            "PATIENCE": "2",
+            **more,
+        }
+        command = ["bash", ROOT / "tests/e2e" / step]
+        ran = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        return ran, (tmp_path / "calls").read_text()
+
+    return run
+
+
+@pytest.mark.parametrize("path", STEPS, ids=name)
+def test_a_step_goes_through_where_all_is_well(stage, path, tmp_path):
+    ran, calls = stage(path.name)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "kube-multus-ds" in calls or path.name.startswith("20")
+    applied = (tmp_path / "applied").read_text() if (tmp_path / "applied").exists() else ""
+    assert "ghcr.io" not in applied
+    assert list(yaml.safe_load_all(applied)) or path.name.startswith("40")
+
+
+def test_a_pod_without_its_interface_fails_the_step(stage):
+    ran, _ = stage("20-attach.sh", NET1="")
+    assert ran.returncode == 1
+    assert "FAILED: pod text has no interface net1" in ran.stderr
+
+
+def test_a_file_that_is_left_behind_fails_the_step(stage):
+    stage("10-install.sh")
+    ran, _ = stage("90-uninstall.sh", KEEP="1")
+    assert ran.returncode == 1
+    assert "FAILED: left on node-1" in ran.stderr
+
+
+def test_force_reaches_the_uninstaller(stage, tmp_path):
+    stage("90-uninstall.sh", FORCE="1")
+    assert '\n            - "--force"\n' in (tmp_path / "applied").read_text()
