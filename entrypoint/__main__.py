@@ -27,13 +27,15 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     # As process 1 of a container we get no signal without a handler, and importing the rest takes a while under
     # the DaemonSet's CPU limit: a pod that is deleted meanwhile shall not wait for its grace period to end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
-
     arguments = sys.argv[1:]
     if os.path.basename(sys.argv[0]) == INSTALLER:
         arguments = ["install", *arguments]
-    if _SUBCOMMANDS.isdisjoint(arguments):
+    resident = _SUBCOMMANDS.isdisjoint(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A subcommand that is broken off has not done its work, and says so as a shell would.
+        signal.signal(number, lambda signalled, _: os._exit(0 if resident else 128 + signalled))
+
+    if resident:
         gc.disable()  # modules are no garbage: looking for some while importing only costs time
         from entrypoint import daemon  # before the fork: half of what the flags need is then there already
 
@@ -63,6 +65,10 @@ def _settings_from_child(arguments: list[str]) -> bytes:
         handed = pipe.read()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        sys.stderr.write(
+            f"the process that reads the flags was killed (signal {-code}): is the memory limit too low?\n"
+        )
     if code != 0 or not handed:
         sys.exit(code if code >= 0 else 1)
     return handed

@@ -105,8 +105,11 @@ def dry_run(wanted: Settings) -> None:
     with logs.failures_reported():
         seen = Host(wanted).observe()
         plan = decide(wanted, seen, Memory(started=seen.now))
-        for line in (*report.would_do(plan), *errands.would_do(wanted, plan)):
-            echo(line)
+        in_order = not plan.problems and not plan.waiting
+        if plan.steps or in_order:
+            lines = [*report.would_do(plan), *errands.would_do(wanted, plan)]
+            for line in lines if not any(problem.fatal for problem in plan.problems) else []:
+                echo(line)
         logger = logs.logger
         for warning in plan.warnings:
             logger.warning("%s", warning)
@@ -114,7 +117,7 @@ def dry_run(wanted: Settings) -> None:
             logger.error("%s", problem.message)
         if plan.waiting:
             logger.error("%s", plan.waiting)
-        if plan.problems or plan.waiting:
+        if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
 
 

@@ -135,6 +135,8 @@ def _reason(error: BaseException, timeout: float) -> str:
 
     from urllib3.exceptions import TimeoutError as ClientTimeoutError
 
+    if isinstance(error, ValueError):
+        return "the request could not be made of the server's address and the token"  # whose text may hold the token
     layers = _layers(error)
     for layer in layers:
         if isinstance(layer, ssl.SSLCertVerificationError):

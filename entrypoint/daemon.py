@@ -225,7 +225,7 @@ class Daemon:
         path = self._settings.ready_file
         if path is None or os.path.lexists(path) == ready:
             self._ready = ready
-            return []
+            return [f"--ready-file={path} is a directory"] if path is not None and os.path.isdir(path) else []
         now = time.monotonic()
         if ready is self._ready and now < self._ready_not_before:
             return []

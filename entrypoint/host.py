@@ -73,7 +73,7 @@ class Host:
             kubeconfig=read(settings.kubeconfig_file),
             binary=self._binary() if binary and not settings.skip_binary_copy else Binary(None, installed=True),
             static=read(settings.static_conf_file) if settings.static_conf_file else None,
-            outputs={path.name: read(path) for path in settings.output_files},
+            outputs={path.name: _output(path) for path in settings.output_files},
             candidates=tuple(live),
             retired=tuple(retired),
             unlisted=unlisted,
@@ -118,6 +118,8 @@ class Host:
             known_now = _examined(name, path, before, now)
             # Renaming a file changes its status and not its content; of a link, the link's status.
             changed = status.st_mtime_ns if name == file_name else link.st_ctime_ns
+            if known_now is before:
+                changed = before.candidate.changed  # merely touched
             candidate = known_now.candidate._replace(changed=changed)
             before = known_now._replace(signature=signature, settled=settled, candidate=candidate)
         self._candidates[file_name] = before
@@ -208,6 +210,11 @@ def _examined(name: str, path: Path, before: _Known | None, now: float) -> _Know
         return before
     verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
     return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now))
+
+
+def _output(path: Path) -> Look:
+    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing."""
+    return Absent("is a directory") if os.path.isdir(path) else read(path)
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:

@@ -23,8 +23,8 @@ def parse(content: bytes) -> Access:
 
     try:
         document = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidKubeconfigError(f"not YAML: {_first_line(error)}") from None
+    except Exception as error:  # PyYAML lets KeyError, IndexError and others out for values with a type's tag
+        raise InvalidKubeconfigError(f"not YAML: {_first_line(error) or type(error).__name__}") from None
     if not isinstance(document, dict):
         raise InvalidKubeconfigError("expected a YAML mapping")
     context = _named(document, "contexts", "context", document.get("current-context"))

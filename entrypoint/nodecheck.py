@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,9 @@ def standing(view: View) -> tuple[str, File] | None:
 def plugin_types(document: Any) -> list[str]:
     """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
     types: dict[str, None] = {}
-    pending = [document]
+    pending = deque([document])
     while pending:
-        plugin = pending.pop(0)
+        plugin = pending.popleft()
         if isinstance(plugin, list):
             pending += plugin
         elif isinstance(plugin, dict):

@@ -89,18 +89,20 @@ def decide_removal(
     output = memory.output
     if output is None:
         return (), None
-    standing = seen.outputs[output.file_name]
-    if isinstance(standing, File) and (standing.content != output.content or standing.identity != ours):
+    # Not what was wanted last counts, but what was written last: the disk may have been full in between.
+    standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
+    written = [name for name, look in standing.items() if look.identity == ours]
+    if standing and not written:
         return (), None
-    if isinstance(standing, File) and isinstance(seen.static, File) and seen.static.identity == standing.identity:
+    if isinstance(seen.static, File) and seen.static.identity == ours:
         return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     taken = memory.renamed | ({output.master} if output.master else set())
     paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
     restored = tuple(Rename(path.with_name(path.name + ".old"), to=path) for path in paths)
-    if not isinstance(standing, File):
+    if not written:
         return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
-    return restored, Remove(settings.cni_conf_dir / output.file_name, because)
+    return restored, Remove(settings.cni_conf_dir / written[0], because)
 
 
 # ---- kubeconfig and binary ----
@@ -118,8 +120,8 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
     faults = _fault(settings.token_file, "service account token", seen.token)
     if not settings.skip_tls_verify:
         faults += _fault(settings.ca_file, "CA certificate", seen.certificate_authority)
-    if isinstance(seen.token, File) and not seen.token.content.isascii():
-        faults.append(f"the service account token at {settings.token_file} is not text")
+    if isinstance(seen.token, File) and not _is_token(seen.token.content):
+        faults.append(f"the service account token at {settings.token_file} is no token: it is not one printable word")
     if settings.api_server is None:
         faults.append("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: does this run in a pod?")
     if faults or settings.api_server is None or not isinstance(seen.token, File):
@@ -152,6 +154,12 @@ def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None
     if seen.binary.installed:
         return None, []
     return Copy(settings.binary_file, settings.multus_bin_file), []
+
+
+def _is_token(content: bytes) -> bool:
+    """Say whether it can stand in an HTTP header; nothing said of an empty one, which is a fault of its own."""
+    words = content.split()
+    return not words or (len(words) == 1 and words[0].isascii() and words[0].decode("ascii").isprintable())
 
 
 # ---- the configuration ----

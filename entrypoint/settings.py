@@ -25,6 +25,7 @@ DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
+_LAST_PORT = 65535
 _TAINT_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)
 
 
@@ -252,6 +253,8 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
     port = environ.get("KUBERNETES_SERVICE_PORT", "")
     if not host or not port:
         return None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= _LAST_PORT:
+        raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number, got {port!r}")
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"{environ.get('KUBERNETES_SERVICE_PROTOCOL') or 'https'}://{host}:{port}"

@@ -98,6 +98,8 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     taint = Taint(order.key, order.effect)
     found = api.request("GET", path, timeout=_TIMEOUT)
     _accept(found, order)
+    if found.document.get("kind") != "Node":
+        raise NotYetError("the API server's answer is no node: is something else at its address?")
     taints = (found.document.get("spec") or {}).get("taints") or []
     kept = without(taints, taint)
     if len(kept) == len(taints):
@@ -131,6 +133,8 @@ def _access(order: Order) -> cluster.Access:
         authority = Path(order.ca_file).read_text("utf-8", "replace") if order.ca_file else None
     except (OSError, UnicodeDecodeError) as error:
         raise NotYetError(f"cannot read the service account's token or CA: {error}") from error
+    if len(token.split()) > 1 or not token.isprintable():
+        raise NotYetError(f"{order.token_file} holds no token: it is not one printable word")
     if not token or authority == "":
         raise NotYetError(f"the token in {order.token_file} or the CA in {order.ca_file} is empty")
     return cluster.Access(order.server, token, authority)

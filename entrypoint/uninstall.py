@@ -46,6 +46,8 @@ class Act:
     why: str = ""
     to: Path | None = None
     """The new name, for a rename."""
+    needs_the_rest: bool = False
+    """A Multus configuration that stays: without kubeconfig and binary the node could start no pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ def _configurations(settings: Settings, seen: Seen) -> Iterator[Act]:
     for path, look in seen.configurations.items():
         if isinstance(look, File):
             why = _not_ours(settings, path, look, seen.static_source)
-            yield Act(Kind.KEEP, path, why) if why else Act(Kind.CONFIGURATION, path)
+            yield Act(Kind.KEEP, path, why, needs_the_rest=_runs_ours(look)) if why else Act(Kind.CONFIGURATION, path)
         elif not look.missing:
             yield Act(Kind.CONFIGURATION, path)  # it fails, and says why
     for path in seen.others:
-        yield Act(Kind.KEEP, path, "it runs Multus too, and is not what these flags write: remove it yourself")
+        why = "it runs Multus too, and is not what these flags write: remove it yourself"
+        yield Act(Kind.KEEP, path, why, needs_the_rest=True)
 
 
 def _not_ours(settings: Settings, path: Path, look: File, source: Look | None) -> str | None:
@@ -126,6 +129,11 @@ def _not_ours(settings: Settings, path: Path, look: File, source: Look | None) -
     if isinstance(verdict, cniconf.Unusable) and path.name in GENERATED:
         return None  # half a file of an installer that does not write whole ones (upstream issues 1288, 1312)
     return "it does not run Multus, so this program did not write it"
+
+
+def _runs_ours(look: File) -> bool:
+    """Say whether a configuration runs the thin plugin: the thick one brings a binary and a kubeconfig of its own."""
+    return isinstance(cniconf.examine(look.content), cniconf.Multus) and _SHIM not in _types(look.content)
 
 
 def _types(content: bytes) -> list[object]:

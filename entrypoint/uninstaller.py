@@ -29,6 +29,9 @@ _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
 
 def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str], None]) -> bool:
     """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then."""
+    if not settings.cni_conf_dir.is_dir():
+        say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
+        return False
     try:
         records = count_records(data_dir)
     except OSError as error:
@@ -105,8 +108,8 @@ def would_do(acts: Iterable[Act]) -> Iterator[str]:
 def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     """Do the acts; yield for each whether it succeeded and what happened.
 
-    As long as a configuration stands that could not be removed, what it refers to stays as well: without its
-    kubeconfig and binary the node could not start any pod.
+    As long as a Multus configuration stands, one that could not be removed or is not ours, what it refers to stays as
+    well: without its kubeconfig and binary the node could not start any pod.
     """
     for path in files.sweep(swept_directories(settings)):
         yield True, f"removed the temporary file {path}"
@@ -116,8 +119,10 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
         if standing and act.kind in {Kind.REMOVE, Kind.REMOVE_DIRECTORY}:
             yield True, f"kept {act.path}: the configuration that needs it is still there"
             continue
+        if act.needs_the_rest:
+            standing = True
         try:
-            yield True, _do(act)
+            yield not act.needs_the_rest, _do(act)
         except OSError as error:
             standing = standing or act.kind is Kind.CONFIGURATION
             yield False, f"cannot {'rename' if act.kind is Kind.RENAME else 'remove'} {act.path}: {error.strerror}"

@@ -275,7 +275,8 @@ def _add_way(interests: dict[bytes, _Interest], path: bytes) -> bytes | None:
     Whatever then makes the path lead to other content is an entry of one of these directories that comes, goes or
     is replaced, or a change inside the file at the end.
     """
-    directory, pending = b"/", _parts(os.path.abspath(path))
+    # Not os.path.abspath: where a link stands before `..` it would lead elsewhere than the kernel goes.
+    directory, pending = b"/", _parts(os.path.join(os.getcwdb(), path))
     links = 0
     while pending:
         name = pending.pop()

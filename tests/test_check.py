@@ -147,6 +147,16 @@ def test_a_plugin_that_is_missing_is_named(host):
     assert "portmap (does not exist)" in host.node_outcome()["plugins.present"]["found"]
 
 
+def test_a_configuration_of_half_a_million_delegates_is_gone_through_in_time():
+    assert nodecheck.plugin_types({"delegates": [0] * 500_000}) == []
+
+
+@pytest.mark.parametrize("value", ['!!int ""', "!!bool foo", '!!float ""', '!!timestamp "x"'])
+def test_a_kubeconfig_with_odd_tags_is_a_finding(host, value):
+    host.kubeconfig.write_text(f"users: {value}\n")
+    assert host.node_outcome()["kubeconfig.valid"]["status"] == "fail"
+
+
 def test_plugins_of_ipam_and_inner_delegates_are_looked_for_too():
     document = {"plugins": [{"type": "multus", "delegates": [
         {"type": "flannel", "delegate": {"type": "bridge"}},

@@ -107,6 +107,19 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(root, monkeypatch):
     assert host.observe().candidates[0].verdict.name == "two"
 
 
+def test_touching_a_file_makes_it_no_newer(root):
+    put(root, "a.conf")
+    host = Host(settings_for(root))
+    first = host.observe().candidates[0]
+    os.utime(root / "net.d/a.conf")
+    assert host.observe().candidates[0].changed == first.changed
+
+
+def test_a_directory_under_an_outputs_name_is_as_good_as_nothing(root):
+    (root / "net.d/00-multus.conflist").mkdir()
+    assert Host(settings_for(root)).observe().outputs["00-multus.conflist"] == Absent("is a directory")
+
+
 def test_verdicts(root):
     put(root, "a.conf", b'{"type": "multus"}')
     put(root, "b.conf", b" " * (cniconf.MAX_BYTES + 1))

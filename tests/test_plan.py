@@ -329,8 +329,13 @@ class TestLeaving:
         assert self.left(tmp_path, ours=(9, 7, 0)) == ((), None)
 
     def test_another_content_is_a_successors(self, tmp_path):
-        other = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 0)), "00-multus.conflist": Absent()}
+        other = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 5)), "00-multus.conflist": Absent()}
         assert self.left(tmp_path, outputs=other) == ((), None)
+
+    def test_what_was_written_last_goes_although_another_content_was_wanted_since(self, tmp_path):
+        written = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 0)), "00-multus.conflist": Absent()}
+        _, removal = self.left(tmp_path, outputs=written)
+        assert removal.path.name == "00-multus.conf"
 
     def test_a_renamed_master_gets_its_name_back(self, tmp_path):
         (rename,), removal = self.left(tmp_path, "--rename-conf-file")
@@ -362,7 +367,9 @@ class TestKubeconfig:
         ("changes", "message"),
         [
             ({"token": File(b" \n", 0o600, (1, 1, 0))}, "token is empty"),
-            ({"token": File("tökn".encode(), 0o600, (1, 1, 0))}, "is not text"),
+            ({"token": File("tökn".encode(), 0o600, (1, 1, 0))}, "is no token"),
+            ({"token": File(b"two words", 0o600, (1, 1, 0))}, "is no token"),
+            ({"token": File(b"SECRET1\nSECRET2", 0o600, (1, 1, 0))}, "is no token"),
             ({"token": Absent("cannot be read: x", missing=False)}, "cannot be read"),
             ({"certificate_authority": Absent()}, "does not exist"),
             ({"certificate_authority": File(b"", 0o600, (1, 1, 0))}, "is empty"),

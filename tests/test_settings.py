@@ -94,6 +94,12 @@ def test_the_api_server_comes_from_the_environment(environ, url):
     assert built(**environ).api_server == url
 
 
+@pytest.mark.parametrize("port", ["abc", "tcp://1.2.3.4:443", "0", "65536", "-1", "443 "])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(InvalidSettingError, match="port number"):
+        built(KUBERNETES_SERVICE_PORT=port)
+
+
 def test_log_levels_are_known_in_any_case_and_written_in_lower_case():
     assert built("--multus-log-level=DEBUG").log_level == "debug"
     with pytest.raises(InvalidSettingError, match="debug, verbose, error, panic"):

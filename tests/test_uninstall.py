@@ -70,11 +70,18 @@ def test_uninstalling_twice_is_the_same_as_once(host):
 
 def test_a_node_on_which_nothing_was_ever_installed_is_left_alone(tmp_path):
     host = ScratchHost(tmp_path)
-    host.conf_dir.rmdir()
     host.bin_dir.rmdir()
     before = host.snapshot()
     assert uninstall(host)[0] == 0
     assert host.snapshot() == before
+
+
+def test_a_directory_that_is_not_mounted_is_no_clean_node(tmp_path):
+    host = ScratchHost(tmp_path)
+    host.conf_dir.rmdir()
+    code, said = uninstall(host)
+    assert code == 1
+    assert f"{host.conf_dir} is not there: is the volume mounted" in said
 
 
 def test_both_generated_names_and_our_temporary_files_go(host):
@@ -112,8 +119,14 @@ def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
     other = host.conf_dir / "70-multus.conf"
     other.write_text(json.dumps(MULTUS))
     code, said = uninstall(host)
-    assert code == 0
+    assert code == 1
     assert f"kept {other}: it runs Multus too" in said
+    assert host.kubeconfig.exists()  # which that configuration needs, as it does the binary
+    assert host.binary.exists()
+    assert not host.generated.exists()
+    other.unlink()
+    assert uninstall(host)[0] == 0
+    assert not host.kubeconfig.exists()
 
 
 # ---- static configuration ----
@@ -166,7 +179,7 @@ def test_a_source_that_stands_in_the_configuration_directory_itself_stays(host):
     source = host.conf_dir / "70-multus.conf"
     source.write_text(json.dumps(MULTUS))
     code, said = uninstall(host, flags=[f"--multus-conf-file={source}"])
-    assert code == 0
+    assert code == 1
     assert source.exists()
     assert "not a copy of it" in said
 
@@ -387,7 +400,7 @@ def test_names_that_are_not_utf_8_are_printed_escaped(host):
     name = os.fsdecode(b"80-\xff.conf")
     (host.conf_dir / name).write_text(json.dumps(MULTUS))
     ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
-    assert ran.returncode == 0
+    assert ran.returncode == 1
     assert "80-\\udcff.conf: it runs Multus too" in ran.stdout
 
 

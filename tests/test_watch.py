@@ -151,6 +151,15 @@ def test_two_paths_to_one_directory_are_one_watch_with_both_interests(tmp_path, 
         settle(wakeup)
 
 
+def test_a_path_that_goes_up_behind_a_link_is_followed_as_the_kernel_goes(tmp_path, wakeup, watcher):
+    (tmp_path / "o/d").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("o/d")
+    watcher.follow([tmp_path / "link/../x"], [])
+    settle(wakeup)
+    (tmp_path / "o/x").write_text("x")
+    assert woken(wakeup)
+
+
 def test_links_in_a_circle_end(tmp_path, wakeup, watcher):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
