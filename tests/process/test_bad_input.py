@@ -137,7 +137,7 @@ def test_an_api_server_that_is_unknown_is_refused(host, variable, value):
 def test_a_token_that_is_not_text_is_refused(host):
     host.master()
     host.account.update(**{"token": b"\xff\xfe", "ca.crt": "CA"})
-    assert "not text" in _refused(host)
+    assert "is no token" in _refused(host)
 
 
 @pytest.mark.parametrize(
