@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint.cniconf import Master, Multus, NoFile, without_version, wrapped_master
+from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, without_version, wrapped_master
 from entrypoint.node import Candidate, File, Memory, Seen
 from entrypoint.settings import Settings
 
@@ -73,7 +73,7 @@ def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: fl
     refused: list[str] = []
     skipped: list[str] = []
     for candidate, live in candidates:
-        name = candidate.name if live else f"{candidate.name}.old"
+        name = candidate.name if live else candidate.name + RETIRED_SUFFIX
         verdict = candidate.verdict
         if isinstance(verdict, Master):
             return Choice(verdict, candidate.name, live, None, tuple(refused), tuple(skipped))

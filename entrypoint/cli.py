@@ -106,9 +106,9 @@ def dry_run(wanted: Settings) -> None:
         seen = Host(wanted).observe()
         plan = decide(wanted, seen, Memory(started=seen.now))
         in_order = not plan.problems and not plan.waiting
-        if plan.steps or in_order:
-            lines = [*report.would_do(plan), *errands.would_do(wanted, plan)]
-            for line in lines if not any(problem.fatal for problem in plan.problems) else []:
+        gives_up = any(problem.fatal for problem in plan.problems)
+        if in_order or (plan.steps and not gives_up):
+            for line in (*report.would_do(plan), *errands.would_do(wanted, plan)):
                 echo(line)
         logger = logs.logger
         for warning in plan.warnings:

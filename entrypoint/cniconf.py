@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 from entrypoint.settings import GENERATED, version_key
 
 SUFFIXES = (".conf", ".conflist")
+RUNTIME_SUFFIXES = (*SUFFIXES, ".json")
+"""What libcni reads of a configuration directory."""
+RETIRED_SUFFIX = ".old"
+"""What `--rename-conf-file` adds to the name of a master."""
+
 MAX_BYTES = 1 << 20
 """The most that is read of one file, in bytes: real configurations have some kilobytes, and a container some MiB."""
 

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from entrypoint import cniconf, files, logs
-from entrypoint.host import RETIRED_SUFFIX, Host, StepError, swept_directories
+from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
 from entrypoint.node import File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
@@ -142,7 +142,7 @@ class Daemon:
         frozen = settings.skip_config_watch and self._memory.output is not None
         if settings.static_conf_file is not None or settings.master_name is not None or frozen:
             return []
-        old = tuple(suffix + RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
+        old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
         return [(settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
     def _adopt(self, seen: Seen, plan: Plan) -> None:
@@ -289,7 +289,7 @@ def _followed_files(settings: Settings) -> Iterable[Path]:
         yield settings.static_conf_file
     elif settings.master_name is not None:
         yield settings.autoconfig_dir / settings.master_name
-        yield settings.autoconfig_dir / (settings.master_name + RETIRED_SUFFIX)
+        yield settings.autoconfig_dir / (settings.master_name + cniconf.RETIRED_SUFFIX)
     if settings.ready_file is not None:
         yield settings.ready_file
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from entrypoint.node import Identity
     from entrypoint.settings import Settings
 
-RETIRED_SUFFIX = ".old"
-_RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")  # what libcni reads of a configuration directory
-
 _CLOCK_TICK = 100_000_000
 """Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
 
@@ -90,14 +87,14 @@ class Host:
             return [], [], f"the directory {_reason(error)}"
         wanted = settings.master_name
         live = [name for name in names if (name == wanted if wanted else cniconf.is_candidate_name(name))]
-        old = [name for name in names if name.endswith(RETIRED_SUFFIX)] if settings.rename_master else []
-        originals = [name.removesuffix(RETIRED_SUFFIX) for name in old]
+        old = [name for name in names if name.endswith(cniconf.RETIRED_SUFFIX)] if settings.rename_master else []
+        originals = [name.removesuffix(cniconf.RETIRED_SUFFIX) for name in old]
         retired = [name for name in originals if (name == wanted if wanted else cniconf.is_candidate_name(name))]
         known = self._candidates
         self._candidates = {}
         return (
             [found for name in live if (found := self._candidate(name, name, known, now))],
-            [found for name in retired if (found := self._candidate(name, name + RETIRED_SUFFIX, known, now))],
+            [found for name in retired if (found := self._candidate(name, name + cniconf.RETIRED_SUFFIX, known, now))],
             None,
         )
 
@@ -236,7 +233,7 @@ def _rivals(settings: Settings) -> list[str]:
     """Return the files that the runtime reads before the last of our outputs' names."""
     ours = [path.name for path in settings.output_files]
     try:
-        names = [name for name in os.listdir(settings.cni_conf_dir) if name.endswith(_RUNTIME_SUFFIXES)]
+        names = [name for name in os.listdir(settings.cni_conf_dir) if name.endswith(cniconf.RUNTIME_SUFFIXES)]
     except OSError:
         return []
     ordered = in_byte_order([*names, *ours])

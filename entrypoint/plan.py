@@ -21,7 +21,7 @@ from entrypoint.node import (
     Seen,
     Write,
 )
-from entrypoint.settings import Settings
+from entrypoint.settings import Settings, is_token
 
 GENERATED_MODE = 0o600
 
@@ -98,7 +98,7 @@ def decide_removal(
         return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     taken = memory.renamed | ({output.master} if output.master else set())
     paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
-    restored = tuple(Rename(path.with_name(path.name + ".old"), to=path) for path in paths)
+    restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
     if not written:
         return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
@@ -120,7 +120,7 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
     faults = _fault(settings.token_file, "service account token", seen.token)
     if not settings.skip_tls_verify:
         faults += _fault(settings.ca_file, "CA certificate", seen.certificate_authority)
-    if isinstance(seen.token, File) and not _is_token(seen.token.content):
+    if isinstance(seen.token, File) and not is_token(seen.token.content):
         faults.append(f"the service account token at {settings.token_file} is no token: it is not one printable word")
     if settings.api_server is None:
         faults.append("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: does this run in a pod?")
@@ -154,12 +154,6 @@ def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None
     if seen.binary.installed:
         return None, []
     return Copy(settings.binary_file, settings.multus_bin_file), []
-
-
-def _is_token(content: bytes) -> bool:
-    """Say whether it can stand in an HTTP header; nothing said of an empty one, which is a fault of its own."""
-    words = content.split()
-    return not words or (len(words) == 1 and words[0].isascii() and words[0].decode("ascii").isprintable())
 
 
 # ---- the configuration ----
@@ -206,7 +200,7 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     rename = None
     if settings.rename_master and choice.live:
         path = settings.autoconfig_dir / choice.name
-        rename = Rename(path, to=path.with_name(path.name + ".old"))
+        rename = Rename(path, to=path.with_name(path.name + cniconf.RETIRED_SUFFIX))
     return _Configuration(
         Output(file_name, content, GENERATED_MODE, choice.name),
         satisfied=True,

@@ -179,6 +179,12 @@ def version_key(version: str) -> tuple[int, int, int]:
     return major, minor, patch
 
 
+def is_token(content: bytes) -> bool:
+    """Say whether a token can stand in an HTTP header; nothing is said of an empty one, a fault of its own."""
+    words = content.split()
+    return not words or (len(words) == 1 and words[0].isascii() and words[0].decode("ascii").isprintable())
+
+
 def _static_conf_file(value: str) -> Path:
     path = Path(value)
     if not path.name:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from entrypoint import child, cluster
-from entrypoint.settings import Taint
+from entrypoint.settings import Taint, is_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def _access(order: Order) -> cluster.Access:
         authority = Path(order.ca_file).read_text("utf-8", "replace") if order.ca_file else None
     except (OSError, UnicodeDecodeError) as error:
         raise NotYetError(f"cannot read the service account's token or CA: {error}") from error
-    if len(token.split()) > 1 or not token.isprintable():
+    if not is_token(token.encode("ascii")):
         raise NotYetError(f"{order.token_file} holds no token: it is not one printable word")
     if not token or authority == "":
         raise NotYetError(f"the token in {order.token_file} or the CA in {order.ca_file} is empty")

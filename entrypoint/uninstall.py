@@ -155,7 +155,7 @@ def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
     halfway = [each for each in seen.retired if each.name in seen.doubled]
     for candidate in halfway or chosen[:1]:
-        path = settings.autoconfig_dir / f"{candidate.name}.old"
+        path = settings.autoconfig_dir / (candidate.name + cniconf.RETIRED_SUFFIX)
         yield Act(Kind.RENAME, path, to=path.with_name(candidate.name))
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from entrypoint.settings import Settings
 
 _RECORD = re.compile(rf"[0-9a-f]{{{uninstall.RECORD_DIGITS}}}")
-_RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
 
 
@@ -172,7 +171,7 @@ def _back_again(removed: list[Path]) -> list[Path]:
 def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         with suppress(OSError):
-            if files.same_file(directory / f"{name}.old", directory / name):
+            if files.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
                 yield name
 
 
@@ -182,7 +181,7 @@ def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:
         names = in_byte_order(os.listdir(settings.cni_conf_dir))
     for name in names:
         path = settings.cni_conf_dir / name
-        if name.endswith(_RUNTIME_SUFFIXES) and path not in ours:
+        if name.endswith(cniconf.RUNTIME_SUFFIXES) and path not in ours:
             found = read(path)
             if isinstance(found, File) and isinstance(cniconf.examine(found.content), cniconf.Multus):
                 yield path
