@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience lint types bench docs lock clean
+.PHONY: help demo test resilience templates lint types bench docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -22,6 +22,9 @@ test: $(VENV)/made ## run the tests
 
 resilience: $(VENV)/made ## run the long form of the resilience tests, an hour
 	RESILIENCE=long $(BIN)/python -m pytest tests/resilience
+
+templates: $(VENV)/made ## compile the templates into entrypoint/compiled.py
+	$(BIN)/python tools/compile_templates.py
 
 lint: $(VENV)/made ## check style and format
 	$(BIN)/ruff check .

@@ -1,20 +1,20 @@
-"""The two documents that this program writes, made from the templates beside this file."""
+"""The two documents that this program writes, made from the templates beside this file.
+
+The templates are compiled ahead (`tools/compile_templates.py`): what Jinja2 makes of them on a developer's machine is
+in `compiled`, and no node needs Jinja2.
+"""
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
-import sys
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entrypoint import compiled
 from entrypoint.cniconf import parse
 from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, version_key
 
 if TYPE_CHECKING:
-    import jinja2
-
     from entrypoint.cniconf import Master
     from entrypoint.settings import Settings
 
@@ -38,21 +38,26 @@ def multus_configuration(settings: Settings, master: Master) -> tuple[str, bytes
     """
     version, document = _versions(settings, master)
     file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
-    content = _render(
-        "multus.conflist.j2" if file_name == GENERATED_CONFLIST else "multus.conf.j2",
+    template = compiled.multus_conflist if file_name == GENERATED_CONFLIST else compiled.multus_conf
+    pieces = template(
+        _json,
         cni_version=version,
         name=master.name if settings.override_network_name else DEFAULT_NETWORK_NAME,
         plugin=_plugin_options(settings, master),
         master=document,
     )
+    content = "".join(pieces).encode("ascii")
     parse(content)  # never write what the runtime could not read
     return file_name, content
 
 
 def kubeconfig(server: str, token: str, certificate_authority: bytes | None) -> bytes:
     """Return the kubeconfig; without a certificate authority, one that does not verify the server's certificate."""
-    encoded = None if certificate_authority is None else base64.b64encode(certificate_authority).decode("ascii")
-    return _render("kubeconfig.j2", server=server, token=token, certificate_authority=encoded)
+    encoded = None
+    if certificate_authority is not None:
+        encoded = binascii.b2a_base64(certificate_authority, newline=False).decode("ascii")
+    pieces = compiled.kubeconfig(_json, server=server, token=token, certificate_authority=encoded)
+    return "".join(pieces).encode("ascii")
 
 
 def _versions(settings: Settings, master: Master) -> tuple[str, dict[str, Any]]:
@@ -107,29 +112,3 @@ def _json(value: object, indent: int | None = None) -> str:
     if indent is None:
         return json.dumps(value, allow_nan=False)
     return json.dumps(value, allow_nan=False, indent=4).replace("\n", "\n" + " " * indent)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    # jinja2 imports hashlib, for caches that are not used here, and hashlib loads OpenSSL: 3.8 MiB of a process that
-    # shall need twenty. Without OpenSSL hashlib falls back to the interpreter's own SHA-1.
-    hidden = {name: sys.modules.pop(name, None) for name in ("_hashlib", "hashlib")}
-    sys.modules["_hashlib"] = None  # type: ignore[assignment]  # documented: importing it then fails
-    try:
-        import jinja2
-    finally:
-        del sys.modules["_hashlib"]
-        sys.modules.pop("hashlib", None)  # whoever needs OpenSSL later, as TLS does, gets the whole module
-        sys.modules.update({name: module for name, module in hidden.items() if module is not None})
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - every value passes the json filter
-    environment.filters["json"] = _json
-    return environment
-
-
-@cache
-def _template(name: str) -> jinja2.Template:
-    return _environment().from_string((Path(__file__).parent / "templates" / name).read_text("utf-8"))
-
-
-def _render(template: str, **values: object) -> bytes:
-    return _template(template).render(values).encode("ascii")
