@@ -61,7 +61,7 @@ class Daemon:
         self._settings = settings
         self._wakeup = wakeup
         self._watcher = Watcher(wakeup)
-        self._host = Host(settings, cancelled=lambda: wakeup.stopping)
+        self._host = Host(settings, cancelled=lambda: wakeup.stopping, trusting=True)
         self._throttle = Throttle()
         self._errands = _errands(settings)
         self._memory = Memory(started=time.monotonic())

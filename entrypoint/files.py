@@ -7,7 +7,9 @@ then the directory is flushed, so that a power cut leaves the old file or the ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import mmap
 import os
 import time
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 4 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+_SAMPLES = 16
 _RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
 
 
@@ -40,11 +43,10 @@ def write(path: Path, content: bytes, mode: int) -> Identity:
 
 
 def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
-    """Put a copy of the file `source` at `path`, with its permission bits; return the status of the new file.
+    """Put a copy of the file `source` at `path`, with its permission bits and its time; return the new file's status.
 
     The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
-    issue 1221). The copy is flushed chunk by chunk and let go of, because its page cache counts against the memory
-    limit of the container.
+    issue 1221).
     Raises OSError or, when `cancelled` says so between two chunks, `CancelledError`; then the target is as it was.
     """
     with _opened(source, os.O_RDONLY) as origin:
@@ -52,15 +54,8 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
         with _replacement(path, status.st_mode & 0o7777) as descriptor:
             with contextlib.suppress(OSError):  # not every file system can, and it only spares work
                 os.posix_fallocate(descriptor, 0, status.st_size)
-            offset = 0
-            while sent := os.sendfile(descriptor, origin, offset, _CHUNK):
-                os.fdatasync(descriptor)
-                for cached in (descriptor, origin):
-                    os.posix_fadvise(cached, offset, sent, os.POSIX_FADV_DONTNEED)
-                offset += sent
-                if cancelled():
-                    raise CancelledError
-            os.ftruncate(descriptor, offset)  # the source may have become shorter meanwhile
+            os.ftruncate(descriptor, _copy_content(origin, descriptor, cancelled))
+            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
             written = os.fstat(descriptor)
     # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
     with contextlib.suppress(FileNotFoundError):
@@ -68,6 +63,60 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
         if os.path.samestat(found, written):
             return found
     return written
+
+
+def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -> int:
+    """Copy what is in one open file to the other, past the page cache; return the number of bytes.
+
+    The page cache of what a container writes counts against its memory limit. Written directly from the mapped source,
+    nothing is cached and the CPU copies nothing, which takes it an eighth of the time. Where a file system cannot do
+    that, each chunk is flushed and let go of. Raises OSError or `CancelledError`.
+    """
+    direct = True
+    offset = 0
+    while (left := os.fstat(origin).st_size - offset) > 0:
+        whole = left - left % mmap.PAGESIZE  # only whole blocks can be written directly, the last bytes go separately
+        length = min(_CHUNK, whole or left)
+        direct = _write_directly(descriptor, wanted=direct and whole > 0)
+        try:
+            # Every file system that programs run from can map files.
+            chunk = mmap.mmap(origin, length, mmap.MAP_PRIVATE | mmap.MAP_POPULATE, mmap.PROT_READ, offset=offset)
+        except ValueError:
+            continue  # it has become shorter at this very moment
+        with chunk:
+            try:
+                _write_at(descriptor, chunk, offset)
+            except OSError as error:
+                if not direct or error.errno != errno.EINVAL:
+                    raise
+                direct = False  # as some file systems say only now
+                continue
+        if not direct:
+            os.fdatasync(descriptor)
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(origin, offset, length, os.POSIX_FADV_DONTNEED)
+        offset += length
+        if cancelled():
+            raise CancelledError
+    return offset
+
+
+def _write_directly(descriptor: int, *, wanted: bool) -> bool:
+    """Switch writing past the page cache on or off; return whether it is on now."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags)
+    except OSError:  # this file system cannot
+        return False
+    return wanted
+
+
+def _write_at(descriptor: int, content: mmap.mmap, offset: int) -> None:
+    with memoryview(content) as view:
+        done = 0
+        while done < len(view):
+            with view[done:] as rest:
+                done += os.pwrite(descriptor, rest, offset + done)
 
 
 def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
@@ -84,6 +133,24 @@ def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
                 return True
             if cancelled():
                 raise CancelledError
+
+
+def looks_copied(source: Path, path: Path) -> bool:
+    """Say whether `path` looks like what `copy` made of `source`: size, time, and blocks from all over the file.
+
+    Comparing 64 MiB costs more than all the rest of a start, and fills the page cache that counts against the memory
+    limit. Size and time are what rsync goes by. The blocks are for images whose build gives every file the same date:
+    the first one holds the build ID. Raises OSError.
+    """
+    with _opened(source, os.O_RDONLY) as first, _opened(path, os.O_RDONLY) as second:
+        wanted, found = os.fstat(first), os.fstat(second)
+        if (wanted.st_size, wanted.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+            return False
+        for descriptor in (first, second):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+        last = max(0, wanted.st_size - mmap.PAGESIZE)
+        offsets = (last * number // (_SAMPLES - 1) for number in range(_SAMPLES))
+        return all(os.pread(first, mmap.PAGESIZE, at) == os.pread(second, mmap.PAGESIZE, at) for at in offsets)
 
 
 def make_directory(path: Path) -> None:
