@@ -1,21 +1,21 @@
 """Where the process starts: `multus-entrypoint`, `python -m entrypoint`.
 
 The resident process never imports the command line: click and the declarations of the flags are a tenth of its
-memory and are needed once. They are read by a forked child, which hands back the settings.
+memory and are needed once. They are read by a forked child, which hands back the values of the flags.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
-import pickle
 import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 INSTALLER = "install_multus"
 """The name under which the init container of Multus 4.3's DaemonSet calls its program."""
@@ -37,20 +37,20 @@ def main() -> None:
 
     if resident:
         gc.disable()  # modules are no garbage: looking for some while importing only costs time
-        from entrypoint import daemon  # before the fork: half of what the flags need is then there already
+        from entrypoint import daemon, settings  # before the fork: half of what the flags need is then there already
 
         gc.freeze()  # and lets the child leave the parent's objects alone
-        handed = _settings_from_child(arguments)
+        flags = _flags_from_child(arguments)
         gc.enable()
-        _end(daemon.serve(pickle.loads(handed)))  # noqa: S301 - from our own child
+        _end(daemon.serve(settings.build(flags, os.environ)))
 
     from entrypoint import cli
 
     cli.main(arguments)
 
 
-def _settings_from_child(arguments: list[str]) -> bytes:
-    """Return the pickled settings; what needs none, as `--help`, wrong usage or `--dry-run`, ends the process."""
+def _flags_from_child(arguments: list[str]) -> dict[str, Any]:
+    """Return the value of each flag, all of them valid; `--help`, wrong usage and `--dry-run` end the process."""
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
@@ -59,7 +59,7 @@ def _settings_from_child(arguments: list[str]) -> bytes:
         from entrypoint import cli
 
         # This ends the child with the exit code that is due.
-        cli.main(arguments, lambda wanted: _send(sending, pickle.dumps(wanted)))
+        cli.main(arguments, lambda flags: _send(sending, json.dumps(flags).encode("ascii")))
     os.close(sending)
     with os.fdopen(receiving, "rb") as pipe:
         handed = pipe.read()
@@ -71,7 +71,8 @@ def _settings_from_child(arguments: list[str]) -> bytes:
         )
     if code != 0 or not handed:
         sys.exit(code if code >= 0 else 1)
-    return handed
+    flags: dict[str, Any] = json.loads(handed)
+    return flags
 
 
 def _send(descriptor: int, content: bytes) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,15 +55,18 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if wanted.dry_run:
         dry_run(wanted)
     elif context.obj is not None:
-        context.obj(wanted)  # the process that started this one becomes the resident one
+        context.obj(chosen(context))  # the process that started this one becomes the resident one
     else:
         from entrypoint import daemon
 
         sys.exit(daemon.serve(wanted))
 
 
-def main(arguments: list[str], obj: Callable[[Settings], object] | None = None) -> None:
-    """Run the command line and end the process; `obj` gets the settings of the resident process, if one is to be."""
+def main(arguments: list[str], obj: Callable[[dict[str, Any]], object] | None = None) -> None:
+    """Run the command line and end the process.
+
+    `obj` gets the value of each flag, as `settings.build` takes them, when there is to be a resident process.
+    """
     logs.configure("text")
     with logs.failures_reported():
         cli.main(arguments, prog_name="multus-entrypoint", obj=obj)

@@ -16,7 +16,7 @@ from entrypoint.node import File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.report import done
 from entrypoint.throttle import REPAIR_INTERVAL, Throttle
-from entrypoint.watch import Wakeup, Watcher
+from entrypoint.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from entrypoint.errands import Errands
     from entrypoint.node import Identity, Plan, Seen, Step
     from entrypoint.settings import Settings
+    from entrypoint.watch import Watcher
 
 
 _WAITING_LOG_INTERVAL = 30.0  # seconds
@@ -60,7 +61,7 @@ class Daemon:
     def __init__(self, settings: Settings, wakeup: Wakeup) -> None:
         self._settings = settings
         self._wakeup = wakeup
-        self._watcher = Watcher(wakeup)
+        self._watcher: Watcher | None = None
         self._host = Host(settings, cancelled=lambda: wakeup.stopping, trusting=True)
         self._throttle = Throttle()
         self._errands = _errands(settings)
@@ -76,11 +77,17 @@ class Daemon:
         self._ready_not_before = 0.0
 
     def run(self) -> None:
-        """Loop until the wake-up is stopped. Raises `GaveUpError`."""
+        """Loop until the wake-up is stopped. Raises `GaveUpError`.
+
+        The first pass is made before anything is watched, because loading the watch takes a third of a start's CPU time
+        and pods are waiting. What changes meanwhile is seen by the second pass, which follows at once.
+        """
         self._set_ready(ready=False)  # an earlier run's
         for path in files.sweep(swept_directories(self._settings)):
             logger.info("removed the temporary file %s of an earlier run", path)
         try:
+            self._pass()
+            self._start_watching()
             while not self._wakeup.stopping:
                 self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
                 self._wakeup.wait(until=self._pass())
@@ -95,7 +102,8 @@ class Daemon:
         if self._errands is not None:
             self._errands.stop()
         self._set_ready(ready=False)
-        self._watcher.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
 
     # ---- one pass ----
 
@@ -110,7 +118,8 @@ class Daemon:
             raise GaveUpError("\n".join(fatal))
         self._memory = plan.memory
         self._adopt(seen, plan)
-        self._throttle.forget(self._watcher.lost_directories())
+        if self._watcher is not None:
+            self._throttle.forget(self._watcher.lost_directories())
         held = self._apply(plan)
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
@@ -126,8 +135,15 @@ class Daemon:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
+    def _start_watching(self) -> None:
+        from entrypoint.watch import Watcher
+
+        self._watcher = Watcher(self._wakeup)
+
     def _follow(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
+        if self._watcher is None:
+            return []
         try:
             self._watcher.follow(_followed_files(self._settings), self._followed_listings())
         except OSError as error:

@@ -8,7 +8,7 @@ import pytest
 from entrypoint.daemon import Daemon, GaveUpError
 from entrypoint.host import StepError
 from entrypoint.node import Copy, Remove, Write
-from entrypoint.watch import Wakeup
+from entrypoint.wakeup import Wakeup
 from tests.node import CRIO, FLANNEL, scratch, settings_for
 
 
@@ -23,6 +23,7 @@ def start(root):
 
     def make(*flags):
         daemon = Daemon(settings_for(root, f"--ready-file={root}/ready", *flags), Wakeup())
+        daemon._start_watching()
         daemons.append(daemon)
         return daemon
 

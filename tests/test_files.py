@@ -183,7 +183,9 @@ def test_a_source_that_is_cut_off_just_before_it_is_mapped_is_no_crash(tmp_path,
 
 @pytest.mark.skipif(shutil.which("fincore") is None, reason="needs fincore of util-linux")
 def test_a_copy_leaves_nothing_in_the_page_cache(tmp_path):
-    kind = subprocess.run(["stat", "--file-system", "--format=%T", tmp_path], check=True, capture_output=True, text=True)
+    kind = subprocess.run(
+        ["stat", "--file-system", "--format=%T", tmp_path], check=True, capture_output=True, text=True
+    )
     if kind.stdout.strip() in {"tmpfs", "ramfs"}:
         pytest.skip("this file system is memory")
     source, target = tmp_path / "source", tmp_path / "multus"

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from entrypoint.watch import Wakeup, Watcher
+from entrypoint.wakeup import Wakeup
+from entrypoint.watch import Watcher
 
 SUFFIXES = (".conf", ".conflist")
 
