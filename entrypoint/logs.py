@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import time
 import traceback
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("entrypoint")
 
+_STDERR = 2
+_PATIENCE = 50  # milliseconds for a reader that lags behind, once; far less than ending may take
+
 
 def configure(log_format: str) -> None:
     """Send all log records to stderr; `log_format` is `text` or `json`."""
-    handler = logging.StreamHandler(sys.stderr)  # stderr escapes what cannot be encoded, as odd file names
+    handler = _Stderr()
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -36,6 +40,47 @@ def failures_reported() -> Iterator[None]:
         where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
         logger.critical("unexpected %s at %s: %s. Please report this", type(error).__name__, where, error)
         sys.exit(1)
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr for as long as somebody reads it.
+
+    A runtime that hangs leaves the pipe full. Writing would then block for ever, and with it the care for the node and
+    the end of the program: what finds no room is lost and counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = select.poll()
+        self._poll.register(_STDERR, select.POLLOUT)
+        self._lost = 0
+        self._torn = False
+        """Only the beginning of the last line found room."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:
+            return  # closed before the start: another file may have its number by now
+        if self._lost and self._write(self.format(_lost_lines(self._lost))):
+            self._lost = 0
+        if self._lost or not self._write(self.format(record)):
+            self._lost += 1
+
+    def _write(self, line: str) -> bool:
+        """Write a line; say whether all of it could be written."""
+        encoded = line.encode("utf-8", "backslashreplace")  # escapes what cannot be encoded, as odd file names
+        rest = whole = b"%s%s\n" % (b"\n" if self._torn else b"", encoded)
+        try:
+            while rest and self._poll.poll(0 if self._lost else _PATIENCE):
+                rest = rest[os.write(_STDERR, rest[: select.PIPE_BUF]) :]  # a pipe with room has room for so much
+        except OSError:  # the reader is gone for good
+            return False
+        self._torn = bool(rest) and (self._torn or rest != whole)
+        return not rest
+
+
+def _lost_lines(count: int) -> logging.LogRecord:
+    message = f"lost {count} lines of this log: nobody has read it for a while"
+    return logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": message})
 
 
 class _Text(logging.Formatter):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from entrypoint.node import Plan
 
-_TOKEN = re.compile(rb'^( *token: )".*"$', re.MULTILINE)
+_TOKEN = rb'(?m)^( *token: )".*"$'
 
 
 def done(step: Step) -> str:
@@ -36,7 +36,7 @@ def would_do(plan: Plan) -> Iterator[str]:
         match step:
             case Write():
                 yield f"would write {step.path}, mode {step.mode:o}:"
-                content = _TOKEN.sub(rb'\1"(masked)"', step.content)
+                content = re.sub(_TOKEN, rb'\1"(masked)"', step.content)
                 yield from (f"    {line}" for line in content.decode("utf-8", "replace").splitlines())
             case Copy():
                 yield f"would install {step.path} from {step.source}"

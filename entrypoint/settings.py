@@ -26,7 +26,7 @@ DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
 _LAST_PORT = 65535
-_TAINT_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)
+_TAINT_KEY = r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
 
 class InvalidSettingError(ValueError):
@@ -246,7 +246,7 @@ def _taint(value: str) -> Taint | None:
     if not value:
         return None
     key, colon, effect = value.partition(":")
-    if not _TAINT_KEY.fullmatch(key) or (colon and effect not in TAINT_EFFECTS):
+    if not re.fullmatch(_TAINT_KEY, key) or (colon and effect not in TAINT_EFFECTS):
         raise InvalidSettingError(
             "--startup-taint",
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",

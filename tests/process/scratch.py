@@ -278,11 +278,13 @@ class ScratchHost:
 
     @contextlib.contextmanager
     def configured(self, *flags, env=None, **changes):
-        """Start the program on a host with a master, and wait until the node is configured."""
+        """Start the program on a host with a master, and wait until the node is configured and watched."""
         if not any(name.endswith((".conf", ".conflist")) for name in self.names()):
             self.master(**changes)
         with self.start(*flags, env=env) as program:
             self.until_ready(program)
+            # The watch is loaded after the first pass, and has a thread of its own.
+            until(lambda: len(os.listdir(f"/proc/{program.pid}/task")) > 1, what="the watch")
             yield program
 
     def until_ready(self, program):

@@ -1,0 +1,84 @@
+import os
+import select
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, sys
+from entrypoint import logs
+logs.configure("text")
+{}
+"""
+
+
+def run(body, **options):
+    return subprocess.run([sys.executable, "-c", PROGRAM.format(body)], timeout=30, **options)
+
+
+@pytest.fixture
+def stalled():
+    """A process that logs 3,000 lines of 100 bytes to a pipe that nobody reads until it says that it is done."""
+    body = "for number in range(3000): logs.logger.info('%05d ' + 'x' * 94, number)\nprint('done', flush=True)\n"
+    body += "sys.stdin.readline()\nlogs.logger.info('read again')\nlogs.logger.info('and again')"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM.format(body)], **pipes) as process:
+        yield process
+        process.kill()
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_program_and_tells_what_is_missing(stalled):
+    ready, _, _ = select.select([stalled.stdout], [], [], 20)
+    assert ready
+    assert stalled.stdout.readline() == b"done\n"
+    kept = os.read(stalled.stderr.fileno(), 1 << 20).decode().splitlines()
+    stalled.stdin.write(b"\n")
+    stalled.stdin.close()
+    later = stalled.stderr.read().decode().splitlines()
+    lines = [line.split(" ")[2] for line in [*kept, *later] if line.endswith("x" * 94)]
+    assert 100 < len(lines) < 3000
+    assert lines == sorted(lines)
+    (told,) = [line for line in later if " lines of this log" in line]
+    # The line that found no room may have been written in part, and then is one of those that are missing.
+    assert f"lost {3000 - len(lines)} lines" in told
+    assert [line.split(": ", 1)[1] for line in later[-2:]] == ["read again", "and again"]
+
+
+def test_a_reader_that_has_gone_stops_nothing():
+    body = "os.close(reading)\nos.dup2(writing, 2)\n[logs.logger.info('x') for _ in range(9)]\nprint('done')"
+    done = run("reading, writing = os.pipe()\n" + body, capture_output=True)
+    assert done.stdout == b"done\n"
+    assert done.returncode == 0
+
+
+def test_without_stderr_nothing_is_written_into_whatever_has_its_number():
+    """A process may be started with descriptor 2 closed; the next file that it opens then gets that number."""
+    body = "reading, writing = os.pipe()\nlogs.logger.info('x')\nos.set_blocking(reading, False)\n"
+    body += "print(sys.stderr, writing)\n"
+    body += "try: print(os.read(reading, 99))\nexcept BlockingIOError: print('empty')"
+    done = run(body, stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2))
+    assert done.stdout.split() == [b"None", b"3", b"empty"] or done.stdout.split() == [b"None", b"2", b"empty"]
+
+
+def test_a_line_that_was_cut_off_is_ended_before_the_next():
+    with subprocess.Popen([sys.executable, "-c", PROGRAM.format(CUT_OFF)], stdin=-1, stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"done\n"
+        kept = os.read(process.stderr.fileno(), 1 << 20)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        first, second, third = (kept + process.stderr.read()).decode().splitlines()
+    assert "a" * 50_000 in first
+    assert second.endswith("warning: lost 1 lines of this log: nobody has read it for a while")
+    assert third.endswith("info: later")
+
+
+CUT_OFF = "logs.logger.info('a' * 100_000)\nprint('done', flush=True)\nsys.stdin.readline()\nlogs.logger.info('later')"
+
+
+def test_a_long_line_and_odd_characters_arrive_whole():
+    done = run("logs.logger.info('a' * 100_000 + '\\udc80 \\u00e9 \\n end')", capture_output=True)
+    line = done.stderr.decode()
+    assert line.count("\n") == 1
+    assert "a" * 100_000 in line
+    assert line.endswith("\\udc80 \u00e9 \\n end\n")
