@@ -67,7 +67,10 @@ class Host:
         settings = self._settings
         now = time.monotonic()
         auto = settings.static_conf_file is None
-        live, retired, unlisted = self._masters(now) if auto else ([], [], None)
+        entries, unlisted = _listing(settings.autoconfig_dir) if auto else ([], None)
+        live, retired = self._masters(entries, now)
+        if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
+            entries, _ = _listing(settings.cni_conf_dir)
         return Seen(
             now=now,
             missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
@@ -80,52 +83,50 @@ class Host:
             candidates=tuple(live),
             retired=tuple(retired),
             unlisted=unlisted,
-            rivals=tuple(_rivals(settings)),
+            rivals=tuple(_rivals(settings, entries)),
         )
 
-    def _masters(self, now: float) -> tuple[list[Candidate], list[Candidate], str | None]:
-        """Return the candidates, the renamed masters, and why the directory could not be listed."""
-        settings = self._settings
-        try:
-            names = in_byte_order(os.listdir(settings.autoconfig_dir))
-        except OSError as error:
-            self._candidates.clear()
-            return [], [], f"the directory {_reason(error)}"
-        wanted = settings.master_name
-        live = [name for name in names if (name == wanted if wanted else cniconf.is_candidate_name(name))]
-        old = [name for name in names if name.endswith(cniconf.RETIRED_SUFFIX)] if settings.rename_master else []
-        originals = [name.removesuffix(cniconf.RETIRED_SUFFIX) for name in old]
-        retired = [name for name in originals if (name == wanted if wanted else cniconf.is_candidate_name(name))]
+    def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
+        """Return the candidates among the entries of the autoconfig directory, and the renamed masters."""
+        wanted = self._settings.master_name
+        live, old = {}, {}
+        for entry in entries:
+            name = entry.name
+            if name == wanted if wanted else cniconf.is_candidate_name(name):
+                live[name] = entry
+            elif self._settings.rename_master and name.endswith(cniconf.RETIRED_SUFFIX):
+                original = name.removesuffix(cniconf.RETIRED_SUFFIX)
+                if original == wanted if wanted else cniconf.is_candidate_name(original):
+                    old[original] = entry
         known = self._candidates
         self._candidates = {}
         return (
-            [found for name in live if (found := self._candidate(name, name, known, now))],
-            [found for name in retired if (found := self._candidate(name, name + cniconf.RETIRED_SUFFIX, known, now))],
-            None,
+            [found for name in in_byte_order(live) if (found := self._candidate(name, live[name], known, now))],
+            [found for name in in_byte_order(old) if (found := self._candidate(name, old[name], known, now))],
         )
 
-    def _candidate(self, name: str, file_name: str, known: dict[str, _Known], now: float) -> Candidate | None:
-        path = self._settings.autoconfig_dir / file_name
+    def _candidate(self, name: str, entry: os.DirEntry[str], known: dict[str, _Known], now: float) -> Candidate | None:
         try:
-            status, link = path.stat(), path.lstat()
+            link = entry.stat(follow_symlinks=False)
+            status = os.stat(entry.path) if stat.S_ISLNK(link.st_mode) else link
         except OSError as error:
-            if not os.path.islink(path):
+            if not os.path.islink(entry.path):
                 return None  # gone again
             return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
         if not stat.S_ISREG(status.st_mode):
             return Candidate(name, cniconf.NoFile("is not a regular file"), now)
         signature = _signature(status)
-        before = known.get(file_name)
+        before = known.get(entry.name)
         if before is None or before.signature != signature or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            known_now = _examined(name, path, before, now)
+            known_now = _examined(name, entry.path, before, now)
             # Renaming a file changes its status and not its content; of a link, the link's status.
-            changed = status.st_mtime_ns if name == file_name else link.st_ctime_ns
+            changed = status.st_mtime_ns if name == entry.name else link.st_ctime_ns
             if known_now is before:
                 changed = before.candidate.changed  # merely touched
             candidate = known_now.candidate._replace(changed=changed)
             before = known_now._replace(signature=signature, settled=settled, candidate=candidate)
-        self._candidates[file_name] = before
+        self._candidates[entry.name] = before
         return before.candidate
 
     def _binary(self) -> Binary:
@@ -186,7 +187,7 @@ class Host:
             self._compared = (_signature(source), _signature(target)), True
 
 
-def read(path: Path) -> Look:
+def read(path: Path | str) -> Look:
     """Read a regular file of at most `cniconf.MAX_BYTES`; a FIFO or a device never blocks, and errors are values."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -208,7 +209,7 @@ def read(path: Path) -> Look:
     return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
 
 
-def _examined(name: str, path: Path, before: _Known | None, now: float) -> _Known:
+def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known:
     look = read(path)
     content = hash(look.why if isinstance(look, Absent) else look.content)
     if before is not None and before.content == content:
@@ -237,15 +238,21 @@ def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
         yield "--ready-file", settings.ready_file.parent
 
 
-def _rivals(settings: Settings) -> list[str]:
-    """Return the files that the runtime reads before the last of our outputs' names."""
-    ours = [path.name for path in settings.output_files]
+def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
+    """Return what is in a directory, and why it could not be listed."""
     try:
-        names = [name for name in os.listdir(settings.cni_conf_dir) if name.endswith(cniconf.RUNTIME_SUFFIXES)]
-    except OSError:
-        return []
-    ordered = in_byte_order([*names, *ours])
-    return [name for name in ordered[: ordered.index(ours[0])] if name not in ours]
+        with os.scandir(directory) as entries:
+            return list(entries), None
+    except OSError as error:
+        return [], f"the directory {_reason(error)}"
+
+
+def _rivals(settings: Settings, entries: list[os.DirEntry[str]]) -> list[str]:
+    """Return the files, in byte order, that the runtime reads before the first of our outputs' names."""
+    ours = [path.name for path in settings.output_files]
+    before = os.fsencode(ours[0])
+    rivals = (entry.name for entry in entries if entry.name.endswith(cniconf.RUNTIME_SUFFIXES))
+    return in_byte_order(name for name in rivals if os.fsencode(name) < before and name not in ours)
 
 
 def _signature(status: os.stat_result) -> _Signature:

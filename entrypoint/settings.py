@@ -5,7 +5,7 @@
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -266,6 +266,6 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
     return f"{environ.get('KUBERNETES_SERVICE_PROTOCOL') or 'https'}://{host}:{port}"
 
 
-def in_byte_order(names: list[str]) -> list[str]:
-    """Sort file names by their bytes, as libcni does; the names come from os.listdir and may not be UTF-8."""
+def in_byte_order(names: Iterable[str]) -> list[str]:
+    """Sort file names by their bytes, as libcni does; the names come from a directory and may not be UTF-8."""
     return sorted(names, key=os.fsencode)
