@@ -258,6 +258,8 @@ def _reason(error: OSError) -> str:
 
 
 def _failure(step: Step, error: OSError) -> str:
+    if isinstance(step, Copy) and error.filename == os.fspath(step.source):
+        return f"cannot install {step.path}: {step.source} cannot be read: {error.strerror}"
     verb = {Write: "write", Copy: "install", Remove: "remove", Rename: "rename"}[type(step)]
     advice = {
         errno.EROFS: "is the hostPath volume mounted with readOnly?",
