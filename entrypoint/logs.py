@@ -24,6 +24,7 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a line that finds no room on the disk is lost, without a traceback in its place
 
 
 @contextmanager
