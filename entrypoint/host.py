@@ -266,6 +266,7 @@ def _failure(step: Step, error: OSError) -> str:
         errno.EACCES: "may the container write there (user, SELinux type)?",
         errno.EPERM: "may the container write there (user, SELinux type, immutable file)?",
         errno.ENOSPC: "free some space on the node's disk",
+        errno.EDQUOT: "free some space on the node's disk, or raise the quota",
         errno.ENOENT: "is the hostPath volume mounted at that path?",
     }.get(error.errno or 0)
     message = f"cannot {verb} {step.path}: {error.strerror}"
