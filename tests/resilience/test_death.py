@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -91,6 +93,7 @@ class Running(Scene):
     def play(self, host, out, *inject, cut=False):
         host.ready.unlink(missing_ok=True)
         with host.configured(*self.flags) as program:
+            until(lambda: _sleeps(program), what="the end of the passes that its own writes cause")
             with tracing.attached(program, out, *inject):
                 self.happen(host, program)
                 if cut:
@@ -168,7 +171,7 @@ class Uninstalling(Scene):
 
     def play(self, host, out, *inject, cut=False):
         with host.start(*self.command, prefix=tracing.prefix(out, *inject)) as program:
-            code = program.ends()
+            code = program.ends(within=60)  # thousands of calls, under strace, on a machine that is not ours alone
             assert code in ({-signal.SIGKILL, 0} if cut else {0})
             return code == -signal.SIGKILL
 
@@ -197,7 +200,8 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
     before = _content(host)
     scene.play(host, host.root / "trace")
     after = _content(host)
-    planned = [call for call in tracing.calls(host.root / "trace", host) if call.changes or long]
+    made = [call for call in tracing.calls(host.root / "trace", host) if call.changes or long]
+    planned = _without_repetitions(made)
     scene.again(host)
     end = _content(host)
     shutil.rmtree(host.root)
@@ -219,7 +223,8 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
             if _kind(killed_at) == _kind(call):
                 hit.add(number)
                 break
-    figure(f"killed at {len(hit)} of {len(planned)} calls")
+    repeated = f", {len(made) - len(planned)} more were the same look again" if len(made) > len(planned) else ""
+    figure(f"killed at {len(hit)} of {len(planned)} calls{repeated}")
     assert len(hit) >= len(planned) * (0.9 if long else 1)
     assert len(hit) > (1 if scene.__class__ is CleaningUp else 4)
 
@@ -228,6 +233,26 @@ def _prepared(root, scene):
     host = ScratchHost(root)
     scene.prepare(host)
     return host
+
+
+def _without_repetitions(calls):
+    """Of a row of looks at the same name, keep the first and the last: `uninstall` watches for 1.5 s in 75 of them."""
+    return [
+        call
+        for before, call, after in zip([None, *calls], calls, [*calls[1:], None], strict=False)
+        if call.changes or not (before and after and _look(before) == _look(call) == _look(after))
+    ]
+
+
+def _look(call):
+    """Return a call with its arguments, without the address that it puts its answer to."""
+    return re.sub(r"0x[0-9a-f]+|\).*", "", call.text)
+
+
+def _sleeps(program):
+    before = program.context_switches()
+    time.sleep(0.05)
+    return program.context_switches() == before
 
 
 def _kind(call):
