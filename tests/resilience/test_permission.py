@@ -81,6 +81,15 @@ PLACES = {
         lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
         lambda host: host.wraps(mtu=2),
     ),
+    "autoconfig-dir-closed": Place(
+        lambda host: host.root / "auto",
+        0,
+        ("the directory cannot be read", DENIED),
+        ("the directory cannot be read", DENIED),
+        lambda host: host.master(directory=host.root / "auto", mtu=2),
+        lambda host: host.wraps(mtu=2),
+        ("--multus-autoconfig-dir={root}/auto",),
+    ),
     "master-unreadable": Place(
         lambda host: host.conf_dir / "10-flannel.conflist",
         0,
@@ -161,6 +170,8 @@ def _flags(host, place):
 def _prepare(host):
     host.master()
     host.kubeconfig.parent.mkdir()
+    (host.root / "auto").mkdir()
+    host.master(directory=host.root / "auto")
     (host.root / "70-multus.conf").write_text('{"old": 1}')
 
 
