@@ -43,8 +43,9 @@ def _fill(top):
     """Fill a file system to the last byte and the last inode; return what to remove to make room."""
     ballast = top / "ballast"
     ballast.mkdir(exist_ok=True)
+    files = range(os.statvfs(top).f_files or 1)  # 0: there is no end of inodes
     with contextlib.suppress(OSError):
-        for number in range(100_000):
+        for number in files:
             (ballast / str(number)).touch()
     with contextlib.suppress(OSError), (ballast / "0").open("ab", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
@@ -210,7 +211,7 @@ def test_a_clean_up_on_a_full_disk_never_leaves_a_node_without_any_configuration
 
 @root
 def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
-    with _mounted(host.logs, "size=64k") as top:
+    with _mounted(host.logs, "size=64k", "nr_inodes=0") as top:
         with host.configured() as program:
             ballast = _fill(top)
             for number in range(60):  # more than the page that the log has already
