@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience templates lint types bench docs lock clean
+.PHONY: help demo test resilience resilience-soak resilience-others templates lint types bench docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -20,8 +20,15 @@ demo: $(VENV)/made ## run the main job for real on a scratch host, with a commen
 test: $(VENV)/made ## run the tests
 	$(BIN)/python -m pytest
 
-resilience: $(VENV)/made ## run the long form of the resilience tests, an hour
-	RESILIENCE=long $(BIN)/python -m pytest tests/resilience
+resilience: $(VENV)/made ## run the long form of the resilience tests, about an hour
+	$(MAKE) --jobs=2 --keep-going --output-sync=target resilience-soak resilience-others
+
+# Side by side, because the soaks mostly sleep; what each of them tried is printed at its end.
+resilience-soak: $(VENV)/made
+	RESILIENCE=long $(BIN)/python -m pytest tests/resilience/test_soak.py
+
+resilience-others: $(VENV)/made
+	RESILIENCE=long $(BIN)/python -m pytest tests/resilience --ignore=tests/resilience/test_soak.py
 
 templates: $(VENV)/made ## compile the templates into entrypoint/compiled.py
 	$(BIN)/python tools/compile_templates.py

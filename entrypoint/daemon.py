@@ -276,10 +276,14 @@ class Daemon:
             return
         seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
         renames, removal = decide_removal(self._settings, seen, self._memory, self._ours)
+        restored = 0
         for rename in renames:
             with _failure_logged():
                 if files.rename_unless_taken(rename.path, rename.to):
                     logger.info("%s", done(rename))
+                restored += 1
+        if restored < len(renames):
+            return  # a disk without a free inode, for one: without this configuration the node would have none
         with _failure_logged():
             if removal is not None:
                 files.remove(removal.path)

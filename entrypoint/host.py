@@ -273,12 +273,15 @@ def _reason(error: OSError) -> str:
 
 
 def _failure(step: Step, error: OSError) -> str:
+    if isinstance(step, Copy) and error.filename == os.fspath(step.source):
+        return f"cannot install {step.path}: {step.source} cannot be read: {error.strerror}"
     verb = {Write: "write", Copy: "install", Remove: "remove", Rename: "rename"}[type(step)]
     advice = {
         errno.EROFS: "is the hostPath volume mounted with readOnly?",
         errno.EACCES: "may the container write there (user, SELinux type)?",
         errno.EPERM: "may the container write there (user, SELinux type, immutable file)?",
         errno.ENOSPC: "free some space on the node's disk",
+        errno.EDQUOT: "free some space on the node's disk, or raise the quota",
         errno.ENOENT: "is the hostPath volume mounted at that path?",
     }.get(error.errno or 0)
     message = f"cannot {verb} {step.path}: {error.strerror}"

@@ -72,14 +72,14 @@ class _Stderr(logging.Handler):
         try:
             while rest and self._poll.poll(0 if self._lost else _PATIENCE):
                 rest = rest[os.write(_STDERR, rest[: select.PIPE_BUF]) :]  # a pipe with room has room for so much
-        except OSError:  # the reader is gone for good
-            return False
+        except OSError:  # the reader is gone, or the disk full
+            pass
         self._torn = bool(rest) and (self._torn or rest != whole)
         return not rest
 
 
 def _lost_lines(count: int) -> logging.LogRecord:
-    message = f"lost {count} lines of this log: nobody has read it for a while"
+    message = f"lost {count} lines of this log: there was no room for them"
     return logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": message})
 
 

@@ -32,6 +32,14 @@ def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str],
         say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
         return False
     try:
+        for directory in (settings.cni_conf_dir, settings.autoconfig_dir):
+            os.listdir(directory)
+    except PermissionError as error:  # a master that is not seen would not get its name back
+        say(f"cannot look into {directory}: {error.strerror}; may the container read there (user, SELinux type)?")
+        return False
+    except OSError:
+        pass  # `--multus-autoconfig-dir` need not be there any more
+    try:
         records = count_records(data_dir)
     except OSError as error:
         records = 0
@@ -85,7 +93,7 @@ def look(settings: Settings) -> Seen:
         retired=observed.retired,
         doubled=frozenset(_doubled(settings.autoconfig_dir, (each.name for each in observed.retired))),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
-        kubeconfig_dir=settings.kubeconfig_file.parent.is_dir(),
+        kubeconfig_dir=os.path.isdir(settings.kubeconfig_file.parent),  # False too where nobody may look
         programs=tuple(_program(settings, name) for name in PROGRAMS),
     )
 

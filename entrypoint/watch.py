@@ -41,15 +41,17 @@ if TYPE_CHECKING:
 
     from entrypoint.wakeup import Wakeup
 
+# IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 _ENTRIES = (
     InotifyConstants.IN_CREATE
     | InotifyConstants.IN_DELETE
     | InotifyConstants.IN_MOVED_FROM
     | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_ATTRIB
     | InotifyConstants.IN_ONLYDIR
 )
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
-_CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE | InotifyConstants.IN_ATTRIB
+_CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE
 _MAX_LINKS = 40  # as many as the kernel follows
 
 _Inode = tuple[int, int]

@@ -1,9 +1,13 @@
+import errno
+import logging
 import os
 import select
 import subprocess
 import sys
 
 import pytest
+
+from entrypoint import logs
 
 PROGRAM = """
 import os, sys
@@ -69,7 +73,7 @@ def test_a_line_that_was_cut_off_is_ended_before_the_next():
         process.stdin.close()
         first, second, third = (kept + process.stderr.read()).decode().splitlines()
     assert "a" * 50_000 in first
-    assert second.endswith("warning: lost 1 lines of this log: nobody has read it for a while")
+    assert second.endswith("warning: lost 1 lines of this log: there was no room for them")
     assert third.endswith("info: later")
 
 
@@ -82,3 +86,27 @@ def test_a_long_line_and_odd_characters_arrive_whole():
     assert line.count("\n") == 1
     assert "a" * 100_000 in line
     assert line.endswith("\\udc80 \u00e9 \\n end\n")
+
+
+def test_a_line_that_the_disk_has_no_room_for_is_lost_without_a_traceback(monkeypatch):
+    written = []
+    refusals = [OSError(errno.ENOSPC, "No space left on device"), 10, OSError(errno.ENOSPC, "No space left on device")]
+
+    def write(descriptor, data):
+        assert descriptor == 2
+        outcome = refusals.pop(0) if refusals else len(data)
+        if isinstance(outcome, OSError):
+            raise outcome
+        written.append(data[:outcome])
+        return outcome
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.configure("text")
+    for text in ("lost", "torn", "written"):
+        logs.logger.error(text)
+    monkeypatch.undo()
+    first, told, last = b"".join(written).decode().splitlines()
+    assert len(first) == 10
+    assert told.endswith("warning: lost 2 lines of this log: there was no room for them")
+    assert last.endswith("error: written")

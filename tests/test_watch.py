@@ -67,9 +67,10 @@ def test_a_swapped_data_link_is_noticed(tmp_path, wakeup, watcher):
         lambda path: path.rename(path.with_suffix(".x")),
         lambda path: (path.parent / "new").rename(path),
         lambda path: path.parent.rename(path.parent.with_name("moved")),
+        lambda path: path.parent.chmod(0o700),
         lambda path: swap(path.parent.parent.parent / "link", path.parent.parent.parent / "other"),
     ],
-    ids=["written", "mode", "removed", "renamed", "replaced", "directory moved", "link on the way swapped"],
+    ids=["written", "mode", "removed", "renamed", "replaced", "directory moved", "directory mode", "link swapped"],
 )
 def test_whatever_makes_a_followed_path_lead_to_something_else_is_noticed(tmp_path, wakeup, watcher, change):
     (tmp_path / "real/d").mkdir(parents=True)

@@ -6,10 +6,14 @@ call that writes, the long form at every call that touches these directories at 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import signal
 import stat
+import subprocess
+import time
 
 import pytest
 
@@ -18,6 +22,8 @@ from tests.resilience import tracing
 
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
+LAST_CALLS = 2.0
+"""Seconds in which a scene that seems to be done may still come to the call that it shall be killed at."""
 ATTEMPTS = 5
 """How often one call is tried again when the run came another way there; how many passes events cause varies."""
 
@@ -32,12 +38,21 @@ class Scene:
         host.master()
 
     def play(self, host, out, *inject, cut=False):
-        """Let it happen under strace, until it is done or, with `cut`, until the program has been killed."""
+        """Let it happen under strace until it is done or, with `cut`, until the program has been killed.
+
+        Return whether it was killed: a run may come another way, without that call.
+        """
         with host.start(*self.flags, prefix=tracing.prefix(out, *inject)) as program:
             if cut:
-                assert program.ends() == -signal.SIGKILL
-            else:
-                until(lambda: self.is_done(host), what="the end of the scene")
+                return self.is_killed(host, program)
+            until(lambda: self.is_done(host), what="the end of the scene")
+        return False
+
+    def is_killed(self, host, program):
+        until(lambda: not program.running() or self.is_done(host), what="the kill or the end of the scene")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return program.ends(within=LAST_CALLS) == -signal.SIGKILL
+        return False
 
     def is_done(self, host):
         return host.ready.exists()
@@ -78,12 +93,13 @@ class Running(Scene):
     def play(self, host, out, *inject, cut=False):
         host.ready.unlink(missing_ok=True)
         with host.configured(*self.flags) as program:
+            until(lambda: _sleeps(program), what="the end of the passes that its own writes cause")
             with tracing.attached(program, out, *inject):
                 self.happen(host, program)
                 if cut:
-                    assert program.ends() == -signal.SIGKILL
-                    return
+                    return self.is_killed(host, program)
                 until(lambda: self.is_done(host) and self.has_ended(program), what="the end of the scene")
+        return False
 
     def has_ended(self, program):
         return True
@@ -155,7 +171,9 @@ class Uninstalling(Scene):
 
     def play(self, host, out, *inject, cut=False):
         with host.start(*self.command, prefix=tracing.prefix(out, *inject)) as program:
-            assert program.ends() in ({-signal.SIGKILL, 0} if cut else {0})  # 0: that call was not reached this time
+            code = program.ends(within=60)  # thousands of calls, under strace, on a machine that is not ours alone
+            assert code in ({-signal.SIGKILL, 0} if cut else {0})
+            return code == -signal.SIGKILL
 
     def again(self, host):
         assert host.run(*self.command).returncode == 0
@@ -177,11 +195,13 @@ SCENES = [
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("scene", [each() for each in SCENES], ids=[each.__name__ for each in SCENES])
 def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(tmp_path, scene, long, figure):
+    scene.play(_prepared(tmp_path / "first", scene), tmp_path / "trace")  # Python writes down what it has compiled
     host = _prepared(tmp_path / "model", scene)
     before = _content(host)
     scene.play(host, host.root / "trace")
     after = _content(host)
-    planned = [call for call in tracing.calls(host.root / "trace", host) if call.changes or long]
+    made = [call for call in tracing.calls(host.root / "trace", host) if call.changes or long]
+    planned = _without_repetitions(made)
     scene.again(host)
     end = _content(host)
     shutil.rmtree(host.root)
@@ -191,17 +211,20 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
         for attempt in range(ATTEMPTS):
             host = _prepared(tmp_path / f"{number}.{attempt}", scene)
             out = host.root / "trace"
-            scene.play(host, out, f"{call.name}:signal=KILL:when={call.ordinal}", cut=True)
-            killed_at, was_killed = tracing.last_call(out), tracing.was_killed(out)
+            if not scene.play(host, out, f"{call.name}:signal=KILL:when={call.ordinal}", cut=True):
+                shutil.rmtree(host.root)
+                continue
+            killed_at = tracing.last_call(out)
             died = _content(host)
             _assert_whole(before, died, after, killed_at)
             scene.again(host)
             assert _content(host) == end, killed_at
             shutil.rmtree(host.root)
-            if _kind(killed_at) == _kind(call) and was_killed:
+            if _kind(killed_at) == _kind(call):
                 hit.add(number)
                 break
-    figure(f"killed at {len(hit)} of {len(planned)} calls")
+    repeated = f", {len(made) - len(planned)} more were the same look again" if len(made) > len(planned) else ""
+    figure(f"killed at {len(hit)} of {len(planned)} calls{repeated}")
     assert len(hit) >= len(planned) * (0.9 if long else 1)
     assert len(hit) > (1 if scene.__class__ is CleaningUp else 4)
 
@@ -210,6 +233,26 @@ def _prepared(root, scene):
     host = ScratchHost(root)
     scene.prepare(host)
     return host
+
+
+def _without_repetitions(calls):
+    """Of a row of looks at the same name, keep the first and the last: `uninstall` watches for 1.5 s in 75 of them."""
+    return [
+        call
+        for before, call, after in zip([None, *calls], calls, [*calls[1:], None], strict=False)
+        if call.changes or not (before and after and _look(before) == _look(call) == _look(after))
+    ]
+
+
+def _look(call):
+    """Return a call with its arguments, without the address that it puts its answer to."""
+    return re.sub(r"0x[0-9a-f]+|\).*", "", call.text)
+
+
+def _sleeps(program):
+    before = program.context_switches()
+    time.sleep(0.05)
+    return program.context_switches() == before
 
 
 def _kind(call):

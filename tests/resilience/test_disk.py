@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, until
+from tests.process.scratch import FLANNEL, overwrite, until
 from tests.resilience import tracing
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and immutable files need root")
@@ -42,8 +43,9 @@ def _fill(top):
     """Fill a file system to the last byte and the last inode; return what to remove to make room."""
     ballast = top / "ballast"
     ballast.mkdir(exist_ok=True)
+    files = range(os.statvfs(top).f_files or 1)  # 0: there is no end of inodes
     with contextlib.suppress(OSError):
-        for number in range(100_000):
+        for number in files:
             (ballast / str(number)).touch()
     with contextlib.suppress(OSError), (ballast / "0").open("ab", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
@@ -103,6 +105,126 @@ def test_a_disk_that_fills_up_costs_nothing_and_is_made_up_for_when_there_is_roo
             until(lambda n=number: CHANGES[kind][1](host, n), what=kind)
             until(host.ready.exists)
         figure(f"{rounds} times full and emptied")
+
+
+@contextlib.contextmanager
+def _stopped(program):
+    """Hold the program up, so that what it would put right at once meets a disk that has become full meanwhile."""
+    program.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        program.process.send_signal(signal.SIGCONT)
+
+
+def _rewrite_master(host, **changes):
+    """Write it in place: that takes no more room than it had, and no inode."""
+    overwrite(host.conf_dir / "10-flannel.conflist", json.dumps({**FLANNEL, **changes}))
+
+
+VERSIONS = ["1.0.0", "0.3.1"]
+
+LOSSES = {
+    "removed": (
+        lambda host, n: host.conf.unlink(),
+        lambda host, n: host.wraps(**FLANNEL),
+    ),
+    "changed": (
+        lambda host, n: overwrite(host.conf, "{}"),
+        lambda host, n: host.conf.read_text() != "{}" and host.wraps(**FLANNEL),
+    ),
+    "master": (
+        lambda host, n: _rewrite_master(host, mtu=n + 1),
+        lambda host, n: host.wraps(mtu=n + 1),
+    ),
+    "version": (  # the other file name, whose old one must stay for so long
+        lambda host, n: _rewrite_master(host, cniVersion=VERSIONS[n % 2]),
+        lambda host, n: (host.conflist.exists(), host.conf.exists()) == (n % 2 == 0, n % 2 == 1),
+    ),
+}
+
+
+def _configuration(host):
+    return {path: path.read_bytes() for path in (host.conf, host.conflist) if path.exists()}
+
+
+@root
+@SMALL
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_configuration_that_is_due_on_a_full_disk_is_written_when_there_is_room(host, tmpfs, kind, long, figure):
+    rounds = 10 if long else 1
+    happen, done = LOSSES[kind]
+    with host.configured() as program:
+        for number in range(rounds):
+            with _stopped(program):
+                happen(host, number)
+                ballast = _fill(tmpfs)
+            standing = _configuration(host), host.kubeconfig.read_bytes(), host.installed.read_bytes()
+            until(
+                lambda n=number: len(program.lines("error", "cannot write", "00-multus", "No space left")) > n,
+                what="error",
+            )
+            assert program.running() and not _temporaries(host)
+            until(lambda: not host.ready.exists(), what="being unready")
+            assert (_configuration(host), host.kubeconfig.read_bytes(), host.installed.read_bytes()) == standing
+            assert kind == "removed" or standing[0]
+            _make_room(ballast)
+            until(lambda n=number: done(host, n), what="the configuration")
+            until(host.ready.exists)
+        figure(f"{rounds} times full and emptied")
+
+
+@root
+@SMALL
+def test_a_restart_on_a_full_disk_keeps_what_is_there(host, tmpfs):
+    with host.configured() as program:
+        program.stop()
+    ballast = _fill(tmpfs)
+    before = host.snapshot(host.conf_dir, host.bin_dir)
+    with host.start() as program:  # nothing is to be written: nothing is missing
+        host.until_ready(program)
+        program.stop()
+    host.rotate("token-2")
+    outcome = host.run()
+    assert outcome.returncode == 1
+    assert "No space left" in outcome.stderr and "free some space" in outcome.stderr
+    assert host.snapshot(host.conf_dir, host.bin_dir).keys() == before.keys()
+    assert host.wraps(**FLANNEL) and host.has_token("token-1")
+    _make_room(ballast)
+    with host.start() as program:
+        host.until_ready(program)
+        assert host.has_token("token-2")
+
+
+@root
+@SMALL
+def test_a_clean_up_on_a_full_disk_never_leaves_a_node_without_any_configuration(host, tmpfs):
+    """A hard link takes an inode of a tmpfs: the master's name cannot be given back on each of them."""
+    with host.configured("--cleanup-config-on-exit", "--rename-conf-file") as program:
+        _fill(tmpfs)
+        code, _ = program.stop()
+        assert code == 0
+        restored = "10-flannel.conflist" in host.names()
+        assert restored or program.lines("cannot clean up", "No space left")
+        assert host.conf.exists() is not restored
+
+
+@root
+def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
+    with _mounted(host.logs, "size=64k", "nr_inodes=0") as top:
+        with host.configured() as program:
+            ballast = _fill(top)
+            for number in range(60):  # more than the page that the log has already
+                host.rotate(f"token-{number}")
+                until(lambda n=number: host.has_token(f"token-{n}"))
+            assert len(program.lines("wrote", str(host.kubeconfig))) < 60  # it met a full disk
+            _make_room(ballast)
+            host.rotate("token-last")
+            until(lambda: host.has_token("token-last"))
+            program.says("wrote", str(host.kubeconfig))
+            code, _ = program.stop()
+            assert code == 0
+            assert "logging" not in program.log
 
 
 @root
@@ -176,41 +298,84 @@ def test_an_immutable_file_is_complained_of_and_replaced_once_it_may_be(host, ki
 
 # ---- input and output errors, by strace ----
 
-FAILING = [
-    "fsync:error={}:when=1..2",
-    "fsync:error={}:when=3..4",
-    "rename:error={}:when=1",
-    "rename:error={}:when=1..3",
-    "flock:error={}:when=1",
-    "fchmod:error={}:when=1",
-    "sendfile:error={}:when=1",
-    "fdatasync:error={}:when=1",
-    "ftruncate:error={}:when=1",
-    "getdents64:error={}:when=1..2",
-    "inotify_add_watch:error={}:when=1",
-    "unlink:error={}:when=1",
-]
+FAILING = {
+    "fsync": ["1..2", "3..4"],
+    "rename": ["1", "1..3"],
+    "flock": ["1"],
+    "fchmod": ["1"],
+    "write": ["1..2", "3..4"],
+    "sendfile": ["1"],
+    "copy_file_range": ["1"],
+    "splice": ["1"],
+    "fallocate": ["1"],
+    "fdatasync": ["1"],
+    "sync_file_range": ["1"],
+    "ftruncate": ["1"],
+    "openat": ["1..3"],
+    "mkdir": ["1"],
+    "link": ["1"],
+    "getdents64": ["1..2"],
+    "inotify_add_watch": ["1"],
+    "unlink": ["1"],
+}
+"""Which call fails, and which times: each that the program may use for its files, whether it does so or not."""
+HARMLESS = {"fadvise64", "close"}
+"""Their failure is nobody's loss."""
+
+
+def _change_everything(host):
+    host.rotate("token-2", "CERTIFICATE 2\n")
+    host.multus.write_bytes(b"\x7fELF new" * 3000)
+    host.master(cniVersion="1.0.0", mtu=2)
+
+
+def _assert_changed(host):
+    until(lambda: host.has_token("token-2"), what="the token")
+    until(lambda: host.installed.read_bytes() == b"\x7fELF new" * 3000, what="the binary")
+    until(lambda: host.conflist.exists() and not host.conf.exists() and host.wraps(mtu=2), what="the master")
+    until(host.ready.exists, what="being ready")
 
 
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT"])
-@pytest.mark.parametrize("call", FAILING)
+@pytest.mark.parametrize("call", [f"{name}:{when}" for name, times in FAILING.items() for when in times])
 def test_a_call_that_fails_now_and_then_delays_and_loses_nothing(host, call, error, figure, long):
     if error != "EIO" and not long:
         pytest.skip("in the long form")
+    name, _, when = call.partition(":")
+    out = host.root / "trace"
     with host.configured() as program:
-        with tracing.attached(program, host.root / "trace", call.format(error)):
-            host.rotate("token-2", "CERTIFICATE 2\n")
-            host.multus.write_bytes(b"\x7fELF new" * 3000)
-            host.master(cniVersion="1.0.0", mtu=2)
-            until(lambda: host.has_token("token-2"), what="the token")
-            until(lambda: host.installed.read_bytes() == b"\x7fELF new" * 3000, what="the binary")
-            until(lambda: host.conflist.exists() and not host.conf.exists() and host.wraps(mtu=2), what="the master")
-            until(host.ready.exists, what="being ready")
-            assert "(INJECTED)" in (host.root / "trace").read_text("utf-8", "replace")
+        # Only calls on the host's directories are to fail: the others are for the log and the wake-up.
+        with tracing.attached(program, out, f"{name}:error={error}:when={when}"):
+            _change_everything(host)
+            _assert_changed(host)
         assert program.running()
         assert not _temporaries(host)
-        figure("the call failed, nothing was lost")
+    if "(INJECTED)" not in out.read_text("utf-8", "replace"):
+        pytest.skip(f"the program does not call {name}")
+    figure("the call failed, nothing was lost")
+
+
+@pytest.mark.usefixtures("strace")
+def test_each_call_that_writes_is_one_that_was_made_to_fail(host):
+    out = host.root / "trace"
+    with host.configured() as program:
+        with tracing.attached(program, out):
+            _change_everything(host)
+            _assert_changed(host)
+    used = {call.name for call in tracing.calls(out, host) if call.changes}
+    assert len(used) > 4
+    assert used <= {*FAILING, *HARMLESS}, "add it to the calls that fail"
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize(("error", "advice"), [("ENOSPC", "free some space"), ("EDQUOT", "free some space")])
+def test_a_disk_or_a_quota_that_is_used_up_comes_with_advice(host, error, advice):
+    with host.configured() as program:
+        with tracing.attached(program, host.root / "trace", f"fsync:error={error}:when=1"):
+            host.rotate("token-2")
+            program.says("error", "cannot write", str(host.kubeconfig), advice)
+        until(lambda: host.has_token("token-2"))
 
 
 # ---- strange things in the directory ----

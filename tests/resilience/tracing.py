@@ -58,11 +58,6 @@ def last_call(out):
     return list(_calls(out))[-1]
 
 
-def was_killed(out):
-    """Say whether the program was killed, and not ended by itself because that call was not reached."""
-    return "+++ killed by SIGKILL" in out.read_text("utf-8", "replace")
-
-
 def _calls(out):
     seen = Counter()
     for line in out.read_text("utf-8", "replace").splitlines():

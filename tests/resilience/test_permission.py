@@ -1,0 +1,290 @@
+"""What happens where something is forbidden: EACCES, at the start and in the middle of a run, and permission back.
+
+Nothing denies root access, so as root the program runs without any capability: it is then no more than the owner of
+its files, and the permission bits count. Anybody else runs it as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.process.scratch import FLANNEL, ScratchHost, until
+
+AS_ROOT = os.geteuid() == 0
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if AS_ROOT else ()
+NEW_BINARY = b"\x7fELF new" * 3000
+
+pytestmark = pytest.mark.skipif(AS_ROOT and shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
+
+
+def _truly(path: Path) -> Path:
+    """Return the file at the end of kubelet's links: chmod would follow them, and a mode has to be put back."""
+    return path.resolve()
+
+
+class Place(NamedTuple):
+    """What is forbidden, and what the program needs it for."""
+
+    path: Callable[[ScratchHost], Path]
+    mode: int
+    """What is left of its permissions."""
+    at_start: tuple[str, ...]
+    """What must be said, in one line, by a program that starts."""
+    while_running: tuple[str, ...]
+    happen: Callable[[ScratchHost], object] = lambda host: None
+    """What makes a running program need it; the content of a file that is forbidden need not change for that."""
+    done: Callable[[ScratchHost], object] = lambda host: True
+    flags: tuple[str, ...] = ()
+
+
+DENIED = "Permission denied"
+WRITE_ADVICE = "may the container write there"
+
+PLACES = {
+    "conf-dir-unwritable": Place(
+        lambda host: host.conf_dir,
+        0o500,
+        ("cannot write", "00-multus.conf", DENIED, WRITE_ADVICE),
+        ("cannot write", "00-multus.conf", DENIED, WRITE_ADVICE),
+        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
+        lambda host: host.wraps(mtu=2),
+    ),
+    "kubeconfig-dir-unwritable": Place(
+        lambda host: host.kubeconfig.parent,
+        0o500,
+        ("cannot write", "multus.kubeconfig", DENIED, WRITE_ADVICE),
+        ("cannot write", "multus.kubeconfig", DENIED, WRITE_ADVICE),
+        lambda host: host.rotate("token-2"),
+        lambda host: host.has_token("token-2"),
+    ),
+    "bin-dir-unwritable": Place(
+        lambda host: host.bin_dir,
+        0o500,
+        ("cannot install", "opt/cni/bin/multus", DENIED, WRITE_ADVICE),
+        ("cannot install", "opt/cni/bin/multus", DENIED, WRITE_ADVICE),
+        lambda host: host.multus.write_bytes(NEW_BINARY),
+        lambda host: host.installed.read_bytes() == NEW_BINARY,
+    ),
+    "conf-dir-closed": Place(
+        lambda host: host.conf_dir,
+        0,
+        (DENIED,),
+        (DENIED,),
+        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
+        lambda host: host.wraps(mtu=2),
+    ),
+    "autoconfig-dir-closed": Place(
+        lambda host: host.root / "auto",
+        0,
+        ("the directory cannot be read", DENIED),
+        ("the directory cannot be read", DENIED),
+        lambda host: host.master(directory=host.root / "auto", mtu=2),
+        lambda host: host.wraps(mtu=2),
+        ("--multus-autoconfig-dir={root}/auto",),
+    ),
+    "master-unreadable": Place(
+        lambda host: host.conf_dir / "10-flannel.conflist",
+        0,
+        ("10-flannel.conflist", DENIED),
+        ("10-flannel.conflist", DENIED),
+        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
+        lambda host: host.wraps(mtu=2),
+        ("--wait-timeout=1",),
+    ),
+    "token-unreadable": Place(
+        lambda host: _truly(host.account.path / "token"),
+        0,
+        ("service account token", "serviceaccount/token", DENIED),
+        ("service account token", "serviceaccount/token", DENIED),
+        lambda host: _truly(host.account.path / "token").write_text("token-2"),
+        lambda host: host.has_token("token-2"),
+    ),
+    "ca-unreadable": Place(
+        lambda host: _truly(host.account.path / "ca.crt"),
+        0,
+        ("CA certificate", "serviceaccount/ca.crt", DENIED),
+        ("CA certificate", "serviceaccount/ca.crt", DENIED),
+    ),
+    "service-account-closed": Place(
+        lambda host: host.account.path,
+        0,
+        ("service account token", "serviceaccount/token", DENIED),
+        ("service account token", "serviceaccount/token", DENIED),
+        lambda host: host.rotate("token-2"),
+        lambda host: host.has_token("token-2"),
+    ),
+    "binary-unreadable": Place(
+        lambda host: host.multus,
+        0,
+        ("image/multus", DENIED),
+        ("image/multus", DENIED),
+        lambda host: host.multus.write_bytes(NEW_BINARY),
+        lambda host: host.installed.read_bytes() == NEW_BINARY,
+    ),
+    "image-closed": Place(
+        lambda host: host.image,
+        0,
+        ("--multus-bin-file", "image/multus", DENIED),
+        ("--multus-bin-file", "image/multus", DENIED),
+        lambda host: host.multus.write_bytes(NEW_BINARY),
+        lambda host: host.installed.read_bytes() == NEW_BINARY,
+    ),
+    "static-unreadable": Place(
+        lambda host: host.root / "70-multus.conf",
+        0,
+        ("--multus-conf-file", "70-multus.conf", DENIED),
+        ("--multus-conf-file", "70-multus.conf", DENIED),
+        lambda host: (host.root / "70-multus.conf").write_text('{"new": 1}'),
+        lambda host: (host.conf_dir / "70-multus.conf").read_text() == '{"new": 1}',
+        ("--multus-conf-file={root}/70-multus.conf",),
+    ),
+}
+
+
+def _flannel(**changes):
+    return json.dumps({**FLANNEL, **changes})
+
+
+@contextlib.contextmanager
+def _forbidden(path, mode):
+    before = path.stat().st_mode & 0o7777
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)
+
+
+def _flags(host, place):
+    return [flag.format(root=host.root) for flag in place.flags]
+
+
+def _prepare(host):
+    host.master()
+    host.kubeconfig.parent.mkdir()
+    (host.root / "auto").mkdir()
+    host.master(directory=host.root / "auto")
+    (host.root / "70-multus.conf").write_text('{"old": 1}')
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_what_is_forbidden_at_the_start_is_named_and_once_it_is_permitted_it_starts(host, place):
+    _prepare(host)
+    flags = ["--wait-timeout=1", *_flags(host, place)]
+    with _forbidden(place.path(host), place.mode):
+        with host.start(*flags, prefix=UNPRIVILEGED) as program:
+            assert program.ends() == 1, program.log
+            program.says("error", *place.at_start)
+        assert not host.conf.exists() and not _temporaries(host)
+    with host.start(*flags, prefix=UNPRIVILEGED) as program:
+        host.until_ready(program)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_it_is_permitted(host, place):
+    _prepare(host)
+    with host.start(*_flags(host, place), prefix=UNPRIVILEGED) as program:
+        host.until_ready(program)
+        before = _outputs(host)
+        path = place.path(host)
+        with _forbidden(path, place.mode):
+            place.happen(host)
+            program.says(*place.while_running)
+            assert program.running()
+            assert _outputs(host) == before and not _temporaries(host)
+            until(lambda: not host.ready.exists(), what="being unready")
+            said = len(program.lines(DENIED))
+        until(lambda: place.done(host), what="what was held up")
+        until(host.ready.exists, what="being ready")
+        assert said <= 4, program.log
+        code, _ = program.stop()
+        assert code == 0
+
+
+def test_a_forbidden_clean_up_is_told_and_ends_in_time(host):
+    _prepare(host)
+    with host.start("--cleanup-config-on-exit", prefix=UNPRIVILEGED) as program:
+        host.until_ready(program)
+        with _forbidden(host.conf_dir, 0o500):
+            code, _ = program.stop()
+        assert code == 0
+        program.says("cannot clean up", str(host.conf), DENIED)
+    assert host.conf.exists()
+
+
+CLOSED = {name for name in PLACES if name.endswith("-closed")}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("command", ["--dry-run", "check", "uninstall"])
+def test_no_subcommand_answers_a_refusal_with_a_traceback(host, name, command, long):
+    if name not in CLOSED and not long:
+        pytest.skip("in the long form")
+    place = PLACES[name]
+    _prepare(host)
+    with host.start(*_flags(host, place)) as program:
+        host.until_ready(program)
+        program.stop()
+    with _forbidden(place.path(host), place.mode):
+        words = [*_flags(host, place), "--wait-timeout=1"]
+        with host.start(command, *words, prefix=UNPRIVILEGED) as program:  # start: holds that there is no traceback
+            assert program.ends() in {0, 1}, program.log
+
+
+@pytest.mark.parametrize("mode", [0, 0o300, 0o600], ids=["closed", "unlistable", "unenterable"])
+def test_an_uninstall_that_may_not_look_takes_nothing_away(host, mode):
+    """A master that it does not see it could not give its name back."""
+    host.master()
+    with host.start("--rename-conf-file") as program:
+        host.until_ready(program)
+        program.stop()
+    before = host.snapshot(host.conf_dir, host.bin_dir)
+    with _forbidden(host.conf_dir, mode), host.start("uninstall", prefix=UNPRIVILEGED) as program:
+        assert program.ends() == 1
+        program.says(str(host.conf_dir), DENIED)
+    after = host.snapshot(host.conf_dir, host.bin_dir)
+    assert {path: state[1:3] for path, state in after.items()} == {path: state[1:3] for path, state in before.items()}
+    assert host.run("uninstall").returncode == 0
+    assert host.names() == ["10-flannel.conflist"]
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="giving files away needs root")
+def test_outputs_that_belong_to_somebody_else_and_may_not_be_read_are_replaced(host):
+    _prepare(host)
+    outputs = [host.conf, host.kubeconfig, host.installed]
+    with host.start(prefix=UNPRIVILEGED) as program:
+        host.until_ready(program)
+        _give_away(outputs)
+        until(lambda: all(path.stat().st_uid == 0 for path in outputs), what="our own files")
+        until(host.ready.exists)
+        program.stop()
+    _give_away(outputs)
+    with host.start(prefix=UNPRIVILEGED) as program:
+        host.until_ready(program)
+        assert all(path.stat().st_uid == 0 for path in outputs)
+
+
+def _give_away(paths):
+    for path in paths:
+        path.chmod(0o600)
+        os.chown(path, 65534, 65534)
+
+
+def _outputs(host):
+    found = {}
+    for path in (host.conf, host.conflist, host.conf_dir / "70-multus.conf", host.kubeconfig, host.installed):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def _temporaries(host):
+    return [path for path in (host.root / "host").rglob("*") if path.name.endswith(".tmp")]
