@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience lint types bench docs lock clean
+.PHONY: help demo test resilience lint types bench fleet docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -33,6 +33,10 @@ types: $(VENV)/made ## check types
 bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
+
+fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of the API server
+	$(BIN)/python -m compileall -q entrypoint
+	$(BIN)/python bench/fleet.py
 
 docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
