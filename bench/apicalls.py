@@ -90,16 +90,14 @@ def by_kind(calls: Iterable[Call]) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
-def histogram(times: Iterable[float]) -> Iterator[str]:
-    """Yield a line for each second since the first of these times (in seconds): how many, and a bar."""
+def histogram(times: Iterable[float], width: int) -> Iterator[str]:
+    """Yield a line for each `width` seconds since the first of these times (in seconds): how many, and a bar."""
     times = sorted(times)
-    if not times:
-        return
-    per_second = Counter(int(each - times[0]) for each in times)
-    longest = max(per_second.values())
-    for second in range(max(per_second) + 1):
-        count = per_second[second]
-        yield f"{second:5} s {count:6} {'#' * -(-count * BAR // longest)}".rstrip()
+    counts = Counter(int(each - times[0]) // width for each in times)
+    longest = max(counts.values(), default=0)
+    for number in range(max(counts, default=-1) + 1):
+        count = counts[number]
+        yield f"{number * width:5} s {count:6} {'#' * -(-count * BAR // longest)}".rstrip()
 
 
 # ---- a rollout on which every node loses its startup taint ----
