@@ -212,11 +212,10 @@ class Load(NamedTuple):
     """Seconds from the outage's end until the last node's taint was gone."""
 
 
-ANSWER_TIMEOUT = 10.0  # seconds, as taint._TIMEOUT
 TROUBLES = (
     Trouble("refuses for 60 s, all nodes start at one instant"),
     Trouble("refuses for 60 s, nodes start over 60 s", starts_within=60.0),
-    Trouble("silent for 60 s, all nodes start at one instant", try_takes=ANSWER_TIMEOUT),
+    Trouble("silent for 60 s, all nodes start at one instant", try_takes=taint._TIMEOUT),
     Trouble("serves 500 tries a second, refuses the rest, all nodes start at one instant", outage=0.0, capacity=500),
 )
 

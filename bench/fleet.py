@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import sys
 import tempfile
@@ -111,6 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     if not PROGRAM.exists():
         sys.exit(f"{PROGRAM} is not there: run `make fleet`, which installs it")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the fleet ends too, and limits are restored
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}; "
         f"binary of {BINARY} MiB\n"
