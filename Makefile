@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience lint types bench fleet docs lock clean
+.PHONY: help demo test resilience lint types bench docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -34,6 +34,7 @@ bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
+.PHONY: fleet
 fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of the API server
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/fleet.py
