@@ -44,6 +44,11 @@ bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
+.PHONY: fleet
+fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of the API server
+	$(BIN)/python -m compileall -q entrypoint
+	$(BIN)/python bench/fleet.py
+
 docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
 	$(BIN)/python -m tests.examples

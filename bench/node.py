@@ -8,6 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROGRAM = Path(sys.executable).parent / "multus-entrypoint"
 ENVIRONMENT = {
@@ -17,13 +21,23 @@ ENVIRONMENT = {
     "KUBERNETES_SERVICE_PORT": "443",
 }
 _PATIENCE = 30.0  # seconds; far more than anything here takes
+_NO_AUTHORITY = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 class Node:
     """The directories of one node below `root`."""
 
-    def __init__(self, root: Path, multus: Path) -> None:
-        """Make an empty node; `multus` is the binary that the program shall install."""
+    def __init__(
+        self,
+        root: Path,
+        multus: Path,
+        *flags: str,
+        environment: Mapping[str, str] = ENVIRONMENT,
+        authority: str = _NO_AUTHORITY,
+    ) -> None:
+        """Make an empty node; `multus` is the binary that the program shall install, `authority` the cluster's CA."""
+        self.environment = environment
+        self._authority = authority
         self.conf_dir = root / "etc/cni/net.d"
         self.bin_dir = root / "opt/cni/bin"
         self.account_dir = root / "serviceaccount"
@@ -42,6 +56,7 @@ class Node:
             f"--multus-bin-file={multus}",
             f"--service-account-dir={self.account_dir}",
             f"--ready-file={self.ready}",
+            *flags,
         ]
         self._rotations = 0
         for name in ("token", "ca.crt"):
@@ -55,7 +70,7 @@ class Node:
         directory = self.account_dir / f"..{self._rotations}"
         directory.mkdir()
         (directory / "token").write_text(token)
-        (directory / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+        (directory / "ca.crt").write_text(self._authority)
         link = self.account_dir / "..data_tmp"
         link.symlink_to(directory.name)
         return link
@@ -99,7 +114,7 @@ class Running:
         self._node = node
         self._started = time.perf_counter()
         null = subprocess.DEVNULL
-        self.process = subprocess.Popen(node.command, env=ENVIRONMENT, stdin=null, stdout=null, stderr=null)
+        self.process = subprocess.Popen(node.command, env=node.environment, stdin=null, stdout=null, stderr=null)
         self.pid = self.process.pid
 
     def __enter__(self) -> Running:

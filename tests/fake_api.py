@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import struct
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -70,6 +72,10 @@ class FakeCluster:
             assert self.arrived.wait_for(lambda: len(self.requests) >= count, timeout), self.requests
 
     # ---- answering ----
+
+    def admit(self):
+        """Say whether a new connection is served; one that is not is reset at once."""
+        return True
 
     def answer(self, method, path, headers, body):
         with self.arrived:
@@ -178,7 +184,12 @@ def serving(cluster, ca=None, port=0):
         daemon_threads = True
         block_on_close = False
 
+        request_queue_size = 1024  # a whole fleet may come at once
+
         def finish_request(self, request, client_address):  # in the connection's thread: a bad handshake blocks nobody
+            if not cluster.admit():
+                request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return  # closed by the caller, which now means reset
             self.RequestHandlerClass(context.wrap_socket(request, server_side=True), client_address, self)
 
         def handle_error(self, *_):
