@@ -55,7 +55,8 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
             with contextlib.suppress(OSError):  # not every file system can, and it only spares work
                 os.posix_fallocate(descriptor, 0, status.st_size)
             os.ftruncate(descriptor, _copy_content(origin, descriptor, cancelled))
-            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+            with contextlib.suppress(OSError):  # without the time a restart has to compare every byte, that is all
+                os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
             written = os.fstat(descriptor)
     # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
     with contextlib.suppress(FileNotFoundError):

@@ -224,6 +224,7 @@ class Lives:
         """Wait until the node is right, and hold that the program is as big as it was in the same life."""
         self.node.settle(self.seed)
         assert self.program.running(), self.program.log
+        until(lambda: resources(self.program)[1] > 1, what="the watch")  # a life's last thread, after the first pass
         now = resources(self.program)
         before, self._before = self._before, self._before or now
         if before is not None:
