@@ -7,6 +7,7 @@ Requests and answers are plain JSON objects; the typed APIs would cost 20 MiB mo
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Answer:
     status: int
     """HTTP status code."""
     document: dict[str, Any]
+    retry_after: float = 0.0
+    """Seconds that the server asks to wait before the next try: an overloaded one does, with 429 or 503."""
 
     @property
     def ok(self) -> bool:
@@ -114,11 +117,17 @@ class Api:
             content: bytes = response.read()  # type: ignore[no-untyped-call]
         except (ApiException, HTTPError, OSError, ValueError) as error:
             raise UnreachableError(f"{self._client.configuration.host}: {_reason(error, timeout)}") from error
-        return Answer(response.status, _document(content))
+        retry_after: str | None = response.getheader("Retry-After")  # type: ignore[no-untyped-call]
+        return Answer(response.status, _document(content), _seconds(retry_after))
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return what the header says; a date, its other form, is none of an API server's answers."""
+    return float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,6}", retry_after) else 0.0
 
 
 def _document(content: bytes) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TIMEOUT = 10.0  # seconds for one request
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds
+_FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
+_LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
 
 _NOT_FOUND, _CONFLICT, _UNAUTHORIZED, _FORBIDDEN = 404, 409, 401, 403
@@ -28,6 +29,11 @@ RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
 
 class NotYetError(Exception):
     """The taint could not be removed; the message says why and what to do."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the API server asks to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,10 @@ def remove(order: Order, say: Callable[[str, str], None], pause: Callable[[float
             if str(error) not in said:
                 said.add(str(error))
                 say("ERROR", f"the taint {Taint(order.key, order.effect)} is not removed yet: {error}")
+            asked = min(error.retry_after, _LONGEST_ASKED) * random.uniform(1, 1.5)  # noqa: S311 - no secret
         else:
             return True
-        if pause(delay):
+        if pause(max(delay, asked)):
             break
     return False
 
@@ -123,7 +130,7 @@ def _accept(answer: cluster.Answer, order: Order) -> None:
         _FORBIDDEN: f"add this rule to the ClusterRole of the service account: {RULE}",
         _NOT_FOUND: f"there is no node {order.node!r}: set NODE_NAME from the downward API (spec.nodeName)",
     }.get(answer.status)
-    raise NotYetError(f"{answer.message}; {advice}" if advice else answer.message)
+    raise NotYetError(f"{answer.message}; {advice}" if advice else answer.message, answer.retry_after)
 
 
 def _access(order: Order) -> cluster.Access:

@@ -42,6 +42,8 @@ class FakeCluster:
         """The NetworkAttachmentDefinition resource is installed."""
         self.failures = []
         """Statuses to answer the next requests with."""
+        self.retry_after = None
+        """What each answer's Retry-After says, if anything."""
         self.before_patch = []
         """Called one by one before a patch is looked at: somebody else is faster."""
         self.requests = []
@@ -172,6 +174,8 @@ def serving(cluster, ca=None, port=0):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
+            if cluster.retry_after is not None:
+                self.send_header("Retry-After", cluster.retry_after)
             self.end_headers()
             self.wfile.write(content)
 

@@ -60,7 +60,7 @@ def test_a_key_with_effect_leaves_the_other_effects_of_the_key():
 def test_delays_grow_to_thirty_seconds_and_are_never_in_step():
     runs = [list(itertools.islice(taint.delays(), 12)) for _ in range(5)]
     assert all(delay <= 30 for run in runs for delay in run)
-    assert all(run[0] <= 0.5 and run[-1] >= 15 for run in runs)
+    assert all(1 <= run[0] <= 2 and run[-1] >= 15 for run in runs)
     assert len({run[-1] for run in runs}) > 1
 
 
@@ -122,6 +122,20 @@ def test_a_refusal_is_said_once_with_the_rule_to_add_and_ends_when_the_rule_is_t
     assert len(refusals) == 1
     assert "resources: [nodes], verbs: [get, patch]" in refusals[0]
     assert 'cannot patch resource "nodes"' in refusals[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [("40", 40, 60), ("7", 7, 10.5), ("99999", 120, 180), ("Wed, 21 Oct 2026 07:28:00 GMT", 1, 2), ("-5", 1, 2)],
+)
+def test_an_overloaded_api_server_is_left_alone_for_as_long_as_it_asks(api, order, said, least, most):
+    api.add_node("node-1", MINE)
+    api.failures.append(429)
+    api.retry_after = said
+    pauses = []
+    assert taint.remove(order, Log(), pauses.append)
+    (paused,) = pauses
+    assert least <= paused <= most
 
 
 def test_an_unknown_node_is_told_with_where_its_name_comes_from(api, order):
