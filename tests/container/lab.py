@@ -122,12 +122,19 @@ class Pod:
         """Return what the manifest says about a container; a test may change it before it starts."""
         return self._containers[name]
 
+    def replace_volume(self, name, path):
+        """Mount another directory of this machine than the one that was made for this volume."""
+        self._volumes[name] = path
+
+    def create(self, name, *, network="none"):
+        """Make a container that does not run yet, and return it."""
+        return Running(podman("create", *self._arguments(name, network)).stdout.strip())
+
     def start(self, name, *, network="none"):
         """Start a container and return it running."""
-        identifier = podman("create", *self._arguments(name, network)).stdout.strip()
-        running = Running(identifier)
+        running = self.create(name, network=network)
         self.started.append(running)
-        podman("start", identifier)
+        podman("start", running.identifier)
         return running
 
     def run(self, name, *, network="none", timeout=120):
