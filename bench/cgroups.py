@@ -88,6 +88,14 @@ class Group:
         _, own, cache = self._most
         return Charged(peak / _MEBIBYTE, own / _MEBIBYTE, cache / _MEBIBYTE, hits)
 
+    def only_process(self) -> int:
+        """Return the one process that is in the group."""
+        try:
+            (pid,) = (self.memory_dir / "cgroup.procs").read_text().split()
+        except ValueError:
+            raise SpoiltError(f"not one process in {self.memory_dir}") from None
+        return int(pid)
+
     def check(self, pid: int) -> None:
         """Raise `SpoiltError` when a process is not in this group any more, and so ran without its limits."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -37,12 +38,11 @@ class Contained(Started):
 
     def __init__(self, running: lab.Running, *, cold: bool) -> None:
         self._running = running
-        podman = lab.podman
-        podman("init", running.identifier)  # all is set up, and the runtime's own process waits for the start
-        self.pid = int(podman("inspect", "--format={{.State.Pid}}", running.identifier).stdout)
-        self.end = End(self.pid)
+        lab.podman("init", running.identifier)  # all is set up, and the runtime's own process waits for the start
         found = running.cgroup
         self.group = Group(cpu=found.cpu, memory=found.memory)
+        self.pid = self.group.only_process()
+        self.end = End(self.pid)
         if cold:
             evict([Path(f"/proc/{self.pid}/root", name) for name in _READ_AT_START])
         name = Path(f"/proc/{self.pid}/comm")
@@ -67,9 +67,8 @@ class Contained(Started):
         return self._running.wait(30)
 
     def close(self) -> None:
-        """Remove the container."""
+        """Give back what was taken for looking at it; the container stays."""
         self._starting.wait()
-        lab.podman("rm", "--force", "--time", "0", self._running.identifier)
         self.end.close()
 
 
@@ -140,11 +139,16 @@ class Container(Place):
 
 def _change_of(path: Path, content: str) -> float:
     """Wait until a file of the kernel's says something else; return that moment (perf_counter), not a ms too late."""
-    before = time.perf_counter()
-    while path.read_text() == content:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, -20)  # before podman, which keeps both processors of a small machine busy
+    try:
         before = time.perf_counter()
-        time.sleep(0.0001)
-    moment = time.perf_counter()
+        while path.read_text() == content:
+            before = time.perf_counter()
+            time.sleep(0.0001)
+        moment = time.perf_counter()
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, own)
     if moment - before > 0.001:
         raise SpoiltError(f"looked {(moment - before) * 1e3:.1f} ms too late")
     return moment

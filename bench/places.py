@@ -220,5 +220,4 @@ def unless_spoilt(measure: Callable[[], T]) -> T:
             return measure()
         except cgroups.SpoiltError as error:
             last = error
-            import traceback; print(time.perf_counter(), error, file=sys.stderr)
     sys.exit(f"this machine lets nothing be measured: {last}")
