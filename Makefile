@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience lint types bench docs lock clean
+.PHONY: help demo test resilience lint types bench bench-directory docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -33,6 +33,10 @@ types: $(VENV)/made ## check types
 bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
+
+bench-directory: $(VENV)/made ## measure what a directory with thousands of files costs
+	$(BIN)/python -m compileall -q entrypoint
+	$(BIN)/python bench/directory.py
 
 docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py

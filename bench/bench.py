@@ -87,7 +87,7 @@ def main() -> None:
 def find_places(scratch: Path, only: str | None, image: str | None) -> tuple[list[Place], list[str]]:
     """Return the places to measure in, and what of the table is left out and why."""
     places: list[Place] = []
-    left_out = []
+    left_out = [] if only is None else [f"Left out, all but the {only}: --only={only}."]
     if only != "container":
         host = Host(scratch, make_binary(scratch / "multus"))
         places.append(host)
@@ -142,7 +142,16 @@ def add(measured: Measured, name: str, sample: float) -> None:
 
 
 def add_starts(place: Place, count: int, measured: Measured) -> None:
-    """Start the bare interpreter, the program on an empty node and the program once more, in turn."""
+    """Start the bare interpreter, the program on an empty node and the program once more, in turn.
+
+    And once more on an empty node, for what comes after the node is configured: the watch, for example.
+    """
+
+    def until_asleep() -> float:
+        node = place.new_node()
+        with place.start(node, Limits()) as program:
+            return program.cpu_until_asleep(node.ready)
+
     if count > 1:
         unless_spoilt(lambda: one_round(place, Limits()))  # only warms the page cache
     for _ in range(count):
@@ -156,6 +165,7 @@ def add_starts(place: Place, count: int, measured: Measured) -> None:
         for (cpu, wall), usage in zip(names, found, strict=True):
             add(measured, cpu, usage.cpu)
             add(measured, wall, usage.wall)
+        add(measured, table.WHOLE_CPU, unless_spoilt(until_asleep))
 
 
 def add_slow_starts(place: Place, count: int, measured: Measured) -> None:

@@ -59,6 +59,14 @@ class Started(ABC):
         self.wait_end()
         return Usage(self.cpu_after_end(), wall)
 
+    def cpu_until_asleep(self, ready: Path) -> float:
+        """Return the milliseconds of CPU until it was ready and has gone to sleep, and kill it."""
+        self.wait_ready(ready)
+        wait_until_asleep(self.pid)
+        self.end.send(signal.SIGKILL)
+        self.wait_end()
+        return self.cpu_after_end()
+
     def exit_time(self) -> float:
         """Send SIGTERM; return the milliseconds until the process has ended."""
         before = time.perf_counter()
