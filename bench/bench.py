@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import table
 from cgroups import Limits
 from node import PROGRAM, content, make_binary, wait_for
-from places import PASS, WAITING, Host, unless_spoilt
+from places import PASS, WAITING, WATCHING, Host, unless_spoilt
 from processes import Usage, activity, memory, wait_until_asleep
 
 if TYPE_CHECKING:
@@ -152,17 +152,16 @@ def add_starts(place: Place, count: int, measured: Measured) -> None:
         with place.start(node, Limits()) as program:
             return program.cpu_until_asleep(node.ready)
 
+    names = (
+        (table.BARE_CPU, table.BARE_WALL),
+        (table.CPU, table.WALL),
+        (table.BARE_CPU, table.BARE_WALL),
+        (table.RESTART_CPU, table.RESTART_WALL),
+    )
     if count > 1:
-        unless_spoilt(lambda: one_round(place, Limits()))  # only warms the page cache
+        one_round(place, Limits())  # only warms the page cache
     for _ in range(count):
-        found = unless_spoilt(lambda: one_round(place, Limits()))
-        names = (
-            (table.BARE_CPU, table.BARE_WALL),
-            (table.CPU, table.WALL),
-            (table.BARE_CPU, table.BARE_WALL),
-            (table.RESTART_CPU, table.RESTART_WALL),
-        )
-        for (cpu, wall), usage in zip(names, found, strict=True):
+        for (cpu, wall), usage in zip(names, one_round(place, Limits()), strict=True):
             add(measured, cpu, usage.cpu)
             add(measured, wall, usage.wall)
         add(measured, table.WHOLE_CPU, unless_spoilt(until_asleep))
@@ -172,21 +171,28 @@ def add_slow_starts(place: Place, count: int, measured: Measured) -> None:
     """Do the same under a tenth of a CPU; of interest is how long it takes."""
     names = (table.BARE_SLOW, table.SLOW, table.BARE_SLOW, table.RESTART_SLOW)
     for _ in range(count):
-        for name, usage in zip(names, unless_spoilt(lambda: one_round(place, SLOW)), strict=True):
+        for name, usage in zip(names, one_round(place, SLOW), strict=True):
             add(measured, name, usage.wall)
 
 
 def one_round(place: Place, limits: Limits) -> tuple[Usage, ...]:
     """Return what the bare interpreter, the empty node, the bare interpreter and the restart took."""
+
+    def bare() -> Usage:
+        with place.start_bare(node, limits, PASS) as started:
+            return started.usage_until_end()
+
+    def configuring() -> Usage:
+        with place.start(node, limits) as started:
+            return started.usage_until_ready(node.ready)
+
+    def on_an_empty_node() -> Usage:
+        nonlocal node
+        node = place.new_node()
+        return configuring()
+
     node = place.new_node()
-    found = []
-    for _ in ("empty", "configured"):
-        with place.start_bare(node, limits, PASS) as bare:
-            wall = bare.wait_end()
-            found.append(Usage(bare.cpu_after_end(), wall))
-        with place.start(node, limits) as program:
-            found.append(program.usage_until_ready(node.ready))
-    return tuple(found)
+    return tuple(unless_spoilt(start) for start in (bare, on_an_empty_node, bare, configuring))
 
 
 def add_peaks(place: Place, count: int, measured: Measured) -> None:
@@ -230,7 +236,15 @@ def add_memory_and_exits(place: Place, count: int, measured: Measured) -> None:
             wait_until_asleep(started.pid)
             return memory(started.pid), started.exit_time()
 
-    for _ in range(count):
+    def bare_end() -> float:
+        with place.start_bare(node, place.limits, WATCHING + WAITING) as started:
+            started.wait_ready(node.ready)
+            wait_until_asleep(started.pid)
+            return started.kill_time()
+
+    for each in range(count):
+        if each % 3 == 0:
+            add(measured, table.BARE_EXIT, unless_spoilt(bare_end))
         held = unless_spoilt(bare)
         add(measured, table.BARE_RESIDENT, held.resident)
         add(measured, table.BARE_PROPORTIONAL, held.proportional)

@@ -45,19 +45,18 @@ class Contained(Started):
         self.end = End(self.pid)
         if cold:
             evict([Path(f"/proc/{self.pid}/root", name) for name in _READ_AT_START])
-        name = Path(f"/proc/{self.pid}/comm")
-        runtime = name.read_text()
+        runtime = _name(self.pid)
         charged, clock = self.group.cpu(), cpu_clock(self.pid)
         self._starting = subprocess.Popen(["podman", "start", running.identifier], stdout=subprocess.DEVNULL)
         try:
-            self.moment = _change_of(name, runtime)
-            # The same process was the runtime's until now: its CPU time in the group, to be taken off.
-            self._runtime_cpu = charged + cpu_clock(self.pid) - clock
+            self.moment, self.late, clock_then = _last_look_before_exec(self.pid, runtime)
             self.group.reset()
             self.check()
         except (OSError, SpoiltError) as error:
             self._starting.wait()
             raise SpoiltError(f"the start of a process was not seen: {error}") from None
+        # The same process was the runtime's until then: its CPU time in the group, to be taken off.
+        self._runtime_cpu = charged + clock_then - clock
 
     def cpu_after_end(self) -> float:
         """From the container's group, which counts every process that ever was in it, less the runtime's own part."""
@@ -137,21 +136,26 @@ class Container(Place):
             yield contained
 
 
-def _change_of(path: Path, content: str) -> float:
-    """Wait until a file of the kernel's says something else; return that moment (perf_counter), not a ms too late."""
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text()
+
+
+def _last_look_before_exec(pid: int, runtime: str) -> tuple[float, float, float]:
+    """Wait until the runtime's process has become ours: its name is not the runtime's any more then.
+
+    Return the moment of the last look before that (perf_counter), the milliseconds from there to the next look,
+    and the process's CPU clock at that moment.
+    """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, -20)  # before podman, which keeps both processors of a small machine busy
     try:
-        before = time.perf_counter()
-        while path.read_text() == content:
-            before = time.perf_counter()
+        moment, clock = time.perf_counter(), cpu_clock(pid)
+        while _name(pid) == runtime:
+            moment, clock = time.perf_counter(), cpu_clock(pid)
             time.sleep(0.0001)
-        moment = time.perf_counter()
+        return moment, (time.perf_counter() - moment) * 1e3, clock
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, own)
-    if moment - before > 0.001:
-        raise SpoiltError(f"looked {(moment - before) * 1e3:.1f} ms too late")
-    return moment
 
 
 def obstacle() -> str | None:
