@@ -89,12 +89,11 @@ class Group:
         return Charged(peak / _MEBIBYTE, own / _MEBIBYTE, cache / _MEBIBYTE, hits)
 
     def only_process(self) -> int:
-        """Return the one process that is in the group."""
-        try:
-            (pid,) = (self.memory_dir / "cgroup.procs").read_text().split()
-        except ValueError:
-            raise SpoiltError(f"not one process in {self.memory_dir}") from None
-        return int(pid)
+        """Return the one process that is in the group; in version 2 runtimes put it into a group below."""
+        found = [pid for each in self.memory_dir.rglob("cgroup.procs") for pid in each.read_text().split()]
+        if len(found) != 1:
+            raise SpoiltError(f"not one process in {self.memory_dir}, but {len(found)}")
+        return int(found[0])
 
     def check(self, pid: int) -> None:
         """Raise `SpoiltError` when a process is not in this group any more, and so ran without its limits."""
@@ -106,7 +105,7 @@ class Group:
         for line in lines:
             _, controllers, path = line.split(":", 2)
             matters = counting & set(controllers.split(",")) or (UNIFIED and not controllers)
-            if matters and not path.endswith(self.memory_dir.name):
+            if matters and self.memory_dir.name not in path:
                 raise SpoiltError(f"process {pid} is in {path}")
 
 

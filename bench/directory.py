@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import shutil
 import statistics
@@ -60,10 +59,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few files and samples: to see that it works")
     options = parser.parse_args()
     counts, samples = (COUNTS[:1], 2) if options.quick else (COUNTS, 9)
-    print(f"{'':33}{'start':^26} {'another file written':^26} {'master changed':^35}")
+    print(f"{'':34}{'start':-^23} {'another file written':-^23} {'master changed':-^31}")
     print(
         f"{'files beside the master':33}{'CPU ms':>8}{'wall':>8}{'MiB':>8}"
-        f"   {'CPU ms':>8}{'opened':>8}{'status':>8}   {'CPU ms':>8}{'wall':>8}{'opened':>8}{'status':>8}"
+        f"{'CPU ms':>8}{'opened':>8}{'status':>8}{'CPU ms':>8}{'wall':>8}{'opened':>8}{'status':>8}"
     )
     with tempfile.TemporaryDirectory(prefix="bench-", dir=sys.prefix) as scratch:
         host = Host(Path(scratch), make_binary(Path(scratch, "multus")))
@@ -81,11 +80,9 @@ def printed(line: Line) -> str:
         (line.start_cpu, 0),
         (line.start_wall, 0),
         (line.resident, 1),
-        (None, 0),
         (touched.cpu, 2),
         (touched.opened, 0),
         (touched.looked_at, 0),
-        (None, 0),
         (changed.cpu, 2),
         (changed.wall, 2),
         (changed.opened, 0),
@@ -93,7 +90,7 @@ def printed(line: Line) -> str:
     )
     text = f"{line.count:6} {line.kind:26}"
     for number, digits in numbers:
-        text += "   " if number is None else f"{number:8.{digits}f}"
+        text += f"{'-':>8}" if number is None else f"{number:8.{digits}f}"
     return text
 
 
@@ -151,27 +148,26 @@ def calls(program: Started, change: Callable[[], object], samples: int) -> tuple
     """Return how many files are opened, and how many are asked for their status, for one such change."""
     if shutil.which("strace") is None:
         return None, None
-    with traced(program.pid) as trace:
-        for _ in range(samples):
-            change()
-            wait_until_asleep(program.pid)
-    told = trace.read_text()
-    trace.unlink()
+    with tempfile.NamedTemporaryFile("r", prefix="bench-strace-") as trace:
+        with traced(program.pid, trace.name):
+            for _ in range(samples):
+                change()
+                wait_until_asleep(program.pid)
+        told = trace.read()
     opened = len(re.findall(r"\bopen(?:at2?)?\(", told))
     looked_at = len(re.findall(r"\b(?:statx|newfstatat|l?stat)\(", told))
     return opened / samples, looked_at / samples
 
 
 @contextlib.contextmanager
-def traced(pid: int) -> Iterator[Path]:
-    """Have strace write down which files a process opens or looks at, in the file that is yielded."""
-    descriptor, name = tempfile.mkstemp(prefix="bench-strace-")
-    os.close(descriptor)
-    trace = Path(name)
-    command = ["strace", "-f", "-e", "trace=open,openat,openat2,stat,lstat,newfstatat,statx", "-o", name]
+def traced(pid: int, trace: str) -> Iterator[None]:
+    """Have strace write down, in the file `trace`, which files a process opens or looks at."""
+    command = ["strace", "-f", "-e", "trace=open,openat,openat2,stat,lstat,newfstatat,statx", "-o", trace]
     with subprocess.Popen([*command, "-p", str(pid)], stderr=subprocess.PIPE, text=True) as strace:
-        strace.stderr.readline()  # it says so when it is attached
-        yield trace
+        said = strace.stderr.readline()
+        if "attached" not in said:
+            sys.exit(f"strace cannot look at the program: {said}")
+        yield
         strace.terminate()
         strace.communicate()
 

@@ -10,6 +10,7 @@ import pytest
 BENCH = Path(__file__).parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
+import cgroups  # noqa: E402
 import table  # noqa: E402
 
 AIMS = {
@@ -94,3 +95,33 @@ def test_what_was_not_measured_in_one_place_is_a_gap_there_and_not_a_miss():
     told = list(table.lines(rows, {"host": {"ours": [1.0, 2.0]}, "container": {}}))
     assert "MISSED" not in told[-1]
     assert told[-1].split()[-1] == "met"
+
+
+MEBIBYTE = 1 << 20
+VERSION_1 = {
+    "cpuacct.usage": "2500000\n",
+    "memory.usage_in_bytes": f"{30 * MEBIBYTE}\n",
+    "memory.max_usage_in_bytes": f"{40 * MEBIBYTE}\n",
+    "memory.failcnt": "7\n",
+    "memory.stat": f"cache 1\nrss 1\ntotal_cache {18 * MEBIBYTE}\ntotal_rss {12 * MEBIBYTE}\n",
+}
+VERSION_2 = {
+    "cpu.stat": "usage_usec 2500\nuser_usec 2000\n",
+    "memory.current": f"{30 * MEBIBYTE}\n",
+    "memory.peak": f"{40 * MEBIBYTE}\n",
+    "memory.events": "low 0\nhigh 0\nmax 7\noom 0\n",
+    "memory.stat": f"anon {12 * MEBIBYTE}\nfile {18 * MEBIBYTE}\nkernel 5\n",
+}
+
+
+@pytest.mark.parametrize(("files", "unified"), [(VERSION_1, False), (VERSION_2, True)], ids=["version 1", "version 2"])
+def test_the_counters_of_a_control_group_are_read_in_both_versions(files, unified, monkeypatch, tmp_path):
+    monkeypatch.setattr(cgroups, "UNIFIED", unified)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    group = cgroups.Group(cpu=tmp_path, memory=tmp_path)
+    group.look()
+    assert group.cpu() == 2.5  # milliseconds
+    assert group.charged() == (40, 12, 18, 7)
+    group.reset()
+    assert group.charged().hits == 0

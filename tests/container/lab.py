@@ -278,7 +278,8 @@ class Cgroup:
 
     def _group(self, controller):
         root = Path("/sys/fs/cgroup") / controller
-        return next(path for path in root.rglob(f"*{self.identifier}*") if path.is_dir())
+        found = (path for path in root.rglob(f"*{self.identifier}*") if path.is_dir())
+        return next(path for path in found if "conmon" not in path.name)  # podman's own has the same number
 
     def limit(self):
         return int((self.memory / ("memory.max" if self.unified else "memory.limit_in_bytes")).read_text())
