@@ -130,10 +130,16 @@ class Container(Place):
         pod.replace_volume("ready", node.ready.parent)
         running = pod.create(MAIN)
         with contextlib.ExitStack() as stack:
-            stack.callback(lab.podman, "rm", "--force", "--time", "0", running.identifier, check=False)
+            stack.callback(_remove, running.identifier)
             contained = Contained(running, cold=cold)
             stack.callback(contained.close)
             yield contained
+
+
+def _remove(identifier: str) -> None:
+    for _ in range(5):  # podman's own cleaning up after the end may be in the way
+        if lab.podman("rm", "--force", "--time", "0", "--ignore", identifier, check=False).returncode == 0:
+            return
 
 
 def _name(pid: int) -> str:
