@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience resilience-soak resilience-others templates lint types bench docs lock clean
+.PHONY: help demo test resilience resilience-soak resilience-others templates lint types
+.PHONY: bench bench-directory fleet docs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -44,7 +45,10 @@ bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
 
-.PHONY: fleet
+bench-directory: $(VENV)/made ## measure what a directory with thousands of files costs
+	$(BIN)/python -m compileall -q entrypoint
+	$(BIN)/python bench/directory.py
+
 fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of the API server
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/fleet.py

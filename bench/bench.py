@@ -1,93 +1,56 @@
 """What the entrypoint costs a node, as figures and as ratios to a bare Python interpreter.
 
-Both are started from the same virtual environment, in turn, so that the noise of the machine hits both alike.
+Both are started from the same virtual environment, in turn, so that the noise of the machine hits both alike; on this
+host, and in the container as the DaemonSet runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
-import re
-import shutil
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from node import ENVIRONMENT, PROGRAM, Node, content, make_binary, wait_for
+import table
+from cgroups import Limits
+from node import PROGRAM, content, make_binary, wait_for
+from places import PASS, WAITING, WATCHING, Host, unless_spoilt
+from processes import Usage, activity, memory, wait_until_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-IDLE_SETTLE = 1.0  # seconds until nothing is left to do
-BETWEEN_SAMPLES = 0.02  # seconds, so that the program is asleep when the next change comes
+    from node import Node
+    from places import Place, Started
+    from processes import Memory
+    from table import Measured
+
+SLOW = Limits(cpus=0.1)
+SMALL = Limits(memory=50 << 20)
 
 
 class Effort(NamedTuple):
-    """How much to measure."""
+    """How much to measure in each place."""
 
-    runs: int
+    starts: int
+    slow_starts: int
+    """Under a tenth of a CPU, of which each takes a second or two."""
+    peaks: int
     samples: int
+    """Of each change to the node."""
     exits: int
     idle: float
     """Seconds."""
 
 
-FULL = Effort(runs=15, samples=100, exits=30, idle=20.0)
-QUICK = Effort(runs=3, samples=5, exits=3, idle=2.0)
-
-
-class Usage(NamedTuple):
-    """What one start took, in milliseconds of CPU and wall time."""
-
-    cpu: float
-    wall: float
-
-
-class Memory(NamedTuple):
-    """What a process holds, in MiB."""
-
-    resident: float
-    proportional: float
-
-
-class Starts(NamedTuple):
-    """All starts of one bench, in turn."""
-
-    bare: list[Usage]
-    bare_memory: list[Memory]
-    fresh: list[Usage]
-    restarted: list[Usage]
-    memory: list[Memory]
-
-
-class Idle(NamedTuple):
-    """What happened while nothing was to be done."""
-
-    seconds: float
-    switches: int
-    cpu: float
-    """Milliseconds."""
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    unit: str
-    median: float
-    p99: float | None
-    samples: int
-    ratio: float | None
-    """To the bare interpreter."""
-    target: str
-    met: bool | None
+FULL = Effort(starts=12, slow_starts=7, peaks=6, samples=50, exits=50, idle=60)
+QUICK = Effort(starts=1, slow_starts=1, peaks=1, samples=2, exits=1, idle=2)
 
 
 def main() -> None:
@@ -95,246 +58,268 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few samples: to see that it works, not to quote")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the table there")
+    parser.add_argument("--only", choices=("host", "container"), help="measure in this place and leave the other out")
+    parser.add_argument("--image", help="measure this image in the container instead of building one of this tree")
     options = parser.parse_args()
     if not PROGRAM.exists():
         sys.exit(f"{PROGRAM} is not there: run `make bench`, which installs it")
     effort = QUICK if options.quick else FULL
     # Not in /tmp: every file that comes or goes in a directory on the way to a watched one is an event.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=sys.prefix) as scratch:
-        rows = list(measure(Path(scratch), effort))
+        places, left_out = find_places(Path(scratch), options.only, options.image)
+        if not places:
+            sys.exit("\n".join(left_out))
+        os.sync()  # pages that are not written yet cannot be taken out of the page cache
+        found = {place.name: measure(place, effort) for place in places}
+        for name, idle in unless_spoilt(lambda: idleness(places, effort.idle)).items():
+            found[name] |= idle
     machine = (
         f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
     )
+    rows = table.rows(effort.idle)
     print(f"{machine}; binary of 64 MiB; ratios to `python -c pass`\n")
-    print("\n".join(table(rows)))
+    print("\n".join([*table.lines(rows, found), *(f"\n{each}" for each in left_out)]))
     if options.json:
-        document = {"machine": machine, "effort": effort._asdict(), "rows": [row._asdict() for row in rows]}
+        document = {"machine": machine, "effort": effort._asdict(), "left out": left_out, "rows": as_json(rows, found)}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
-# ---- measuring ----
+def find_places(scratch: Path, only: str | None, image: str | None) -> tuple[list[Place], list[str]]:
+    """Return the places to measure in, and what of the table is left out and why."""
+    places: list[Place] = []
+    left_out = [] if only is None else [f"Left out, all but the {only}: --only={only}."]
+    if only != "container":
+        host = Host(scratch, make_binary(scratch / "multus"))
+        places.append(host)
+        if host.without_limits:
+            left_out.append(f"Left out on the host, under 0.1 CPU and in 50 MiB: {host.without_limits}.")
+    if only != "host":
+        import container  # needs the tests' requirements
+
+        obstacle = container.obstacle()
+        if obstacle:
+            left_out.append(f"Left out, the container: {obstacle}.")
+        else:
+            places.append(container.Container(scratch, image or container.build()))
+    return places, left_out
 
 
-def measure(scratch: Path, effort: Effort) -> Iterator[Row]:
-    """Yield all rows."""
-    multus = make_binary(scratch / "multus")
-    started = starts(scratch, multus, effort.runs)
-    node = new_node(scratch, multus)
-    with node.start() as program:
-        program.wait_ready()
-        idle = idleness(program.pid, effort.idle)
-        reactions = dict(latencies(node, effort.samples))
-    exits = [exit_time(node) for _ in range(effort.exits)]
-
-    cpu = [each.cpu for each in started.bare]
-    wall = [each.wall for each in started.bare]
-    resident = [each.resident for each in started.bare_memory]
-    proportional = [each.proportional for each in started.bare_memory]
-    yield row("bare interpreter: CPU", "ms", cpu, cpu)
-    yield row("bare interpreter: wall time", "ms", wall, wall)
-    yield row("bare interpreter: resident memory", "MiB", resident, resident)
-    yield row("bare interpreter: proportional memory", "MiB", proportional, proportional)
-    yield row("start to configured: CPU", "ms", [each.cpu for each in started.fresh], cpu, ratio_at_most=11)
-    yield row("start to configured: wall time", "ms", [each.wall for each in started.fresh], wall)
-    yield row("restart, already configured: CPU", "ms", [each.cpu for each in started.restarted], cpu)
-    yield row("restart, already configured: wall time", "ms", [each.wall for each in started.restarted], wall)
-    held = [each.resident for each in started.memory]
-    yield row("configured: resident memory", "MiB", held, resident, ratio_at_most=2.3)
-    yield row("configured: proportional memory", "MiB", [each.proportional for each in started.memory], proportional)
-    period = f"in {idle.seconds:g} s"
-    yield Row(f"idle: context switches {period}", "", idle.switches, None, 1, None, "none", idle.switches == 0)
-    yield Row(f"idle: CPU {period}", "ms", idle.cpu, None, 1, None, "", None)
-    for name, samples in reactions.items():
-        yield row(name, "ms", samples, wall, median_below=20)
-    yield row("SIGTERM to exit", "ms", exits, wall, median_below=100)
+def as_json(rows: Sequence[table.Row], found: dict[str, Measured]) -> list[dict[str, object]]:
+    """Return the table for machines: the same figures by row and place, and every sample."""
+    return [
+        {
+            "name": row.name.strip(),
+            "unit": row.unit,
+            "aim": row.aim.text,
+            **{
+                place: {**each._asdict(), "all": measured[row.name]}
+                for place, measured in found.items()
+                if (each := table.figures(row, measured)) is not None
+            },
+        }
+        for row in rows
+    ]
 
 
-def row(
-    name: str,
-    unit: str,
-    samples: Sequence[float],
-    bare: Sequence[float],
-    *,
-    ratio_at_most: float | None = None,
-    median_below: float | None = None,
-) -> Row:
-    """Make a row of the samples and of the bare interpreter's, with the target that issue 2 set, if it set one."""
-    median = statistics.median(samples)
-    ratio = median / statistics.median(bare)
-    p99 = statistics.quantiles(samples, n=100, method="inclusive")[98]
-    target, met = "", None
-    if ratio_at_most is not None:
-        target, met = f"<= {ratio_at_most:g} x", ratio <= ratio_at_most
-    if median_below is not None:
-        target, met = f"< {median_below:g} ms", median < median_below
-    return Row(name, unit, median, p99, len(samples), ratio, target, met)
+# ---- one place ----
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of the table."""
-    yield f"{'':42}{'median':>10}{'99th %':>10}     {'samples':>8}{'x bare':>8}   target"
-    for each in rows:
-        p99 = "" if each.p99 is None else f"{each.p99:.2f}"
-        ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
-        verdict = "" if each.met is None else "met" if each.met else "MISSED"
-        line = f"{each.name:42}{each.median:10.2f}{p99:>10} {each.unit:4}{each.samples:8}{ratio:>8}   {each.target:10}"
-        yield f"{line}{verdict}".rstrip()
+def measure(place: Place, effort: Effort) -> Measured:
+    """Return the samples of all rows but those about idleness."""
+    measured: Measured = {}
+    add_starts(place, effort.starts, measured)
+    if place.without_limits is None:
+        add_slow_starts(place, effort.slow_starts, measured)
+        add_peaks(place, effort.peaks, measured)
+    add_memory_and_exits(place, effort.exits, measured)
+    measured |= unless_spoilt(lambda: reactions(place, effort.samples))
+    return measured
 
 
-# ---- starting and looking at processes ----
+def add(measured: Measured, name: str, sample: float) -> None:
+    """Add one sample to a row."""
+    measured.setdefault(name, []).append(sample)
 
 
-def new_node(scratch: Path, multus: Path) -> Node:
-    """Make an empty node where the last one was."""
-    shutil.rmtree(scratch / "node", ignore_errors=True)
-    return Node(scratch / "node", multus)
+def add_starts(place: Place, count: int, measured: Measured) -> None:
+    """Start the bare interpreter, the program on an empty node and the program once more, in turn.
 
-
-def starts(scratch: Path, multus: Path, runs: int) -> Starts:
-    """Start the bare interpreter, the program on a fresh node and the program once more, in turn."""
-    result = Starts([], [], [], [], [])
-    for run in range(runs + 1):
-        found = Starts([], [], [], [], [])
-        node = new_node(scratch, multus)
-        found.bare.append(bare_start())
-        found.fresh.append(configuring_start(node))
-        found.bare.append(bare_start())
-        found.restarted.append(configuring_start(node))
-        found.bare_memory.append(bare_memory())
-        found.memory.append(configured_memory(new_node(scratch, multus)))
-        if run > 0:  # the first round only warms the page cache
-            for all_runs, this_run in zip(result, found, strict=True):
-                all_runs.extend(this_run)
-    return result
-
-
-def bare_start() -> Usage:
-    """Run `python -c pass`."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", "pass"], env=ENVIRONMENT)
-    cpu = cpu_when_reaped(process)
-    return Usage(cpu, (time.perf_counter() - started) * 1e3)
-
-
-def configuring_start(node: Node) -> Usage:
-    """Run the program until the node is configured.
-
-    CPU time is known to the microsecond only after the end, so the end comes at once and without warning.
+    And once more on an empty node, for what comes after the node is configured: the watch, for example.
     """
-    with node.start() as program:
-        wall = program.wait_ready()
-        program.process.kill()
-        return Usage(cpu_when_reaped(program.process), wall * 1e3)
+
+    def until_asleep() -> float:
+        node = place.new_node()
+        with place.start(node, Limits()) as program:
+            return program.cpu_until_asleep(node.ready)
+
+    names = (
+        (table.BARE_CPU, table.BARE_WALL),
+        (table.CPU, table.WALL),
+        (table.BARE_CPU, table.BARE_WALL),
+        (table.RESTART_CPU, table.RESTART_WALL),
+    )
+    if count > 1:
+        one_round(place, Limits())  # only warms the page cache
+    for _ in range(count):
+        for (cpu, wall), usage in zip(names, one_round(place, Limits()), strict=True):
+            add(measured, cpu, usage.cpu)
+            add(measured, wall, usage.wall)
+        add(measured, table.WHOLE_CPU, unless_spoilt(until_asleep))
 
 
-def bare_memory() -> Memory:
-    """Return what an interpreter holds that has as little to do as `pass`, but waits so that it can be looked at.
+def add_slow_starts(place: Place, count: int, measured: Measured) -> None:
+    """Do the same under a tenth of a CPU; of interest is how long it takes."""
+    names = (table.BARE_SLOW, table.SLOW, table.BARE_SLOW, table.RESTART_SLOW)
+    for _ in range(count):
+        for name, usage in zip(names, one_round(place, SLOW), strict=True):
+            add(measured, name, usage.wall)
 
-    The peak that wait4 tells of a finished process is of no use: the kernel counts this process's memory into it.
+
+def one_round(place: Place, limits: Limits) -> tuple[Usage, ...]:
+    """Return what the bare interpreter, the empty node, the bare interpreter and the restart took."""
+
+    def bare() -> Usage:
+        with place.start_bare(node, limits, PASS) as started:
+            return started.usage_until_end()
+
+    def configuring() -> Usage:
+        with place.start(node, limits) as started:
+            return started.usage_until_ready(node.ready)
+
+    def on_an_empty_node() -> Usage:
+        nonlocal node
+        node = place.new_node()
+        return configuring()
+
+    node = place.new_node()
+    return tuple(unless_spoilt(start) for start in (bare, on_an_empty_node, bare, configuring))
+
+
+def add_peaks(place: Place, count: int, measured: Measured) -> None:
+    """Add what a group of 50 MiB is charged until the node is configured and the program asleep.
+
+    With as little as possible in the page cache before, as on a node that has just booted: a page that is there
+    already is charged to whoever had it read.
     """
-    waiting = "import os; os.write(1, b'.'); os.read(0, 1)"  # every interpreter has os
-    command = [sys.executable, "-c", waiting]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.read(1)
-        held = memory(process.pid)
-        process.stdin.close()
-    return held
+    bare_names = (table.BARE_PEAK, table.BARE_PEAK_OWN, table.BARE_PEAK_CACHE)
+    names = (table.PEAK, table.PEAK_OWN, table.PEAK_CACHE, table.HITS)
+
+    def bare() -> Sequence[float]:
+        node = place.new_node()
+        with place.start_bare(node, SMALL, WAITING, cold=True) as started:
+            return started.charged(node.ready)
+
+    def configuring() -> Sequence[float]:
+        node = place.new_node()
+        with place.start(node, SMALL, cold=True) as started:
+            return started.charged(node.ready)
+
+    for _ in range(count):
+        for row_names, found in ((bare_names, unless_spoilt(bare)), (names, unless_spoilt(configuring))):
+            for name, sample in zip(row_names, found, strict=False):
+                add(measured, name, sample)
 
 
-def configured_memory(node: Node) -> Memory:
-    """Return what the program holds once it has configured the node and has gone to sleep."""
-    with node.start() as program:
-        program.wait_ready()
-        time.sleep(0.3)
-        return memory(program.pid)
+def add_memory_and_exits(place: Place, count: int, measured: Measured) -> None:
+    """Add what an interpreter and the program hold while they sleep, and how long the program takes to end then."""
+    node = place.new_node()
 
+    def bare() -> Memory:
+        with place.start_bare(node, place.limits, WAITING) as started:
+            started.wait_ready(node.ready)
+            wait_until_asleep(started.pid)
+            return memory(started.pid)
 
-def cpu_when_reaped(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end; return the milliseconds of CPU of the process and of the children that it has waited for."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return (usage.ru_utime + usage.ru_stime) * 1e3
+    def program() -> tuple[Memory, float]:
+        with place.start(node, place.limits) as started:
+            started.wait_ready(node.ready)
+            wait_until_asleep(started.pid)
+            return memory(started.pid), started.exit_time()
 
+    def bare_end() -> float:
+        with place.start_bare(node, place.limits, WATCHING + WAITING) as started:
+            started.wait_ready(node.ready)
+            wait_until_asleep(started.pid)
+            return started.kill_time()
 
-def memory(pid: int) -> Memory:
-    """Return the resident and the proportional memory of a process."""
-    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kibibytes = dict(re.findall(r"^(\w+): +(\d+) kB", told, re.MULTILINE))
-    return Memory(int(kibibytes["Rss"]) / 1024, int(kibibytes["Pss"]) / 1024)
+    for each in range(count):
+        if each % 3 == 0:  # in turn, yet not as often: only what the program does is aimed at
+            add(measured, table.BARE_EXIT, unless_spoilt(bare_end))
+            held = unless_spoilt(bare)
+            add(measured, table.BARE_RESIDENT, held.resident)
+            add(measured, table.BARE_PROPORTIONAL, held.proportional)
+        held, took = unless_spoilt(program)
+        add(measured, table.RESIDENT, held.resident)
+        add(measured, table.PROPORTIONAL, held.proportional)
+        add(measured, table.EXIT, took)
 
 
 # ---- what happens once the node is configured ----
 
 
-def idleness(pid: int, seconds: float) -> Idle:
-    """Count what a process does while nothing happens to its node."""
-    time.sleep(IDLE_SETTLE)
-    switches, cpu = activity(pid)
-    time.sleep(seconds)
-    switches_after, cpu_after = activity(pid)
-    return Idle(seconds, switches_after - switches, cpu_after - cpu)
+@contextlib.contextmanager
+def asleep(place: Place) -> Iterator[tuple[Node, Started]]:
+    """Configure a node and yield it with the program that sleeps on it."""
+    node = place.new_node()
+    with place.start(node, place.limits) as program:
+        program.wait_ready(node.ready)
+        wait_until_asleep(program.pid)
+        yield node, program
+        program.check()
 
 
-def activity(pid: int) -> tuple[int, float]:
-    """Return the context switches and the milliseconds of CPU of all threads so far."""
-    switches, cpu = 0, 0.0
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        counts = re.findall(r"ctxt_switches:\s+(\d+)", (thread / "status").read_text())
-        switches += sum(int(count) for count in counts)
-        cpu += int((thread / "schedstat").read_text().split()[0]) / 1e6
-    return switches, cpu
+def idleness(places: Sequence[Place], seconds: float) -> dict[str, Measured]:
+    """Count what the program does in each place while nothing happens to its node; in all places at once."""
+    with contextlib.ExitStack() as stack:
+        programs = {place.name: stack.enter_context(asleep(place))[1] for place in places}
+        for program in programs.values():
+            wait_until_asleep(program.pid)  # making the nodes was an event to the others
+        before = {name: activity(program.pid) for name, program in programs.items()}
+        time.sleep(seconds)
+        after = {name: activity(program.pid) for name, program in programs.items()}
+    return {
+        name: {
+            table.SWITCHES.format(f"{seconds:g}"): [after[name].switches - before[name].switches],
+            table.IDLE_CPU.format(f"{seconds:g}"): [after[name].cpu - before[name].cpu],
+        }
+        for name in programs
+    }
 
 
-def latencies(node: Node, count: int) -> Iterator[tuple[str, list[float]]]:
-    """Yield each kind of change, and the milliseconds from the change to its result."""
-    names = (
-        "token rotated to new kubeconfig",
-        "master changed to new configuration",
-        "new first candidate to configuration",
-        "master removed to configuration removed",
-    )
-    rounds = [one_of_each(node, f"sample-{sample}-") for sample in range(count)]
-    yield from zip(names, map(list, zip(*rounds, strict=True)), strict=True)
+def reactions(place: Place, count: int) -> Measured:
+    """Return the milliseconds from each kind of change to its result."""
+    measured: Measured = {}
+    with asleep(place) as (node, _):
+        for sample in range(count):
+            for name, took in one_of_each(node, f"sample-{sample}-", place.between).items():
+                add(measured, name, took)
+    return measured
 
 
-def one_of_each(node: Node, mark: str) -> tuple[float, float, float, float]:
+def one_of_each(node: Node, mark: str, between: float) -> dict[str, float]:
     """Make each kind of change once, with a `mark` never used before; return the milliseconds that each took."""
     earlier = node.conf_dir / "05-earlier.conflist"
+
+    def reaction(change: Callable[[], object], seen: Callable[[], bool]) -> float:
+        time.sleep(between)
+        started = time.perf_counter()
+        change()
+        return wait_for(seen, started) * 1e3
 
     def appear(path: Path, name: str) -> float:
         prepared = node.prepare_master(name)
         return reaction(lambda: prepared.rename(path), lambda: node.wraps(name))
 
     link = node.next_token(mark)
-    rotated = reaction(lambda: node.rotate(link), lambda: mark.encode() in content(node.kubeconfig))
-    changed = appear(node.master, mark)
-    overtaken = appear(earlier, f"{mark}earlier")
+    took = {
+        table.TOKEN: reaction(lambda: node.rotate(link), lambda: mark.encode() in content(node.kubeconfig)),
+        table.CHANGED: appear(node.master, mark),
+        table.FIRST: appear(earlier, f"{mark}earlier"),
+    }
     reaction(earlier.unlink, lambda: node.wraps(mark))
-    removed = reaction(node.master.unlink, lambda: not node.output.exists())
+    took[table.REMOVED] = reaction(node.master.unlink, lambda: not node.output.exists())
     appear(node.master, mark)
-    return rotated, changed, overtaken, removed
-
-
-def reaction(change: Callable[[], object], seen: Callable[[], bool]) -> float:
-    """Make a change; return the milliseconds until its result is seen."""
-    time.sleep(BETWEEN_SAMPLES)
-    started = time.perf_counter()
-    change()
-    return wait_for(seen, started) * 1e3
-
-
-def exit_time(node: Node) -> float:
-    """Start the program, let it configure the node, and return the milliseconds from SIGTERM to its end."""
-    with node.start() as program:
-        program.wait_ready()
-        time.sleep(BETWEEN_SAMPLES)
-        started = time.perf_counter()
-        program.process.send_signal(signal.SIGTERM)
-        code = program.process.wait()
-        took = time.perf_counter() - started
-    if code != 0:
-        sys.exit(f"the program ended with exit code {code}")
-    return took * 1e3
+    return took
 
 
 if __name__ == "__main__":

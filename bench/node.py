@@ -41,11 +41,12 @@ class Node:
         self.conf_dir = root / "etc/cni/net.d"
         self.bin_dir = root / "opt/cni/bin"
         self.account_dir = root / "serviceaccount"
-        self.ready = root / "ready"
+        self.root = root
+        self.ready = root / "run/ready"
         self.kubeconfig = self.conf_dir / "multus.d/multus.kubeconfig"
         self.output = self.conf_dir / "00-multus.conf"
         self.master = self.conf_dir / "10-flannel.conflist"
-        for directory in (self.conf_dir, self.bin_dir, self.account_dir):
+        for directory in (self.conf_dir, self.bin_dir, self.account_dir, self.ready.parent):
             directory.mkdir(parents=True)
         self.command = [
             str(PROGRAM),
@@ -63,6 +64,10 @@ class Node:
             (self.account_dir / name).symlink_to(f"..data/{name}")
         self.rotate(self.next_token("token-0"))
         self.write_master(self.master, "first")
+
+    def path(self, on_host: str) -> Path:
+        """Return where a path of the node is on this machine."""
+        return self.root / on_host.lstrip("/")
 
     def next_token(self, token: str) -> Path:
         """Prepare the next rotation as kubelet does: a new directory, and a new link beside `..data`."""

@@ -7,24 +7,121 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parent.parent / "bench" / "bench.py"
+BENCH = Path(__file__).parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+
+import cgroups  # noqa: E402
+import table  # noqa: E402
+
+AIMS = {
+    table.CPU: "<= 6 x",
+    table.RESTART_CPU: "<= 4 x",
+    table.SLOW: "< 1200 ms",
+    table.RESTART_SLOW: "< 1200 ms",
+    table.RESIDENT: "<= 1.9 x",
+    table.HITS: "never",
+    table.TOKEN: "< 5, 25 ms",
+    table.CHANGED: "< 5, 25 ms",
+    table.REMOVED: "< 5, 25 ms",
+    table.FIRST: "< 5, 25 ms",
+    table.EXIT: "< 5, 25 ms",
+}
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.process
-def test_a_quick_bench_measures_every_row_and_prints_the_table(tmp_path):
+def test_a_quick_bench_measures_every_row_on_the_host_and_prints_the_table(tmp_path):
     written = tmp_path / "figures.json"
-    done = subprocess.run([sys.executable, BENCH, "--quick", "--json", written], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(written.read_text())["rows"]
-    assert [row["name"] for row in rows if row["name"] not in done.stdout] == []
-    assert [row["name"] for row in rows if row["target"]] == [
-        "start to configured: CPU",
-        "configured: resident memory",
-        "idle: context switches in 2 s",
-        "token rotated to new kubeconfig",
-        "master changed to new configuration",
-        "new first candidate to configuration",
-        "master removed to configuration removed",
-        "SIGTERM to exit",
-    ]
-    assert all(row["median"] > 0 for row in rows if not row["name"].startswith("idle"))
+    told = run(BENCH / "bench.py", "--quick", "--only=host", "--json", written)
+    document = json.loads(written.read_text())
+    rows = document["rows"]
+    assert [row["name"] for row in rows if row["name"] not in told] == []
+    assert {row["name"]: row["aim"] for row in rows if row["aim"]} == {**AIMS, "idle for 2 s: CPU": "not judged"}
+    assert [reason for reason in document["left out"] if reason not in told] == []
+    limited = "under 0.1 CPU and in 50 MiB" not in told
+    for row in rows:
+        if "host" not in row:
+            assert not limited and ("0.1 CPU" in row["name"] or "50 MiB" in row["name"])
+        elif not row["name"].startswith("idle") and not row["name"].endswith((": page cache", ": limit hit")):
+            assert row["host"]["median"] > 0, row
+
+
+@pytest.mark.process
+def test_a_quick_bench_of_the_directory_prints_a_line_for_each_kind_of_file():
+    told = run(BENCH / "directory.py", "--quick")
+    assert "10 no candidates (.bak)" in told
+    assert "10 later masters (.conflist)" in told
+
+
+def judged(row, **samples):
+    return table.figures(row, {name.replace("_", " "): values for name, values in samples.items()})
+
+
+def test_a_row_is_divided_by_the_bare_interpreter_of_the_same_place():
+    row = table.Row("ours", "ms", "the bare", table.Aim("<= 6 x", ratio_at_most=6))
+    assert judged(row, ours=[10.0, 12.0, 20.0], the_bare=[2.0]).ratio == 6.0
+    assert judged(row, ours=[10.0, 12.0, 20.0], the_bare=[2.0]).met is True
+    assert judged(row, ours=[10.0, 12.1, 20.0], the_bare=[2.0]).met is False
+
+
+def test_a_reaction_is_as_aimed_only_when_both_median_and_99th_percentile_are():
+    row = table.Row("ours", "ms", None, table.REACTION)
+    assert judged(row, ours=[4.0] * 60).met is True
+    assert judged(row, ours=[6.0] * 60).met is False
+    assert judged(row, ours=[4.0] * 58 + [30.0] * 2).met is False
+
+
+def test_one_hit_of_the_limit_is_a_miss_however_many_starts_had_none():
+    row = next(row for row in table.rows(60) if row.name == table.HITS)
+    assert judged(row, **{row.name: [0.0] * 9}).met is True
+    assert judged(row, **{row.name: [0.0] * 9 + [1.0]}).met is False
+
+
+def test_idleness_is_judged_when_it_was_watched_for_a_minute():
+    def aim(seconds):
+        return next(row.aim for row in table.rows(seconds) if row.name == table.IDLE_CPU.format(seconds))
+
+    assert aim(60).most == 1
+    assert aim(2).most is None
+
+
+def test_what_was_not_measured_in_one_place_is_a_gap_there_and_not_a_miss():
+    rows = [table.Row("ours", "ms", None, table.REACTION)]
+    told = list(table.lines(rows, {"host": {"ours": [1.0, 2.0]}, "container": {}}))
+    assert "MISSED" not in told[-1]
+    assert told[-1].split()[-1] == "met"
+
+
+MEBIBYTE = 1 << 20
+VERSION_1 = {
+    "cpuacct.usage": "2500000\n",
+    "memory.usage_in_bytes": f"{30 * MEBIBYTE}\n",
+    "memory.max_usage_in_bytes": f"{40 * MEBIBYTE}\n",
+    "memory.failcnt": "7\n",
+    "memory.stat": f"cache 1\nrss 1\ntotal_cache {18 * MEBIBYTE}\ntotal_rss {12 * MEBIBYTE}\n",
+}
+VERSION_2 = {
+    "cpu.stat": "usage_usec 2500\nuser_usec 2000\n",
+    "memory.current": f"{30 * MEBIBYTE}\n",
+    "memory.peak": f"{40 * MEBIBYTE}\n",
+    "memory.events": "low 0\nhigh 0\nmax 7\noom 0\n",
+    "memory.stat": f"anon {12 * MEBIBYTE}\nfile {18 * MEBIBYTE}\nkernel 5\n",
+}
+
+
+@pytest.mark.parametrize(("files", "unified"), [(VERSION_1, False), (VERSION_2, True)], ids=["version 1", "version 2"])
+def test_the_counters_of_a_control_group_are_read_in_both_versions(files, unified, monkeypatch, tmp_path):
+    monkeypatch.setattr(cgroups, "UNIFIED", unified)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    group = cgroups.Group(cpu=tmp_path, memory=tmp_path)
+    group.look()
+    assert group.cpu() == 2.5  # milliseconds
+    assert group.charged() == (40, 12, 18, 7)
+    group.reset()
+    assert group.charged().hits == 0

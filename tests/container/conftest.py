@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
-import random
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
 
 from tests.container import lab
-from tests.container.lab import BASE, Node, Pod, podman
+from tests.container.images import STAND_IN, big_binary, build, reason_to_skip, stand_in, stand_in_as_big_as_multus
+from tests.container.lab import Node, Pod
 from tests.manifests import ROOT, documents, only
-
-MULTUS = "ghcr.io/k8snetworkplumbingwg/multus-cni"
-STAND_IN = "stand-in-64mib"
-BINARY_SIZE = 64 * 2**20
-"""As big as the real multus: what is copied is charged to the container as page cache."""
-
-
-def reason_to_skip():
-    if shutil.which("podman") is None:
-        return "podman is not installed"
-    if os.geteuid() != 0:
-        return "needs root: control groups and capabilities are tested"
-    if subprocess.run(["podman", "image", "exists", BASE]).returncode != 0:
-        return f"the base image {BASE} is not there, and this machine may reach no registry to pull it from"
-    return None
 
 
 def pytest_collection_modifyitems(items):
@@ -64,43 +44,16 @@ def pytest_runtest_protocol(item, nextitem):
     return True
 
 
-def stand_in(tag, files):
-    """Make an image that stands for Multus's own: what the Dockerfile copies from it, and nothing else."""
-    name = f"{MULTUS}:{tag}"
-    if podman("image", "exists", name, check=False).returncode == 0:
-        return name  # a new one would have another date, and every build would start from scratch
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(content), 0o755
-            tar.addfile(entry, io.BytesIO(content))
-    subprocess.run(["podman", "import", "-q", "-", name], input=archive.getvalue(), check=True, capture_output=True)
-    return name
-
-
-def build(tag, multus_version):
-    """Build the Dockerfile as `make image` does."""
-    subprocess.run(
-        ["make", "--no-print-directory", "image", f"IMAGE={tag}", f"MULTUS_VERSION={multus_version}"],
-        cwd=ROOT,
-        check=True,
-        timeout=900,
-    )
-    return tag
-
-
 @pytest.fixture(scope="session")
 def binary():
-    """A program as big as multus, that runs: a small one, filled up with what no compression shrinks."""
-    program = Path("/bin/true").read_bytes()
-    return program + random.Random(1).randbytes(BINARY_SIZE - len(program))
+    """A program as big as multus, that runs."""
+    return big_binary()
 
 
 @pytest.fixture(scope="session")
-def image(binary):
+def image():
     """The project's image around the stand-in, with passthru, as releases of Multus have it since 4.1."""
-    stand_in(STAND_IN, {"usr/src/multus-cni/bin/multus": binary, "usr/src/multus-cni/bin/passthru": b"passthru"})
+    stand_in_as_big_as_multus()
     return build("localhost/multus-entrypoint:test", STAND_IN)
 
 

@@ -122,12 +122,19 @@ class Pod:
         """Return what the manifest says about a container; a test may change it before it starts."""
         return self._containers[name]
 
+    def replace_volume(self, name, path):
+        """Mount another directory of this machine than the one that was made for this volume."""
+        self._volumes[name] = path
+
+    def create(self, name, *, network="none"):
+        """Make a container that does not run yet, and return it."""
+        return Running(podman("create", *self._arguments(name, network)).stdout.strip())
+
     def start(self, name, *, network="none"):
         """Start a container and return it running."""
-        identifier = podman("create", *self._arguments(name, network)).stdout.strip()
-        running = Running(identifier)
+        running = self.create(name, network=network)
         self.started.append(running)
-        podman("start", identifier)
+        podman("start", running.identifier)
         return running
 
     def run(self, name, *, network="none", timeout=120):
@@ -271,7 +278,8 @@ class Cgroup:
 
     def _group(self, controller):
         root = Path("/sys/fs/cgroup") / controller
-        return next(path for path in root.rglob(f"*{self.identifier}*") if path.is_dir())
+        found = (path for path in root.rglob(f"*{self.identifier}*") if path.is_dir())
+        return next(path for path in found if "conmon" not in path.name)  # podman's own has the same number
 
     def limit(self):
         return int((self.memory / ("memory.max" if self.unified else "memory.limit_in_bytes")).read_text())
