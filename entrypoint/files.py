@@ -172,6 +172,20 @@ def remove(path: Path) -> None:
         _flush_directory(path.parent)
 
 
+def mark(path: Path) -> None:
+    """Make an empty file, mode 644, that need not survive a power cut. Raises OSError, for one when a link is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)  # whatever the umask
+    finally:
+        os.close(descriptor)
+
+
+def unmark(path: Path) -> None:
+    """Take away what `mark` made; if it is gone already, that is fine. Raises OSError."""
+    path.unlink(missing_ok=True)
+
+
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
     with _renaming(path.parent):

@@ -30,6 +30,7 @@ def start(root):
     yield make
     for daemon in daemons:
         daemon.close()
+        daemon._watcher.stop()
 
 
 def put(root, content, name="10-a.conflist"):

@@ -364,3 +364,24 @@ def test_a_locked_file_is_locked_for_others_only_while_it_is_written(tmp_path):
     files.write(tmp_path / "a", b"x", 0o600)
     with open(tmp_path / "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_mark_is_an_empty_file_with_its_mode_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        files.mark(tmp_path / "ready")
+        files.mark(tmp_path / "ready")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ready").read_bytes() == b""
+    assert mode(tmp_path / "ready") == 0o644
+    files.unmark(tmp_path / "ready")
+    files.unmark(tmp_path / "ready")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_mark_is_not_made_where_a_link_leads(tmp_path):
+    (tmp_path / "ready").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.mark(tmp_path / "ready")
+    assert not (tmp_path / "elsewhere").exists()
