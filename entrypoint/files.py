@@ -70,9 +70,11 @@ def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -
     """Copy what is in one open file to the other, past the page cache; return the number of bytes.
 
     The page cache of what a container writes counts against its memory limit. Written directly from the mapped source,
-    nothing is cached and the CPU copies nothing, which takes it an eighth of the time. Where a file system cannot do
-    that, each chunk is flushed and let go of. Raises OSError or `CancelledError`.
+    nothing is cached and the CPU copies nothing, which takes it a quarter of the time. Where a file system cannot do
+    that, each chunk is flushed and let go of. Of the source, what was in memory before stays there: somebody else,
+    who unpacked the image for one, is charged for it. Raises OSError or `CancelledError`.
     """
+    in_memory = _begins_in_memory(origin)
     direct = True
     offset = 0
     while (left := os.fstat(origin).st_size - offset) > 0:
@@ -95,11 +97,23 @@ def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -
         if not direct:
             os.fdatasync(descriptor)
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(origin, offset, length, os.POSIX_FADV_DONTNEED)
+        if not in_memory:
+            os.posix_fadvise(origin, offset, length, os.POSIX_FADV_DONTNEED)
         offset += length
         if cancelled():
             raise CancelledError
     return offset
+
+
+def _begins_in_memory(descriptor: int) -> bool:
+    """Say whether the first byte can be read without the disk; False where the file system cannot tell.
+
+    One look and not one a chunk: asking makes the kernel read ahead, which elsewhere than at the beginning is slow.
+    """
+    try:
+        return bool(os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT))
+    except OSError:
+        return False
 
 
 def _write_directly(descriptor: int, *, wanted: bool) -> bool:

@@ -16,11 +16,17 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+import watchdog
+
 from entrypoint.logs import logger
 
-# watchdog imports ctypes.util and uses nothing of it; the real one brings subprocess, shutil, tempfile and random.
-_STAND_IN = ModuleType("ctypes.util")
-sys.modules.setdefault("ctypes.util", _STAND_IN)
+# Two modules that come along and are not used here, kept out while the reader is imported: `watchdog.observers` imports
+# the observers with their queues and events, and ctypes.util brings subprocess, shutil, tempfile and random. Together
+# they are 2 MiB of a process that shall need fifteen.
+_STAND_INS = {name: ModuleType(name) for name in ("ctypes.util", "watchdog.observers")}
+_STAND_INS["watchdog.observers"].__path__ = [os.path.join(path, "observers") for path in watchdog.__path__]
+for _name, _module in _STAND_INS.items():
+    sys.modules.setdefault(_name, _module)
 
 from watchdog.observers.inotify_c import (  # noqa: E402
     CallbackId,
@@ -30,8 +36,9 @@ from watchdog.observers.inotify_c import (  # noqa: E402
     WatchDescriptor,
 )
 
-if sys.modules["ctypes.util"] is _STAND_IN:
-    del sys.modules["ctypes.util"]  # whoever needs it later gets the real one
+for _name, _module in _STAND_INS.items():
+    if sys.modules[_name] is _module:
+        del sys.modules[_name]  # whoever needs it later gets the real one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
