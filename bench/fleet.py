@@ -13,6 +13,7 @@ import platform
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +35,8 @@ from apicalls import (
     wait_untainted,
 )
 from node import PROGRAM, Node, make_binary
+from processes import activity, memory
 
-from bench import activity, cpu_when_reaped, memory
 from tests.fake_api import authority, pem, serving
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Fleet:
             time.sleep(LOOK)
 
     def activity(self) -> tuple[int, float]:
-        """Return the context switches and the milliseconds of CPU of all so far, their children left out."""
+        """Return the context switches and the milliseconds of CPU of all so far."""
         each = [activity(program.pid) for program in self._programs]
         return sum(switches for switches, _ in each), sum(cpu for _, cpu in each)
 
@@ -208,7 +209,14 @@ class Fleet:
         """End all; return the milliseconds of CPU that they and their children have used."""
         for program in self._programs:
             program.process.kill()
-        return sum(cpu_when_reaped(program.process) for program in self._programs)
+        return sum(_cpu_when_reaped(program.process) for program in self._programs)
+
+
+def _cpu_when_reaped(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the end; return the milliseconds of CPU of the process and of the children that it has waited for."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 def measure(root: Path, multus: Path, count: int, options: argparse.Namespace) -> Figures:
