@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 RESTART_AFTER = 30.0
-"""Seconds after which a child that was killed is started again."""
+"""Seconds after which a child that did not come to its own end is started again."""
 
 
 class Child:
     """One child process, followed by a thread that sleeps until the child says something or ends."""
 
-    def __init__(self, module: str, order: Mapping[str, Any], what: str) -> None:
-        """Prepare to run `module` with `order` as its only argument; `what` names the work in messages."""
+    def __init__(self, module: str, order: Mapping[str, Any], what: str, *, persistent: bool = False) -> None:
+        """Prepare to run `module` with `order` as its only argument; `what` names the work in messages.
+
+        A `persistent` one is started again until it ends with 0; others are only when something killed them.
+        """
+        self._persistent = persistent
         self._command = [sys.executable, "-m", module, json.dumps(order)]
         self._what = what
         self._lock = threading.Lock()
@@ -56,22 +60,17 @@ class Child:
             self.ended.set()
 
     def _see_through(self) -> None:
-        """Run it to its own end: again and again if something kills it."""
+        """Run it to its end: again and again if something keeps it from that."""
         while True:
             try:
                 code = self._run()
             except OSError as error:
                 logger.error("cannot start a process to %s: %s", self._what, error.strerror)
                 code = -1
-            if code >= 0 or self._stopping.is_set():
+            if code == 0 or self._stopping.is_set() or (code > 0 and not self._persistent):
                 return
-            logger.error(
-                "the process that was to %s was killed (signal %d): does the memory limit leave it enough? "
-                "Trying again in %g s",
-                self._what,
-                -code,
-                RESTART_AFTER,
-            )
+            how = f"was killed (signal {-code}): does the memory limit leave it enough?" if code < 0 else "failed."
+            logger.error("the process that was to %s %s Trying again in %g s", self._what, how, RESTART_AFTER)
             if self._stopping.wait(RESTART_AFTER):
                 return
 

@@ -174,10 +174,10 @@ def install(context: click.Context, /, **_flags: object) -> None:
             context,
         )
     logs.configure(values["log_format"])
-    work = installing.would_do if values["dry_run"] else installing.install
     with logs.failures_reported():
         try:
-            for line in work(Path(values["multus_bin_file"]), Path(values["dest_dir"])):
+            binary, directory = Path(values["multus_bin_file"]), Path(values["dest_dir"])
+            for line in installing.install(binary, directory, dry_run=values["dry_run"]):
                 echo(line)
         except installing.InstallError as error:
             logs.logger.error("%s", error)

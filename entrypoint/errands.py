@@ -70,4 +70,4 @@ def _removal(settings: Settings) -> Child | None:
         "token_file": str(settings.token_file),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
     }
-    return Child("entrypoint.taint", order, f"remove the taint {taint}")
+    return Child("entrypoint.taint", order, f"remove the taint {taint}", persistent=True)  # without it: no pods here

@@ -25,30 +25,27 @@ def sources(binary: Path) -> list[tuple[str, Path]]:
     return [(PROGRAMS[0], binary), *([(PROGRAMS[1], beside)] if beside.is_file() else [])]
 
 
-def install(binary: Path, directory: Path) -> Iterator[str]:
+def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator[str]:
     """Copy each program into the directory unless it is there already; yield what was done. Raises `InstallError`.
 
-    A program that runs at this moment is replaced all the same (upstream issue 1221).
+    A program that runs at this moment is replaced all the same (upstream issue 1221). With `dry_run` nothing is
+    written, and what would be done is yielded; what can be known before to fail does so.
     """
     if not directory.is_dir():
         raise InstallError(f"--dest-dir={directory} is not there: is the hostPath volume mounted at that path?")
-    files.sweep([directory])
+    if not dry_run:
+        files.sweep([directory])
     for name, source in sources(binary):
         target = directory / name
         try:
             if _up_to_date(source, target):
                 yield f"{target} is up to date"
                 continue
-            files.copy(source, target, lambda: False)
+            if not dry_run:
+                files.copy(source, target, lambda: False)
         except OSError as error:
             raise InstallError(f"cannot install {target} from {source}: {error.strerror}") from error
-        yield f"installed {target} from {source}"
-
-
-def would_do(binary: Path, directory: Path) -> Iterator[str]:
-    """Yield the lines of `--dry-run`."""
-    for name, source in sources(binary):
-        yield f"would install {directory / name} from {source}"
+        yield f"{'would install' if dry_run else 'installed'} {target} from {source}"
 
 
 def _up_to_date(source: Path, target: Path) -> bool:

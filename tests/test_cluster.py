@@ -330,6 +330,20 @@ def test_a_child_that_is_killed_is_started_again(api, order, logged, monkeypatch
 
 
 @pytest.mark.process
+def test_a_persistent_child_that_meets_the_unforeseen_is_started_again_and_others_are_not(logged, monkeypatch):
+    monkeypatch.setattr(child, "RESTART_AFTER", 0.01)
+    once = child.Child("entrypoint.taint", {}, "do what cannot be done")
+    once.start()
+    assert once.ended.wait(20)
+    assert logged.text.count("internal error: TypeError") == 1
+    again = child.Child("entrypoint.taint", {}, "remove the taint", persistent=True)
+    again.start()
+    wait_until(lambda: logged.text.count("that was to remove the taint failed. Trying again") >= 2)
+    again.stop()
+    assert again.ended.wait(20)
+
+
+@pytest.mark.process
 def test_a_child_whose_parent_is_gone_ends_by_itself(order):
     command = [
         sys.executable,

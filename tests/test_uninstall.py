@@ -451,11 +451,12 @@ def test_installing_the_thick_plugin_is_refused_with_the_reason(host):
     assert not host.binary.exists()
 
 
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
 @pytest.mark.parametrize("missing", ["directory", "binary"])
-def test_install_says_what_is_missing(host, missing):
+def test_install_says_what_is_missing(host, missing, dry_run):
     if missing == "binary":
         host.multus.unlink()
-    ran = install(host, *(["--dest-dir=/nowhere"] if missing == "directory" else []))
+    ran = install(host, *dry_run, *(["--dest-dir=/nowhere"] if missing == "directory" else []))
     assert ran.returncode == 1
     assert ("--dest-dir=/nowhere is not there" if missing == "directory" else str(host.multus)) in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -466,3 +467,5 @@ def test_install_dry_run_copies_nothing(host):
     ran = install(host, "--dry-run")
     assert f"would install {host.binary}" in ran.stdout
     assert host.snapshot() == before
+    install(host)
+    assert f"{host.binary} is up to date" in install(host, "--dry-run").stdout
