@@ -37,12 +37,15 @@ def main() -> None:
 
     if resident:
         gc.disable()  # modules are no garbage: looking for some while importing only costs time
-        from entrypoint import daemon, settings  # before the fork: half of what the flags need is then there already
+        # Before the fork: half of what the flags need is then there already.
+        from entrypoint import daemon, logs, settings
 
         gc.freeze()  # and lets the child leave the parent's objects alone
-        flags = _flags_from_child(arguments)
+        logs.configure("text")
+        with logs.failures_reported():
+            wanted = settings.build(_flags_from_child(arguments), os.environ)
         gc.enable()
-        _end(daemon.serve(settings.build(flags, os.environ)))
+        _end(daemon.serve(wanted))
 
     from entrypoint import cli
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _WAITING_LOG_INTERVAL = 30.0  # seconds
 _OBSTACLE_INTERVAL = 2.0
 """Seconds between looks while the node has no inotify watch left, or no room for the ready file."""
+_INSTEAD = f"looking every {_OBSTACLE_INTERVAL:g} s instead until that is possible"
 
 
 class GaveUpError(Exception):
@@ -148,10 +149,10 @@ class Daemon:
         try:
             self._watcher.follow(_followed_files(self._settings), self._followed_listings())
         except OSError as error:
-            return [
-                f"cannot watch files: {error.strerror}; looking every {_OBSTACLE_INTERVAL:g} s instead until that is "
-                "possible. Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
-            ]
+            advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
+            return [f"cannot watch files: {error.strerror}; {_INSTEAD}. {advice}"]
+        except RuntimeError as error:
+            return [f"cannot watch files: {error}; {_INSTEAD}. Raise the limit on the processes of this pod"]
         return []
 
     def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
@@ -284,7 +285,9 @@ class Daemon:
                     logger.info("%s", done(rename))
                 restored += 1
         if restored < len(renames):
-            return  # a disk without a free inode, for one: without this configuration the node would have none
+            # On a disk without a free inode, or where there are no hard links.
+            logger.error("the configuration stays: the master does not have its name back, and there is no other")
+            return
         with _failure_logged():
             if removal is not None:
                 files.remove(removal.path)

@@ -75,9 +75,12 @@ def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -
     who unpacked the image for one, is charged for it. Raises OSError or `CancelledError`.
     """
     in_memory = _begins_in_memory(origin)
+    size = os.fstat(origin).st_size  # what is added from now on is for the next copy: whoever asked for it will see
     direct = True
     offset = 0
-    while (left := os.fstat(origin).st_size - offset) > 0:
+    while (left := min(size, os.fstat(origin).st_size) - offset) > 0:
+        if cancelled():
+            raise CancelledError
         whole = left - left % mmap.PAGESIZE  # only whole blocks can be written directly, the last bytes go separately
         length = min(_CHUNK, whole or left)
         direct = _write_directly(descriptor, wanted=direct and whole > 0)
@@ -90,7 +93,9 @@ def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -
             try:
                 _write_at(descriptor, chunk, offset)
             except OSError as error:
-                if not direct or error.errno != errno.EINVAL:
+                if os.fstat(origin).st_size < offset + length:
+                    continue  # it has become shorter since it was mapped
+                if not direct or error.errno not in {errno.EINVAL, errno.EFAULT}:
                     raise
                 direct = False  # as some file systems say only now
                 continue
@@ -100,8 +105,6 @@ def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -
         if not in_memory:
             os.posix_fadvise(origin, offset, length, os.POSIX_FADV_DONTNEED)
         offset += length
-        if cancelled():
-            raise CancelledError
     return offset
 
 

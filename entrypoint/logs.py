@@ -9,7 +9,7 @@ import select
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ class _Stderr(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self._descriptor = _without_blocking()
         self._poll = select.poll()
-        self._poll.register(_STDERR, select.POLLOUT)
+        self._poll.register(self._descriptor, select.POLLOUT)
         self._lost = 0
         self._torn = False
         """Only the beginning of the last line found room."""
@@ -71,11 +72,23 @@ class _Stderr(logging.Handler):
         rest = whole = b"%s%s\n" % (b"\n" if self._torn else b"", encoded)
         try:
             while rest and self._poll.poll(0 if self._lost else _PATIENCE):
-                rest = rest[os.write(_STDERR, rest[: select.PIPE_BUF]) :]  # a pipe with room has room for so much
-        except OSError:  # the reader is gone, or the disk full
+                rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
+        except OSError:  # the reader is gone, or the disk or a terminal full
             pass
         self._torn = bool(rest) and (self._torn or rest != whole)
         return not rest
+
+
+def _without_blocking() -> int:
+    """Return a descriptor for stderr that `poll` calls writable only when a write of PIPE_BUF bytes does not block.
+
+    A pipe with room has room for so much, a terminal need not: it is opened once more, because a descriptor that is
+    set not to block is so for everybody who shares it.
+    """
+    if sys.stderr is not None and os.isatty(_STDERR):
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return _STDERR
 
 
 def _lost_lines(count: int) -> logging.LogRecord:

@@ -9,6 +9,7 @@ back for 0.5 s, needs two more threads, and goes deaf without a word when a watc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -101,7 +102,7 @@ class Watcher:
         """Watch from now on for changes of these files, and of the files with these suffixes in these directories.
 
         Looking at the files after this call and acting on every wake-up misses no change.
-        Raises OSError when the node has no inotify instance or watch left.
+        Raises OSError when the node has no inotify instance or watch left, RuntimeError when it has no thread left.
         """
         reader = self._living_reader()
         interests: dict[int, _Interest] = {}
@@ -150,8 +151,13 @@ class Watcher:
         if self._reader is None or not self._reader.is_alive():
             with self._lock:
                 self._watched.clear()
-            self._reader = _Reader(self._wakeup)
-            self._reader.start()
+            reader = _Reader(self._wakeup)
+            try:
+                reader.start()
+            except RuntimeError:
+                reader._close_resources()
+                raise
+            self._reader = reader
         return self._reader
 
     def _watch(self, reader: _Reader, identity: _Inode, path: bytes, *, contents: bool) -> WatchDescriptor | None:
@@ -184,7 +190,12 @@ class _Reader(InotifyFD):
     """Watchdog's reader thread; when it dies of an error the loop wakes up and starts another."""
 
     def __init__(self, wakeup: Wakeup) -> None:
-        super().__init__()
+        try:
+            super().__init__()
+        except OSError:
+            with contextlib.suppress(AttributeError):
+                os.close(self._inotify_fd)  # left open when there is no descriptor for the pipe beside it
+            raise
         self._wakeup = wakeup
 
     def run(self) -> None:

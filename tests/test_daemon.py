@@ -153,6 +153,22 @@ def test_a_node_without_inotify_is_configured_and_looked_at_from_time_to_time(ro
     assert sum("max_user_instances" in record.message for record in caplog.records) == 1
 
 
+def test_a_node_without_a_thread_left_is_configured_and_looked_at_from_time_to_time(root, start, monkeypatch, caplog):
+    put(root, FLANNEL)
+    daemon = start()
+
+    def exhausted(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", exhausted)
+    assert daemon._pass() is not None
+    assert outputs(root) == ["00-multus.conf"]
+    daemon._pass()
+    assert sum("can't start new thread" in record.message for record in caplog.records) == 1
+    monkeypatch.undo()
+    assert daemon._pass() is None
+
+
 def test_leaving_with_cleanup_takes_back_what_this_run_wrote(root, start):
     put(root, FLANNEL)
     daemon = start("--cleanup-config-on-exit", "--rename-conf-file")

@@ -159,8 +159,12 @@ def test_a_source_that_is_cut_off_in_the_middle_of_a_copy_is_no_crash(tmp_path, 
     source = tmp_path / "source"
     source.write_bytes(content := os.urandom(9 << 20))
 
+    chunks = []
+
     def cut():
-        os.truncate(source, end)
+        chunks.append(1)
+        if len(chunks) == 2:
+            os.truncate(source, end)
 
     files.copy(source, tmp_path / "multus", cut)
     copied = (tmp_path / "multus").read_bytes()
@@ -179,6 +183,38 @@ def test_a_source_that_is_cut_off_just_before_it_is_mapped_is_no_crash(tmp_path,
     monkeypatch.setattr(mmap, "mmap", cut_and_map)
     files.copy(source, tmp_path / "multus", lambda: False)
     assert (tmp_path / "multus").read_bytes() == content[:4097]
+
+
+@pytest.mark.parametrize("end", [0, 1, 5000, 4 << 20])
+def test_a_source_that_is_cut_off_after_it_was_mapped_is_no_crash(tmp_path, monkeypatch, end):
+    source = tmp_path / "source"
+    source.write_bytes(content := os.urandom(5 << 20))
+    pwrite = os.pwrite
+
+    def cut_and_write(*args):
+        os.truncate(source, min(end, source.stat().st_size))
+        return pwrite(*args)
+
+    monkeypatch.setattr(os, "pwrite", cut_and_write)
+    files.copy(source, tmp_path / "multus", lambda: False)
+    assert (tmp_path / "multus").read_bytes() == content[:end]
+
+
+@pytest.mark.parametrize("size", [100, mmap.PAGESIZE, mmap.PAGESIZE + 7, (4 << 20) + 7])
+@pytest.mark.parametrize("more", [5, mmap.PAGESIZE, 5 << 20])
+def test_a_source_that_grows_while_it_is_copied_is_copied_as_it_was(tmp_path, monkeypatch, size, more):
+    source = tmp_path / "source"
+    source.write_bytes(content := os.urandom(size))
+    pwrite = os.pwrite
+
+    def write_and_grow(*args):
+        with source.open("ab") as file:
+            file.write(b"x" * more)
+        return pwrite(*args)
+
+    monkeypatch.setattr(os, "pwrite", write_and_grow)
+    files.copy(source, tmp_path / "multus", lambda: False)
+    assert (tmp_path / "multus").read_bytes() == content
 
 
 @pytest.mark.skipif(shutil.which("fincore") is None, reason="needs fincore of util-linux")

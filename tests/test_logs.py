@@ -110,3 +110,13 @@ def test_a_line_that_the_disk_has_no_room_for_is_lost_without_a_traceback(monkey
     assert len(first) == 10
     assert told.endswith("warning: lost 2 lines of this log: there was no room for them")
     assert last.endswith("error: written")
+
+
+def test_a_terminal_that_nobody_reads_stops_nothing():
+    master, terminal = os.openpty()
+    body = "[logs.logger.info('x' * 90) for _ in range(3000)]\nprint('done')\nprint(os.get_blocking(2))"
+    done = run(body, stdout=subprocess.PIPE, stderr=terminal)
+    assert done.stdout == b"done\nTrue\n"  # and whoever shares the terminal finds it as it was
+    os.close(terminal)
+    assert b"info: xxx" in os.read(master, 1000)
+    os.close(master)

@@ -216,3 +216,25 @@ class TestWakeup:
         wakeup.stop(15)
         wakeup.clear()
         wakeup.wait(None)
+
+
+def test_a_watch_that_cannot_start_leaves_no_descriptor_behind(tmp_path, wakeup, monkeypatch):
+    watcher = Watcher(wakeup)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def exhausted(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Thread.start", exhausted)
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                watcher.follow([tmp_path / "file"], [])
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pipe", lambda: os.open("/nowhere", os.O_RDONLY))
+        for _ in range(3):
+            with pytest.raises(OSError, match="nowhere"):
+                watcher.follow([tmp_path / "file"], [])
+    assert len(os.listdir("/proc/self/fd")) == before
+    watcher.follow([tmp_path / "file"], [])
+    watcher.stop()
