@@ -80,7 +80,7 @@ class Daemon:
     def run(self) -> None:
         """Loop until the wake-up is stopped. Raises `GaveUpError`.
 
-        The first pass is made before anything is watched, because loading the watch takes a third of a start's CPU time
+        The first pass is made before anything is watched, because loading the watch takes a sixth of a start's CPU time
         and pods are waiting. What changes meanwhile is seen by the second pass, which follows at once.
         """
         self._set_ready(ready=False)  # an earlier run's
@@ -88,7 +88,8 @@ class Daemon:
             logger.info("removed the temporary file %s of an earlier run", path)
         try:
             self._pass()
-            self._start_watching()
+            if not self._wakeup.stopping:
+                self._start_watching()
             while not self._wakeup.stopping:
                 self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
                 self._wakeup.wait(until=self._pass())
