@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import table
 from cgroups import Limits
 from node import PROGRAM, content, make_binary, wait_for
 from places import PASS, WAITING, WATCHING, Host, unless_spoilt
-from processes import Usage, activity, memory, wait_until_asleep
+from processes import Usage, activity, machine, memory, wait_until_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,14 +72,16 @@ def main() -> None:
         found = {place.name: measure(place, effort) for place in places}
         for name, idle in unless_spoilt(lambda: idleness(places, effort.idle)).items():
             found[name] |= idle
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
-    )
     rows = table.rows(effort.idle)
-    print(f"{machine}; binary of 64 MiB; ratios to `python -c pass`\n")
+    print(f"{machine()}; binary of 64 MiB; ratios to `python -c pass`\n")
     print("\n".join([*table.lines(rows, found), *(f"\n{each}" for each in left_out)]))
     if options.json:
-        document = {"machine": machine, "effort": effort._asdict(), "left out": left_out, "rows": as_json(rows, found)}
+        document = {
+            "machine": machine(),
+            "effort": effort._asdict(),
+            "left out": left_out,
+            "rows": as_json(rows, found),
+        }
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

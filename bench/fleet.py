@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +33,7 @@ from apicalls import (
     wait_untainted,
 )
 from node import PROGRAM, Node, make_binary
-from processes import activity, memory
+from processes import activity, machine, memory, reap
 
 from tests.fake_api import authority, pem, serving
 
@@ -114,10 +112,7 @@ def main() -> None:
     if not PROGRAM.exists():
         sys.exit(f"{PROGRAM} is not there: run `make fleet`, which installs it")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the fleet ends too, and limits are restored
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}; "
-        f"binary of {BINARY} MiB\n"
-    )
+    print(f"{machine()}; binary of {BINARY} MiB\n")
     written = run(options)
     if options.json:
         options.json.write_text(json.dumps(written, indent=2) + "\n")
@@ -209,14 +204,7 @@ class Fleet:
         """End all; return the milliseconds of CPU that they and their children have used."""
         for program in self._programs:
             program.process.kill()
-        return sum(_cpu_when_reaped(program.process) for program in self._programs)
-
-
-def _cpu_when_reaped(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end; return the milliseconds of CPU of the process and of the children that it has waited for."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return (usage.ru_utime + usage.ru_stime) * 1e3
+        return sum(reap(program.process) for program in self._programs)
 
 
 def measure(root: Path, multus: Path, count: int, options: argparse.Namespace) -> Figures:
@@ -390,18 +378,8 @@ def growth_table(found: Sequence[Figures]) -> Iterator[str]:
         ("proportional memory of each, MiB", lambda each: f"{each.proportional / each.nodes:.1f}"),
         ("CPU of each until configured, ms", lambda each: f"{each.start_cpu:.0f}"),
         ("all configured after, s", lambda each: f"{each.started:.1f}"),
-        ("token, all at once: median, ms", lambda each: f"{quantile(each.token, 50):,.0f}"),
-        ("token: 90th percentile, ms", lambda each: f"{quantile(each.token, 90):,.0f}"),
-        ("token: 99th percentile, ms", lambda each: f"{quantile(each.token, 99):,.0f}"),
-        (f"token: worst of {rounds} rounds, ms", lambda each: f"{max(each.token.milliseconds):,.0f}"),
-        ("token: all changed within, ms", lambda each: f"{each.token.within:,.0f}"),
-        ("token: CPU of each, ms", lambda each: f"{each.token.cpu:.1f}"),
-        ("master, all at once: median, ms", lambda each: f"{quantile(each.master, 50):,.0f}"),
-        ("master: 90th percentile, ms", lambda each: f"{quantile(each.master, 90):,.0f}"),
-        ("master: 99th percentile, ms", lambda each: f"{quantile(each.master, 99):,.0f}"),
-        (f"master: worst of {rounds} rounds, ms", lambda each: f"{max(each.master.milliseconds):,.0f}"),
-        ("master: all changed within, ms", lambda each: f"{each.master.within:,.0f}"),
-        ("master: CPU of each, ms", lambda each: f"{each.master.cpu:.1f}"),
+        *reaction_rows("token", rounds, lambda each: each.token),
+        *reaction_rows("master", rounds, lambda each: each.master),
         (f"CPU of all in {idle}, ms", lambda each: f"{each.idle_cpu:.1f}"),
         (f"context switches of all in {idle}", lambda each: f"{each.idle_switches:,}"),
         ("API server: counted for, s", lambda each: f"{each.watched:.0f}"),
@@ -410,6 +388,18 @@ def growth_table(found: Sequence[Figures]) -> Iterator[str]:
     ]
     for name, figure in rows:
         yield f"| {name} | {' | '.join(map(figure, found))} |"
+
+
+def reaction_rows(
+    name: str, rounds: int, of: Callable[[Figures], Reaction]
+) -> Iterator[tuple[str, Callable[[Figures], str]]]:
+    """Yield the rows about one kind of change."""
+    yield f"{name}, all at once: median, ms", lambda each: f"{quantile(of(each), 50):,.0f}"
+    yield f"{name}: 90th percentile, ms", lambda each: f"{quantile(of(each), 90):,.0f}"
+    yield f"{name}: 99th percentile, ms", lambda each: f"{quantile(of(each), 99):,.0f}"
+    yield f"{name}: worst of {rounds} rounds, ms", lambda each: f"{max(of(each).milliseconds):,.0f}"
+    yield f"{name}: all changed within, ms", lambda each: f"{of(each).within:,.0f}"
+    yield f"{name}: CPU of each, ms", lambda each: f"{of(each).cpu:.1f}"
 
 
 def quantile(reaction: Reaction, percent: int) -> float:

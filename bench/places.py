@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import cgroups
 from cgroups import Limits, SpoiltError
 from node import ENVIRONMENT, Node, wait_for
-from processes import End, Usage, wait_until_asleep
+from processes import End, Usage, reap, wait_until_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,9 +182,7 @@ class Process(Started):
 
     def _reap(self) -> None:
         if self.process.returncode is None:
-            _, status, usage = os.wait4(self.pid, 0)
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-            self._cpu = (usage.ru_utime + usage.ru_stime) * 1e3
+            self._cpu = reap(self.process)
 
 
 class Host(Place):

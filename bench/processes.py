@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import select
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
 REST = 0.15  # seconds without any CPU time: the process is asleep
@@ -36,6 +38,13 @@ class Activity(NamedTuple):
 
     switches: int
     cpu: float
+
+
+def machine() -> str:
+    """Say what machine this is, for the line above a table."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
+    )
 
 
 def memory(pid: int) -> Memory:
@@ -75,6 +84,13 @@ def wait_until_asleep(pid: int, meanwhile: Callable[[], object] = lambda: None, 
         found = activity(pid)
         if found != before:
             before, since = found, time.perf_counter()
+
+
+def reap(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the end; return the milliseconds of CPU of the process and of the children that it has waited for."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 class End:

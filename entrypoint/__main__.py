@@ -25,12 +25,12 @@ _SUBCOMMANDS = frozenset({"check", "uninstall", "install"})
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    # As process 1 of a container we get no signal without a handler, and importing the rest takes a while under
-    # the DaemonSet's CPU limit: a pod that is deleted meanwhile shall not wait for its grace period to end.
     arguments = sys.argv[1:]
     if os.path.basename(sys.argv[0]) == INSTALLER:
         arguments = ["install", *arguments]
     resident = _SUBCOMMANDS.isdisjoint(arguments)
+    # As process 1 of a container we get no signal without a handler, and importing the rest takes a while under
+    # the DaemonSet's CPU limit: a pod that is deleted meanwhile shall not wait for its grace period to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         # A subcommand that is broken off has not done its work, and says so as a shell would.
         signal.signal(number, lambda signalled, _: os._exit(0 if resident else 128 + signalled))

@@ -88,16 +88,14 @@ class Host:
 
     def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
         """Return the candidates among the entries of the autoconfig directory, and the renamed masters."""
-        wanted = self._settings.master_name
-        live, old = {}, {}
-        for entry in entries:
-            name = entry.name
-            if name == wanted if wanted else cniconf.is_candidate_name(name):
-                live[name] = entry
-            elif self._settings.rename_master and name.endswith(cniconf.RETIRED_SUFFIX):
-                original = name.removesuffix(cniconf.RETIRED_SUFFIX)
-                if original == wanted if wanted else cniconf.is_candidate_name(original):
-                    old[original] = entry
+        named, suffix = self._settings.master_name, cniconf.RETIRED_SUFFIX
+
+        def wanted(name: str) -> bool:
+            return name == named if named else cniconf.is_candidate_name(name)
+
+        live = {entry.name: entry for entry in entries if wanted(entry.name)}
+        retired = [entry for entry in entries if entry.name.endswith(suffix)] if self._settings.rename_master else []
+        old = {name: entry for entry in retired if wanted(name := entry.name.removesuffix(suffix))}
         known = self._candidates
         self._candidates = {}
         return (

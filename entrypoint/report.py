@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from entrypoint.node import Plan
 
+# A pattern, and not compiled here: only a dry run needs it.
 _TOKEN = rb'(?m)^( *token: )".*"$'
 
 

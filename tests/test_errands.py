@@ -13,6 +13,7 @@ import pytest
 from entrypoint.wakeup import Wakeup
 from tests.fake_api import FakeCluster, serving
 from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.process.scratch import watches
 from tests.smallsystemd import bus, systemd
 
 pytestmark = pytest.mark.process
@@ -75,11 +76,6 @@ def test_the_process_that_removes_the_taint_is_gone_afterwards_and_its_memory_wi
     with host.running() as process:
         wait_until(lambda: watches(process))
         assert with_errand < resident(process) + (2 << 20)
-
-
-def watches(process):
-    """Say whether the last that a process loads, the watch, is at work: it has a thread of its own."""
-    return len(os.listdir(f"/proc/{process.pid}/task")) > 1
 
 
 def resident(process):

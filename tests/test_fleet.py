@@ -41,7 +41,8 @@ def test_a_fleet_with_startup_taints_asks_each_node_once_and_patches_it_once(tmp
 @pytest.mark.process
 @pytest.mark.parametrize(("outage", "refused"), [("429", "GET /api/v1/nodes/NAME: 429"), ("reset", None)])
 def test_an_api_server_that_refuses_at_first_is_asked_again_until_every_taint_is_gone(tmp_path, outage, refused):
-    flags = ("--startup-taint", "--nodes=2", f"--outage={outage}", "--outage-seconds=1")
+    # Longer than the first delay: each node's second try may be refused too, however late the other node starts.
+    flags = ("--startup-taint", "--nodes=2", f"--outage={outage}", "--outage-seconds=3")
     _, figures = fleet(tmp_path, *flags)
     assert figures["requests"]["PATCH /api/v1/nodes/NAME: 200"] == 2
     assert figures["connections"] > 2

@@ -44,6 +44,11 @@ def until(condition, within=BOUND, what="the condition"):
         time.sleep(0.001)
 
 
+def watches(program):
+    """Say whether the watch is at work: it is loaded last, after the first pass, and has a thread of its own."""
+    return len(os.listdir(f"/proc/{program.pid}/task")) > 1
+
+
 def stays(condition, seconds):
     """Assert that a condition holds all the time."""
     end = time.monotonic() + seconds
@@ -283,8 +288,7 @@ class ScratchHost:
             self.master(**changes)
         with self.start(*flags, env=env) as program:
             self.until_ready(program)
-            # The watch is loaded after the first pass, and has a thread of its own.
-            until(lambda: len(os.listdir(f"/proc/{program.pid}/task")) > 1, what="the watch")
+            until(lambda: watches(program), what="the watch")
             yield program
 
     def until_ready(self, program):

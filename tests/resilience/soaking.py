@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish
+from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish, watches
 
 CHECK_INTERVAL = 0.002
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -224,7 +224,7 @@ class Lives:
         """Wait until the node is right, and hold that the program is as big as it was in the same life."""
         self.node.settle(self.seed)
         assert self.program.running(), self.program.log
-        until(lambda: resources(self.program)[1] > 1, what="the watch")  # a life's last thread, after the first pass
+        until(lambda: watches(self.program), what="the watch")
         now = resources(self.program)
         before, self._before = self._before, self._before or now
         if before is not None:
