@@ -205,6 +205,8 @@ class Mesh(threading.Thread):
         os.write(self._tell, b".")
         self.join(10)
         assert not self.is_alive() and self.failure is None, self.failure
+        os.close(self._tell)
+        os.close(self._told)
 
     def install_binary(self):
         beside = self.binary.with_name(self.type + ".install")
@@ -550,7 +552,7 @@ class SmallLinkerdScript(Mesh):
         with target.open("xb", buffering=0) as file:
             self.linger()
             file.write(content)
-        target.chmod(mode)
+            os.fchmod(file.fileno(), mode)
 
     def clean_up(self):
         for path in self.directory.iterdir():
@@ -572,49 +574,50 @@ def _hash(content):
 # ---- who wrote what ----
 
 
-class Ledger(threading.Thread):
+class Ledger:
     """Keeps account of what happens to the configurations of a directory, and which of it the program did."""
 
     def __init__(self, directory, program_prefix):
-        super().__init__(daemon=True)
         self._inotify = Inotify(directory, CREATED | DELETED | MODIFIED | MOVED_FROM | MOVED_TO | CLOSED)
         self._prefix = program_prefix
         self._moving = {}
-        self._told, self._tell = os.pipe()
-        self._lock = threading.Lock()
-        self.last = time.monotonic()
-        self.events = []
-        self.program = Counter()
+        self._last = time.monotonic()
+        self._events = []
+        self._program = Counter()
+
+    @property
+    def events(self):
+        """What happened: the mask of inotify, the name, and the name before of what was renamed."""
+        self._look()
+        return self._events
+
+    @property
+    def program(self):
         """How often the program wrote each configuration file, by name."""
+        self._look()
+        return self._program
 
-    def run(self):
-        with contextlib.suppress(StoppedError):
-            while True:
-                self._note(self._inotify.wait(self._told))
-
-    def _note(self, events):
-        with self._lock:
-            for mask, cookie, name in events:
-                if mask & MOVED_FROM:
-                    self._moving[cookie] = name
-                if not name.endswith((".conf", ".conflist")):
-                    continue
-                self.last = time.monotonic()
-                source = self._moving.get(cookie, "")
-                self.events.append((round(self.last, 3), mask, name, source))
-                if mask & MOVED_TO and source.startswith(self._prefix):
-                    self.program[name] += 1
+    def quiet_for(self):
+        """Return the seconds since a change of a configuration was last seen; to be asked again and again."""
+        self._look()
+        return time.monotonic() - self._last
 
     def forget(self):
         """Count from now on."""
-        with self._lock:
-            self.program.clear()
-            self.events.clear()
+        self._look()
+        self._events, self._program = [], Counter()
 
-    def quiet_for(self):
-        """Return the seconds since the last change of a configuration."""
-        return time.monotonic() - self.last
+    def close(self):
+        self._inotify.close()
 
-    def stop(self):
-        os.write(self._tell, b".")
-        self.join(5)
+    def _look(self):
+        for mask, cookie, name in self._inotify.pending():
+            if mask & MOVED_FROM:
+                self._moving[cookie] = name
+            if not name.endswith((".conf", ".conflist")):
+                continue
+            self._last = time.monotonic()
+            source = self._moving.get(cookie, "") if mask & MOVED_TO else ""
+            self._events.append((mask, name, source))
+            if source.startswith(self._prefix):
+                self._program[name] += 1

@@ -155,6 +155,7 @@ def test_istio_puts_itself_back_once_a_second_and_leaves_a_list_alone_that_has_i
             time.sleep(0.01)
         assert 3 <= mesh.writes[path.name] <= 5
         until(lambda: mesh.type in node.types(path.name))
+        time.sleep(0.2)
         before = mesh.writes.copy()
         document = node.get(path.name)
         document["plugins"] = [document["plugins"][-1], {"type": "another"}]
@@ -293,13 +294,19 @@ def test_istios_own_file_does_not_follow_a_change_inside_a_plugin_of_the_first(n
 
 def test_the_ledger_tells_the_program_from_the_others(node):
     ledger = Ledger(node.conf_dir, ".multus-entrypoint-")
-    ledger.start()
     path = node.conf_dir / "00-multus.conf"
-    for name in (".multus-entrypoint-1.tmp", "00-multus.conf.install", ".multus-entrypoint-2.tmp"):
+    names = [".multus-entrypoint-1.tmp", "00-multus.conf.install", ".multus-entrypoint-2.tmp"]
+    for name in names:
         beside = node.conf_dir / name
         beside.write_text("{}")
         beside.rename(path)
-    until(lambda: len(ledger.events) == 3)
     assert ledger.program == {"00-multus.conf": 2}
-    assert ledger.quiet_for() < 5
-    ledger.stop()
+    assert [source for _, _, source in ledger.events] == names
+    assert ledger.quiet_for() < 1
+    time.sleep(1)
+    assert ledger.quiet_for() >= 1
+    ledger.forget()
+    path.unlink()
+    assert ledger.quiet_for() < 1
+    assert ledger.program == {}
+    ledger.close()
