@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ KUBECTL = """#!/bin/bash
 echo "$*" >>"$STATE/calls"
 case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
-  *"apply -f -"*) cat >>"$STATE/applied" ;;
+  kustomize*) exec "$KUBECTL" "$@" ;;
+  *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
   *"delete "*"-f -"*) cat >/dev/null ;;
   *"jsonpath={range"*) printf 'node-1\\nnode-2\\n' ;;
   *"network-status"*) echo '[{"interface": "net1"}]'; [[ "$*" == *jsonpath* ]] && echo '"net1"' ;;
@@ -153,6 +155,7 @@ def stage(tmp_path):
             "CONF_DIR": str(tmp_path / "conf"),
             "BIN_DIR": str(tmp_path / "bin"),
             "PATIENCE": "2",
+            "KUBECTL": str(Path(sys.executable).parent / "kubectl"),
             **more,
         }
         command = ["bash", ROOT / "tests/e2e" / step]
@@ -185,6 +188,24 @@ def test_a_file_that_is_left_behind_fails_the_step(stage):
     assert "FAILED: left on node-1" in ran.stderr
 
 
-def test_force_reaches_the_uninstaller(stage, tmp_path):
-    stage("90-uninstall.sh", FORCE="1")
-    assert '\n            - "--force"\n' in (tmp_path / "applied").read_text()
+@pytest.mark.parametrize("manifest", ["multus-daemonset.yml", "k3s"])
+def test_force_reaches_the_uninstaller(stage, tmp_path, manifest):
+    stage("90-uninstall.sh", FORCE="1", MANIFEST=manifest)
+    arguments = [
+        container["args"]
+        for document in yaml.safe_load_all((tmp_path / "applied").read_text())
+        if document and document["kind"] == "DaemonSet"
+        for container in document["spec"]["template"]["spec"]["initContainers"]
+    ]
+    assert arguments
+    assert all("--force" in each for each in arguments)
+
+
+def test_a_platform_is_installed_and_uninstalled_with_its_own_paths(stage, tmp_path):
+    for step in ("10-install.sh", "90-uninstall.sh"):
+        ran, _ = stage(step, MANIFEST="k3s")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        documents = list(yaml.safe_load_all((tmp_path / "applied").read_text()))
+        (daemon_set,) = [document for document in documents if document and document["kind"] == "DaemonSet"]
+        assert "/var/lib/rancher/k3s/data/cni" in str(daemon_set)
+        (tmp_path / "applied").unlink()
