@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test resilience resilience-soak resilience-others templates lint types
+.PHONY: help demo test resilience resilience-soak resilience-others lint types
 .PHONY: bench bench-directory fleet docs lock clean
 .PHONY: helm manifests
 
@@ -31,9 +31,6 @@ resilience-soak: $(VENV)/made
 
 resilience-others: $(VENV)/made
 	RESILIENCE=long $(BIN)/python -m pytest tests/resilience --ignore=tests/resilience/test_soak.py
-
-templates: $(VENV)/made ## compile the templates into entrypoint/compiled.py
-	$(BIN)/python tools/compile_templates.py
 
 lint: $(VENV)/made ## check style and format
 	$(BIN)/ruff check .

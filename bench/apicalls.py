@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from node import ENVIRONMENT, PROGRAM, Node, wait_for
 
-from entrypoint import taint
+from entrypoint.errands import taint
 from tests.fake_api import FakeCluster, authority, pem
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Choosing the master: which file of the autoconfig directory is the default network's configuration. Pure."""
 
-# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from entrypoint import __version__, logs, settings
-from entrypoint.flags import (
-    FlagCommand,
-    FlagGroup,
-    check_flags,
-    chosen,
-    entrypoint_flags,
-    install_flags,
-    uninstall_flags,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from entrypoint.settings import Settings
+from entrypoint import __version__, daemon, flags, logs, report, settings
+from entrypoint.flags import FlagCommand, FlagGroup
+from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
 
-_FLAGS = entrypoint_flags()
+INSTALLER = "install_multus"
+"""The name under which the init container of Multus 4.3's DaemonSet calls its program."""
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def main() -> None:
+    """Run the command line and end the process. The name that the program is called by may ask for a subcommand."""
+    logs.configure("text")
+    arguments = sys.argv[1:]
+    if os.path.basename(sys.argv[0]) == INSTALLER:
+        arguments = ["install", *arguments]
+    with logs.failures_reported():
+        cli.main(arguments, prog_name="multus-entrypoint")
 
 
 @click.group(
     cls=FlagGroup,
     invoke_without_command=True,
-    params=[*_FLAGS],
+    params=[*flags.ENTRYPOINT],
     context_settings=_CONTEXT,
     epilog="Each flag can also be set in the environment: --cni-version as ENTRYPOINT_CNI_VERSION. The command line "
     "wins. A boolean flag alone means true; an empty value means the default.",
@@ -49,33 +49,21 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     a kubeconfig, and follows every change of the configuration and of the service account's token until the pod ends.
     """
     if context.invoked_subcommand is not None:
+        _end_on_signals()
         return
     wanted = settings_of(context)
     require_what_the_taint_needs(wanted)
     if wanted.dry_run:
+        _end_on_signals()
         dry_run(wanted)
-    elif context.obj is not None:
-        context.obj(chosen(context))  # the process that started this one becomes the resident one
     else:
-        from entrypoint import daemon
-
         sys.exit(daemon.serve(wanted))
-
-
-def main(arguments: list[str], obj: Callable[[dict[str, Any]], object] | None = None) -> None:
-    """Run the command line and end the process.
-
-    `obj` gets the value of each flag, as `settings.build` takes them, when there is to be a resident process.
-    """
-    logs.configure("text")
-    with logs.failures_reported():
-        cli.main(arguments, prog_name="multus-entrypoint", obj=obj)
 
 
 def settings_of(context: click.Context) -> Settings:
     """Return the settings that the flags and the environment ask for; a value that is wrong is a usage error."""
     try:
-        return settings.build(chosen(context), os.environ)
+        return settings.build(flags.chosen(context), os.environ)
     except settings.InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
 
@@ -99,7 +87,6 @@ def echo(line: str) -> None:
 
 def dry_run(wanted: Settings) -> None:
     """Print what one pass would do and write; exit with 1 when it could not do its work."""
-    from entrypoint import errands, report
     from entrypoint.host import Host
     from entrypoint.node import Memory
     from entrypoint.plan import decide
@@ -111,63 +98,76 @@ def dry_run(wanted: Settings) -> None:
         in_order = not plan.problems and not plan.waiting
         gives_up = any(problem.fatal for problem in plan.problems)
         if in_order or (plan.steps and not gives_up):
-            for line in (*report.would_do(plan), *errands.would_do(wanted, plan)):
+            for line in report.would_do(wanted, plan):
                 echo(line)
-        logger = logs.logger
         for warning in plan.warnings:
-            logger.warning("%s", warning)
+            logs.logger.warning("%s", warning)
         for problem in plan.problems:
-            logger.error("%s", problem.message)
+            logs.logger.error("%s", problem.message)
         if plan.waiting:
-            logger.error("%s", plan.waiting)
+            logs.logger.error("%s", plan.waiting)
         if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*_FLAGS, *check_flags()])
+@cli.command(
+    cls=FlagCommand,
+    context_settings=_CONTEXT,
+    params=[*flags.CHECK, *flags.ENTRYPOINT],
+    short_help="Say what is well on this node and in the cluster, and what is not.",
+)
 @click.pass_context
 def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
     """Look at the node and the cluster and say what is well and what is not; change nothing.
 
     Takes the flags of the entrypoint, which say what should be there. Exits with 1 when a finding failed.
     """
-    from entrypoint import check as checking
-    from entrypoint import findings
+    from entrypoint.check import findings, looking
 
     wanted = settings_of(context)
     logs.configure(wanted.log_format)
     with logs.failures_reported():
-        found = checking.run(wanted, timeout)
+        found = looking.run(wanted, timeout)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):
         sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=[*_FLAGS, *uninstall_flags()])
+@cli.command(
+    cls=FlagCommand,
+    context_settings=_CONTEXT,
+    params=[*flags.UNINSTALL, *flags.ENTRYPOINT],
+    short_help="Take away from this node what was installed.",
+)
 @click.pass_context
 def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_flags: object) -> None:
     """Take away from this node what the entrypoint installed, in the order that never breaks it.
 
     Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
     """
-    from entrypoint import uninstaller
+    from entrypoint.uninstall import doing
 
     wanted = settings_of(context)
     logs.configure(wanted.log_format)
     with logs.failures_reported():
-        succeeded = uninstaller.run(wanted, Path(multus_data_dir), force=force, say=echo)
+        succeeded = doing.run(wanted, Path(multus_data_dir), force=force, say=echo)
     if not succeeded:
         sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(cls=FlagCommand, context_settings=_CONTEXT, params=install_flags())
+@cli.command(
+    cls=FlagCommand,
+    context_settings=_CONTEXT,
+    params=[*flags.INSTALL],
+    short_help="Copy the multus binary to the host and end.",
+)
 @click.pass_context
 def install(context: click.Context, /, **_flags: object) -> None:
     """Copy the multus binary to the host and end: for an init container."""
     from entrypoint import install as installing
 
-    values = chosen(context)
+    values = flags.chosen(context)
     if values["type_"] != "thin":
         raise click.UsageError(
             f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",
@@ -182,3 +182,10 @@ def install(context: click.Context, /, **_flags: object) -> None:
         except installing.InstallError as error:
             logs.logger.error("%s", error)
             sys.exit(NOT_AS_IT_MUST_BE)
+
+
+def _end_on_signals() -> None:
+    """Let a signal end the process as a shell would say it: broken off, a subcommand has not done its work."""
+    for number in daemon.ENDING:
+        signal.signal(number, lambda signalled, _: os._exit(128 + signalled))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, daemon.ENDING)

@@ -1,6 +1,6 @@
 """A CNI configuration: what is in the file, whether Multus can wrap it, and why not."""
 
-# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
+from __future__ import annotations
 
 import json
 from typing import Any, NamedTuple

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
 
 from entrypoint import cniconf, files, logs
+from entrypoint.errands import child
+from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
-from entrypoint.node import File, Memory, Remove, Rename, Write
+from entrypoint.node import File, Identity, Memory, Plan, Remove, Rename, Seen, Step, Write
 from entrypoint.plan import decide, decide_removal
-from entrypoint.report import done
-from entrypoint.throttle import REPAIR_INTERVAL, Throttle
+from entrypoint.readiness import ReadyFile
+from entrypoint.report import Reporter, done
+from entrypoint.settings import Settings
+from entrypoint.throttle import Throttle
 from entrypoint.wakeup import Wakeup
+from entrypoint.watch import Watcher
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-    from types import FrameType
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end the program in good order; the last comes when the terminal of a container is closed."""
 
-    from entrypoint.errands import Errands
-    from entrypoint.node import Identity, Plan, Seen, Step
-    from entrypoint.settings import Settings
-    from entrypoint.watch import Watcher
-
-
-_WAITING_LOG_INTERVAL = 30.0  # seconds
 _OBSTACLE_INTERVAL = 2.0
 """Seconds between looks while the node has no inotify watch left, or no room for the ready file."""
 _INSTEAD = f"looking every {_OBSTACLE_INTERVAL:g} s instead until that is possible"
@@ -62,51 +58,36 @@ class Daemon:
     def __init__(self, settings: Settings, wakeup: Wakeup) -> None:
         self._settings = settings
         self._wakeup = wakeup
-        self._watcher: Watcher | None = None
-        self._host = Host(settings, cancelled=lambda: wakeup.stopping, trusting=True)
+        self._watcher = Watcher(wakeup)
+        self._host = Host(settings, cancelled=lambda: wakeup.stopping)
         self._throttle = Throttle()
-        self._errands = _errands(settings)
+        self._errands = Errands(settings)
+        self._reporter = Reporter()
+        self._ready_file = ReadyFile(settings.ready_file)
         self._memory = Memory(started=time.monotonic())
         self._ours: Identity | None = None
         """The configuration file that this run wrote, or found to be as it wanted it."""
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
-        self._said: frozenset[str] = frozenset()
-        self._waiting_said = float("-inf")
-        self._configured = False
-        self._ready: bool | None = None
-        self._ready_not_before = 0.0
 
     def run(self) -> None:
-        """Loop until the wake-up is stopped. Raises `GaveUpError`.
-
-        The first pass is made before anything is watched, because loading the watch takes a sixth of a start's CPU time
-        and pods are waiting. What changes meanwhile is seen by the second pass, which follows at once.
-        """
-        self._set_ready(ready=False)  # an earlier run's
+        """Loop until the wake-up is stopped. Raises `GaveUpError`."""
+        self._ready_file.set(ready=False)  # an earlier run's
         for path in files.sweep(swept_directories(self._settings)):
             logger.info("removed the temporary file %s of an earlier run", path)
-        try:
-            self._pass()
-            if not self._wakeup.stopping:
-                self._start_watching()
+        with contextlib.suppress(files.CancelledError):  # told to stop in the middle of a long copy
             while not self._wakeup.stopping:
                 self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
+                child.reap_orphans()
                 self._wakeup.wait(until=self._pass())
-        except files.CancelledError:
-            pass  # told to stop in the middle of a long copy
         if self._wakeup.stopped_by is not None:
             logger.info("stopping on %s", signal.Signals(self._wakeup.stopped_by).name)
         self._leave()
 
     def close(self) -> None:
-        """Take the ready file away and break off errands.
-
-        The watch ends with the process. To take it down before that keeps the kernel busy for 10 ms longer.
-        """
-        if self._errands is not None:
-            self._errands.stop()
-        self._set_ready(ready=False)
+        """Take the ready file away and break off errands. The watch ends with the process."""
+        self._errands.stop()
+        self._ready_file.set(ready=False)
 
     # ---- one pass ----
 
@@ -121,32 +102,25 @@ class Daemon:
             raise GaveUpError("\n".join(fatal))
         self._memory = plan.memory
         self._adopt(seen, plan)
-        if self._watcher is not None:
-            self._throttle.forget(self._watcher.lost_directories())
+        self._throttle.forget(self._watcher.lost_directories())
         held = self._apply(plan)
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))
-        configured = plan.satisfied and not failures and not held
-        obstacles = [*self._set_ready(ready=configured), *unwatched]
-        self._report([*(problem.message for problem in plan.problems), *failures, *obstacles], plan.warnings)
-        self._say_configured(configured=plan.satisfied and not failures)
-        if self._errands is not None:
-            self._errands.pass_done(configured=configured)
-        deadlines = [plan.deadline, self._say_waiting(plan), self._ready_held(), *held]
+        configured = plan.satisfied and not failures
+        ready = configured and not held
+        obstacles = [*self._ready_file.set(ready=ready), *unwatched]
+        self._reporter.troubles([*(each.message for each in plan.problems), *failures, *obstacles], plan.warnings)
+        self._reporter.configured(configured=configured)  # a repair that has to wait a moment is no change
+        waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
+        self._errands.pass_done(configured=ready)
+        deadlines = [plan.deadline, waiting, self._ready_file.held_until(), *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def _start_watching(self) -> None:
-        from entrypoint.watch import Watcher
-
-        self._watcher = Watcher(self._wakeup)
-
     def _follow(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
-        if self._watcher is None:
-            return []
         try:
             self._watcher.follow(_followed_files(self._settings), self._followed_listings())
         except OSError as error:
@@ -205,7 +179,7 @@ class Daemon:
         self._failing.pop(step.path, None)
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = written
-        if self._errands is not None and step.path in self._settings.output_files and self._memory.output is not None:
+        if step.path in self._settings.output_files and self._memory.output is not None:
             self._errands.configuration_changed()
         now = time.monotonic()
         warning = self._throttle.done(step, now)
@@ -214,62 +188,6 @@ class Daemon:
         elif not self._throttle.known_fight(step, now):
             logger.info("%s", done(step))
         return None
-
-    # ---- what others hear of it ----
-
-    def _report(self, errors: Sequence[str], warnings: Sequence[str]) -> None:
-        """Log what is new: each message once for as long as its cause lasts."""
-        for level, messages in ((logging.ERROR, errors), (logging.WARNING, warnings)):
-            for message in messages:
-                if message not in self._said:
-                    logger.log(level, "%s", message)
-        self._said = frozenset([*errors, *warnings])
-
-    def _say_waiting(self, plan: Plan) -> float | None:
-        """Log what is waited for, at once and then every 30 s; return when to say it again."""
-        if plan.waiting is None or plan.memory.output is not None:
-            self._waiting_said = float("-inf")
-            return None
-        now = time.monotonic()
-        if now >= self._waiting_said + _WAITING_LOG_INTERVAL:
-            logger.info("%s", plan.waiting)
-            self._waiting_said = now
-        return self._waiting_said + _WAITING_LOG_INTERVAL
-
-    def _set_ready(self, *, ready: bool) -> list[str]:
-        """Write or remove the ready file; return what to complain of when that is not possible.
-
-        What somebody else does to it is undone once a second at most, as with every other file.
-        """
-        path = self._settings.ready_file
-        if path is None or os.path.lexists(path) == ready:
-            self._ready = ready
-            return [f"--ready-file={path} is a directory"] if path is not None and os.path.isdir(path) else []
-        now = time.monotonic()
-        if ready is self._ready and now < self._ready_not_before:
-            return []
-        self._ready, self._ready_not_before = ready, now + REPAIR_INTERVAL
-        try:
-            if ready:
-                files.mark(path)
-            else:
-                files.unmark(path)
-        except OSError as error:
-            return [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
-        return []
-
-    def _ready_held(self) -> float | None:
-        """Return when to look at the ready file again; None when it is as it must be."""
-        path = self._settings.ready_file
-        if path is None or self._ready is None or os.path.lexists(path) is self._ready:
-            return None
-        return self._ready_not_before
-
-    def _say_configured(self, *, configured: bool) -> None:
-        """Log when that changes; a repair that has to wait a moment is no such change."""
-        if configured != self._configured:
-            logger.info("the node is configured" if configured else "the node is not configured any more")
-        self._configured = configured
 
     # ---- leaving ----
 
@@ -293,16 +211,6 @@ class Daemon:
             if removal is not None:
                 files.remove(removal.path)
                 logger.info("%s", done(removal))
-
-
-def _errands(settings: Settings) -> Errands | None:
-    """Return what is to be done beside the node's files; None for nothing, so that nothing is loaded for it."""
-    if not settings.restart_crio and settings.startup_taint is None:
-        return None
-
-    from entrypoint.errands import Errands
-
-    return Errands(settings)
 
 
 def _followed_files(settings: Settings) -> Iterable[Path]:
@@ -329,15 +237,20 @@ def _failure_logged() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals(wakeup: Wakeup) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the wake-up."""
+    """Let the signals that end the program stop the wake-up, and a child's end wake it, from now on.
+
+    `__main__` has held them back until here.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         wakeup.stop(number)  # and no more: a log record could be half written at this moment
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {**dict.fromkeys(ENDING, stop), signal.SIGCHLD: lambda *_: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     # A signal that comes just before the sleep, or in another thread, does not interrupt it, and Python would run the
     # handler only after it: the byte that Python writes at once ends the sleep.
     signal.set_wakeup_fd(wakeup.writing, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         yield
     finally:

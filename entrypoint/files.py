@@ -7,22 +7,17 @@ then the directory is flushed, so that a power cut leaves the old file or the ne
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import mmap
 import os
+import stat
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from entrypoint.node import Identity
+from entrypoint.node import Identity
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
-_CHUNK = 4 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
-_SAMPLES = 16
+_CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
 _RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
 
 
@@ -43,21 +38,24 @@ def write(path: Path, content: bytes, mode: int) -> Identity:
 
 
 def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
-    """Put a copy of the file `source` at `path`, with its permission bits and its time; return the new file's status.
+    """Put a copy of the file `source` at `path`, with its permission bits; return the new file's status.
 
     The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
-    issue 1221).
+    issue 1221). The page cache of what a container reads and writes counts against its memory limit, so each chunk is
+    flushed and let go of.
     Raises OSError or, when `cancelled` says so between two chunks, `CancelledError`; then the target is as it was.
     """
     with _opened(source, os.O_RDONLY) as origin:
-        status = os.fstat(origin)
-        with _replacement(path, status.st_mode & 0o7777) as descriptor:
-            with contextlib.suppress(OSError):  # not every file system can, and it only spares work
-                os.posix_fallocate(descriptor, 0, status.st_size)
-            os.ftruncate(descriptor, _copy_content(origin, descriptor, cancelled))
-            with contextlib.suppress(OSError):  # without the time a restart has to compare every byte, that is all
-                os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
-            written = os.fstat(descriptor)
+        mode = stat.S_IMODE(os.fstat(origin).st_mode)
+        with _replacement(path, mode) as target:
+            offset = 0
+            while sent := os.sendfile(target, origin, offset, _CHUNK):
+                if cancelled():
+                    raise CancelledError
+                offset += sent
+                os.fdatasync(target)
+                _let_go((origin, target), offset)
+            written = os.fstat(target)
     # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
     with contextlib.suppress(FileNotFoundError):
         found = os.stat(path)
@@ -66,109 +64,31 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
     return written
 
 
-def _copy_content(origin: int, descriptor: int, cancelled: Callable[[], bool]) -> int:
-    """Copy what is in one open file to the other, past the page cache; return the number of bytes.
-
-    The page cache of what a container writes counts against its memory limit. Written directly from the mapped source,
-    nothing is cached and the CPU copies nothing, which takes it a quarter of the time. Where a file system cannot do
-    that, each chunk is flushed and let go of. Of the source, what was in memory before stays there: somebody else,
-    who unpacked the image for one, is charged for it. Raises OSError or `CancelledError`.
-    """
-    in_memory = _begins_in_memory(origin)
-    size = os.fstat(origin).st_size  # what is added from now on is for the next copy: whoever asked for it will see
-    direct = True
-    offset = 0
-    while (left := min(size, os.fstat(origin).st_size) - offset) > 0:
-        if cancelled():
-            raise CancelledError
-        whole = left - left % mmap.PAGESIZE  # only whole blocks can be written directly, the last bytes go separately
-        length = min(_CHUNK, whole or left)
-        direct = _write_directly(descriptor, wanted=direct and whole > 0)
-        try:
-            # Every file system that programs run from can map files.
-            chunk = mmap.mmap(origin, length, mmap.MAP_PRIVATE | mmap.MAP_POPULATE, mmap.PROT_READ, offset=offset)
-        except ValueError:
-            continue  # it has become shorter at this very moment
-        with chunk:
-            try:
-                _write_at(descriptor, chunk, offset)
-            except OSError as error:
-                if os.fstat(origin).st_size < offset + length:
-                    continue  # it has become shorter since it was mapped
-                if not direct or error.errno not in {errno.EINVAL, errno.EFAULT}:
-                    raise
-                direct = False  # as some file systems say only now
-                continue
-        if not direct:
-            os.fdatasync(descriptor)
-            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
-        if not in_memory:
-            os.posix_fadvise(origin, offset, length, os.POSIX_FADV_DONTNEED)
-        offset += length
-    return offset
-
-
-def _begins_in_memory(descriptor: int) -> bool:
-    """Say whether the first byte can be read without the disk; False where the file system cannot tell.
-
-    One look and not one a chunk: asking makes the kernel read ahead, which elsewhere than at the beginning is slow.
-    """
-    try:
-        return bool(os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT))
-    except OSError:
-        return False
-
-
-def _write_directly(descriptor: int, *, wanted: bool) -> bool:
-    """Switch writing past the page cache on or off; return whether it is on now."""
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags)
-    except OSError:  # this file system cannot
-        return False
-    return wanted
-
-
-def _write_at(descriptor: int, content: mmap.mmap, offset: int) -> None:
-    with memoryview(content) as view:
-        done = 0
-        while done < len(view):
-            with view[done:] as rest:
-                done += os.pwrite(descriptor, rest, offset + done)
-
-
 def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
-    """Say whether two files hold the same bytes. Raises OSError or `CancelledError`."""
+    """Say whether two files hold the same bytes, and leave nothing of them in the page cache.
+
+    Raises OSError or `CancelledError`.
+    """
     with _opened(one, os.O_RDONLY) as first, _opened(other, os.O_RDONLY) as second:
         if os.fstat(first).st_size != os.fstat(second).st_size:
             return False
-        buffers = bytearray(_CHUNK >> 2), bytearray(_CHUNK >> 2)
+        offset = 0
         while True:
-            read = [os.readv(descriptor, [buffer]) for descriptor, buffer in zip((first, second), buffers, strict=True)]
-            if read[0] != read[1] or buffers[0] != buffers[1]:
+            chunks = [os.pread(descriptor, _CHUNK, offset) for descriptor in (first, second)]
+            _let_go((first, second), offset + _CHUNK)
+            if chunks[0] != chunks[1]:
                 return False
-            if not read[0]:
+            if not chunks[0]:
                 return True
             if cancelled():
                 raise CancelledError
+            offset += len(chunks[0])
 
 
-def looks_copied(source: Path, path: Path) -> bool:
-    """Say whether `path` looks like what `copy` made of `source`: size, time, and blocks from all over the file.
-
-    Comparing 64 MiB costs more than all the rest of a start, and fills the page cache that counts against the memory
-    limit. Size and time are what rsync goes by. The blocks are for images whose build gives every file the same date:
-    the first one holds the build ID. Raises OSError.
-    """
-    with _opened(source, os.O_RDONLY) as first, _opened(path, os.O_RDONLY) as second:
-        wanted, found = os.fstat(first), os.fstat(second)
-        if (wanted.st_size, wanted.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-            return False
-        for descriptor in (first, second):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
-        last = max(0, wanted.st_size - mmap.PAGESIZE)
-        offsets = (last * number // (_SAMPLES - 1) for number in range(_SAMPLES))
-        return all(os.pread(first, mmap.PAGESIZE, at) == os.pread(second, mmap.PAGESIZE, at) for at in offsets)
+def _let_go(descriptors: Iterable[int], end: int) -> None:
+    """Let the kernel forget these files up to the offset `end`: from the beginning, because it forgets whole folios."""
+    for descriptor in descriptors:
+        os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
 
 def make_directory(path: Path) -> None:
@@ -196,11 +116,6 @@ def mark(path: Path) -> None:
         os.fchmod(descriptor, 0o644)  # whatever the umask
     finally:
         os.close(descriptor)
-
-
-def unmark(path: Path) -> None:
-    """Take away what `mark` made; if it is gone already, that is fine. Raises OSError."""
-    path.unlink(missing_ok=True)
 
 
 def rename(path: Path, to: Path) -> None:

@@ -6,18 +6,13 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from entrypoint import cniconf, files
-from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
-from entrypoint.settings import in_byte_order
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from entrypoint.node import Identity
-    from entrypoint.settings import Settings
+from entrypoint.node import Absent, Binary, Candidate, Copy, File, Identity, Look, Remove, Rename, Seen, Step, Write
+from entrypoint.settings import Settings, in_byte_order
 
 _CLOCK_TICK = 100_000_000
 """Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
@@ -44,16 +39,10 @@ class _Known(NamedTuple):
 class Host:
     """The node as this container sees it, with what was learned in earlier looks."""
 
-    def __init__(
-        self, settings: Settings, cancelled: Callable[[], bool] = lambda: False, *, trusting: bool = False
-    ) -> None:
-        """Look at the node of these settings; `cancelled` tells a long copy to stop.
-
-        With `trusting` the first look takes a binary that looks like an earlier run's copy for one.
-        """
+    def __init__(self, settings: Settings, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Look at the node of these settings; `cancelled` tells a long copy or comparison to stop."""
         self._settings = settings
         self._cancelled = cancelled
-        self._trusting = trusting
         self._candidates: dict[str, _Known] = {}
         self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
 
@@ -146,10 +135,8 @@ class Host:
         """Compare the two files, once for each state of theirs."""
         pair = _signature(source), _signature(target)
         if self._compared is None or self._compared[0] != pair:
-            trusting = self._trusting and self._compared is None
-            paths = self._settings.multus_bin_file, self._settings.binary_file
             try:
-                same = (trusting and files.looks_copied(*paths)) or files.same_content(*paths, self._cancelled)
+                same = files.same_content(self._settings.multus_bin_file, self._settings.binary_file, self._cancelled)
             except OSError:
                 return False
             self._compared = pair, same

@@ -9,11 +9,8 @@ import select
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 logger = logging.getLogger("entrypoint")
 

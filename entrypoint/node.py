@@ -1,6 +1,6 @@
 """The node as values: what was seen on it, and what should be done to it."""
 
-# No `from __future__ import annotations` here: NamedTuple would compile each annotation anew at every start.
+from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Deciding what should be on the node. Pure: everything it knows comes in, everything it wants goes out."""
 
-# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
+from __future__ import annotations
 
 from typing import NamedTuple
 

@@ -1,22 +1,15 @@
-"""The two documents that this program writes, made from the templates beside this file.
-
-The templates are compiled ahead (`tools/compile_templates.py`): what Jinja2 makes of them on a developer's machine is
-in `compiled`, and no node needs Jinja2.
-"""
+"""The two documents that this program writes, made from the templates beside this file. Pure."""
 
 from __future__ import annotations
 
-import binascii
+import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from entrypoint import compiled
-from entrypoint.cniconf import parse
-from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, version_key
+import jinja2
 
-if TYPE_CHECKING:
-    from entrypoint.cniconf import Master
-    from entrypoint.settings import Settings
+from entrypoint.cniconf import Master, parse
+from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings, version_key
 
 DEFAULT_NETWORK_NAME = "multus-cni-network"
 ASSUMED_CNI_VERSION = "0.1.0"
@@ -38,26 +31,25 @@ def multus_configuration(settings: Settings, master: Master) -> tuple[str, bytes
     """
     version, document = _versions(settings, master)
     file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
-    template = compiled.multus_conflist if file_name == GENERATED_CONFLIST else compiled.multus_conf
-    pieces = template(
-        _json,
+    content = _rendered(
+        file_name.removeprefix("00-") + ".j2",
         cni_version=version,
         name=master.name if settings.override_network_name else DEFAULT_NETWORK_NAME,
         plugin=_plugin_options(settings, master),
         master=document,
     )
-    content = "".join(pieces).encode("ascii")
     parse(content)  # never write what the runtime could not read
     return file_name, content
 
 
 def kubeconfig(server: str, token: str, certificate_authority: bytes | None) -> bytes:
     """Return the kubeconfig; without a certificate authority, one that does not verify the server's certificate."""
-    encoded = None
-    if certificate_authority is not None:
-        encoded = binascii.b2a_base64(certificate_authority, newline=False).decode("ascii")
-    pieces = compiled.kubeconfig(_json, server=server, token=token, certificate_authority=encoded)
-    return "".join(pieces).encode("ascii")
+    encoded = None if certificate_authority is None else base64.b64encode(certificate_authority).decode("ascii")
+    return _rendered("kubeconfig.j2", server=server, token=token, certificate_authority=encoded)
+
+
+def _rendered(template: str, **values: object) -> bytes:
+    return _TEMPLATES.get_template(template).render(values).encode("ascii")
 
 
 def _versions(settings: Settings, master: Master) -> tuple[str, dict[str, Any]]:
@@ -104,11 +96,20 @@ def _plugin_options(settings: Settings, master: Master) -> list[tuple[str, Any]]
     return chosen if settings.log_to_stderr else [*chosen, ("logToStderr", False)]
 
 
-def _json(value: object, indent: int | None = None) -> str:
-    """Filter for templates: a value as JSON, its further lines indented to stand `indent` columns in.
+def _json(value: object) -> str:
+    """Filter for templates: a value as JSON.
 
     Non-ASCII characters are escaped, because JSON may hold lone surrogates, which UTF-8 cannot.
     """
-    if indent is None:
-        return json.dumps(value, allow_nan=False)
-    return json.dumps(value, allow_nan=False, indent=4).replace("\n", "\n" + " " * indent)
+    return json.dumps(value, allow_nan=False)
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("entrypoint"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701 - these are no web pages: every value goes through `json`
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters["json"] = _json

@@ -1,19 +1,50 @@
-"""Steps and plans in words, for the log and for `--dry-run`."""
+"""Steps and plans in words: for the log, each message once for as long as its cause lasts, and for `--dry-run`."""
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from entrypoint.node import Copy, Remove, Rename, Step, Write
+from entrypoint.logs import logger
+from entrypoint.node import Copy, Plan, Remove, Rename, Step, Write
+from entrypoint.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+_WAITING_INTERVAL = 30.0  # seconds
+_TOKEN = re.compile(rb'(?m)^( *token: )".*"$')
 
-    from entrypoint.node import Plan
 
-# A pattern, and not compiled here: only a dry run needs it.
-_TOKEN = rb'(?m)^( *token: )".*"$'
+class Reporter:
+    """Logs what is new, and remembers what has been said."""
+
+    def __init__(self) -> None:
+        self._said: frozenset[str] = frozenset()
+        self._waiting_said = float("-inf")
+        self._configured = False
+
+    def troubles(self, errors: Sequence[str], warnings: Sequence[str]) -> None:
+        """Log each message that was not there at the last call."""
+        for level, messages in ((logging.ERROR, errors), (logging.WARNING, warnings)):
+            for message in messages:
+                if message not in self._said:
+                    logger.log(level, "%s", message)
+        self._said = frozenset([*errors, *warnings])
+
+    def configured(self, *, configured: bool) -> None:
+        """Log whether the node is configured when that changes."""
+        if configured != self._configured:
+            logger.info("the node is configured" if configured else "the node is not configured any more")
+        self._configured = configured
+
+    def waiting(self, message: str | None, now: float) -> float | None:
+        """Log what is waited for, at once and then every 30 s; return when to say it again (monotonic seconds)."""
+        if message is None:
+            self._waiting_said = float("-inf")
+            return None
+        if now >= self._waiting_said + _WAITING_INTERVAL:
+            logger.info("%s", message)
+            self._waiting_said = now
+        return self._waiting_said + _WAITING_INTERVAL
 
 
 def done(step: Step) -> str:
@@ -29,7 +60,7 @@ def done(step: Step) -> str:
             return f"renamed {step.path} to {step.to.name}"
 
 
-def would_do(plan: Plan) -> Iterator[str]:
+def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
     """Yield the lines of `--dry-run`: each step, and under a file its content with the token masked."""
     if not plan.steps:
         yield "nothing to do: the node is as it must be"
@@ -37,7 +68,7 @@ def would_do(plan: Plan) -> Iterator[str]:
         match step:
             case Write():
                 yield f"would write {step.path}, mode {step.mode:o}:"
-                content = re.sub(_TOKEN, rb'\1"(masked)"', step.content)
+                content = _TOKEN.sub(rb'\1"(masked)"', step.content)
                 yield from (f"    {line}" for line in content.decode("utf-8", "replace").splitlines())
             case Copy():
                 yield f"would install {step.path} from {step.source}"
@@ -45,3 +76,7 @@ def would_do(plan: Plan) -> Iterator[str]:
                 yield f"would remove {step.path}: {step.because}"
             case Rename():
                 yield f"would rename {step.path} to {step.to.name}"
+    if settings.restart_crio and plan.configuration is not None:
+        yield "would restart crio.service over D-Bus (--restart-crio)"
+    if settings.startup_taint is not None:
+        yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"

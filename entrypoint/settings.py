@@ -1,6 +1,6 @@
 """What the operator asked for, checked once and never changed afterwards."""
 
-# No `from __future__ import annotations` here: NamedTuple would compile each annotation again at every start.
+from __future__ import annotations
 
 import os
 import posixpath

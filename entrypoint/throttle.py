@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from entrypoint.node import Step
+from entrypoint.node import Step
 
 REPAIR_INTERVAL = 1.0
 """Seconds between two identical steps on one file."""

@@ -12,42 +12,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import sys
 import threading
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
-import watchdog
-
-from entrypoint.logs import logger
-
-# Two modules that come along and are not used here, kept out while the reader is imported: `watchdog.observers` imports
-# the observers with their queues and events, and ctypes.util brings subprocess, shutil, tempfile and random. Together
-# they are 1.8 MiB of a process that shall need fifteen.
-_STAND_INS = {name: ModuleType(name) for name in ("ctypes.util", "watchdog.observers")}
-_STAND_INS["watchdog.observers"].__path__ = [os.path.join(path, "observers") for path in watchdog.__path__]
-for _name, _module in _STAND_INS.items():
-    sys.modules.setdefault(_name, _module)
-
-from watchdog.observers.inotify_c import (  # noqa: E402
+from watchdog.observers.inotify_c import (
     CallbackId,
     InotifyConstants,
+    InotifyEvent,
     InotifyFD,
     Mask,
     WatchDescriptor,
 )
 
-for _name, _module in _STAND_INS.items():
-    if sys.modules[_name] is _module:
-        del sys.modules[_name]  # whoever needs it later gets the real one
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from watchdog.observers.inotify_c import InotifyEvent
-
-    from entrypoint.wakeup import Wakeup
+from entrypoint.logs import logger
+from entrypoint.wakeup import Wakeup
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 _ENTRIES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from entrypoint import settings
-from entrypoint.flags import chosen, entrypoint_flags
+from entrypoint.flags import ENTRYPOINT, FlagCommand, chosen
 from entrypoint.node import Absent, Binary, Candidate, File, Memory, Plan, Remove, Rename, Seen, Write
 from entrypoint.settings import Settings
 
@@ -30,9 +30,7 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def options(*arguments: str) -> dict[str, object]:
     """What the command line makes of these arguments."""
-    from entrypoint.flags import FlagCommand
-
-    command = FlagCommand("x", params=entrypoint_flags())
+    command = FlagCommand("x", params=[*ENTRYPOINT])
     return chosen(command.make_context("x", list(arguments)))
 
 

@@ -13,7 +13,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from entrypoint import check, kubeconfigcheck, nodecheck, settings
+from entrypoint import settings
+from entrypoint.check import kubeconfig as kubeconfigcheck
+from entrypoint.check import looking as check
+from entrypoint.check import node as nodecheck
 from entrypoint.cli import cli
 from entrypoint.flags import chosen
 from tests.fake_api import authority, pem

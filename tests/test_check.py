@@ -13,8 +13,10 @@ import time
 import pytest
 import yaml
 
-from entrypoint import findings, kubeconfig, nodecheck
-from entrypoint.findings import Finding, Status
+from entrypoint.check import findings
+from entrypoint.check import node as nodecheck
+from entrypoint.check import reading as kubeconfig
+from entrypoint.check.findings import Finding, Status
 from tests.fake_api import FakeCluster, other_authority, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt
 
@@ -411,7 +413,8 @@ def test_an_api_server_in_trouble_fails(host, cluster):
 
 
 def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(host, monkeypatch, tmp_path):
-    from entrypoint import clustercheck, memory
+    from entrypoint import memory
+    from entrypoint.check import cluster as clustercheck
     from entrypoint.cluster import Access
 
     monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from entrypoint import child, cluster, memory, taint
+from entrypoint import cluster, memory
+from entrypoint.errands import child, taint
 from entrypoint.settings import Taint
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 
@@ -286,7 +287,7 @@ def as_order(order):
 @pytest.mark.process
 def test_the_child_process_removes_the_taint_and_its_words_reach_our_log(api, order, logged):
     api.add_node("node-1", MINE)
-    process = child.Child("entrypoint.taint", as_order(order), "remove the taint")
+    process = child.Child("entrypoint.errands.taint", as_order(order), "remove the taint")
     process.start()
     wait_until(lambda: "removed the taint" in logged.text)
     assert api.taints("node-1") == []
@@ -296,7 +297,7 @@ def test_the_child_process_removes_the_taint_and_its_words_reach_our_log(api, or
 def test_a_child_at_work_is_killed_in_a_moment(api, order):
     api.add_node("node-1", MINE)
     api.silent.set()
-    process = child.Child("entrypoint.taint", as_order(order), "remove the taint")
+    process = child.Child("entrypoint.errands.taint", as_order(order), "remove the taint")
     process.start()
     api.wait_for_requests(1)
     begun = time.monotonic()
@@ -308,7 +309,7 @@ def test_a_child_at_work_is_killed_in_a_moment(api, order):
 
 @pytest.mark.process
 def test_a_child_that_is_told_to_stop_before_it_has_started_never_starts():
-    process = child.Child("entrypoint.taint", {}, "remove the taint")
+    process = child.Child("entrypoint.errands.taint", {}, "remove the taint")
     process.stop()
     process.start()
     wait_until(lambda: not any(thread.name == "remove the taint" for thread in threading.enumerate()))
@@ -320,7 +321,7 @@ def test_a_child_that_is_killed_is_started_again(api, order, logged, monkeypatch
     monkeypatch.setattr(child, "RESTART_AFTER", 0.01)
     api.add_node("node-1", MINE)
     api.silent.set()
-    process = child.Child("entrypoint.taint", as_order(order), "remove the taint")
+    process = child.Child("entrypoint.errands.taint", as_order(order), "remove the taint")
     process.start()
     api.wait_for_requests(1)
     process._process.kill()
@@ -332,11 +333,11 @@ def test_a_child_that_is_killed_is_started_again(api, order, logged, monkeypatch
 @pytest.mark.process
 def test_a_persistent_child_that_meets_the_unforeseen_is_started_again_and_others_are_not(logged, monkeypatch):
     monkeypatch.setattr(child, "RESTART_AFTER", 0.01)
-    once = child.Child("entrypoint.taint", {}, "do what cannot be done")
+    once = child.Child("entrypoint.errands.taint", {}, "do what cannot be done")
     once.start()
     assert once.ended.wait(20)
     assert logged.text.count("internal error: TypeError") == 1
-    again = child.Child("entrypoint.taint", {}, "remove the taint", persistent=True)
+    again = child.Child("entrypoint.errands.taint", {}, "remove the taint", persistent=True)
     again.start()
     wait_until(lambda: logged.text.count("that was to remove the taint failed. Trying again") >= 2)
     again.stop()
@@ -348,7 +349,7 @@ def test_a_child_whose_parent_is_gone_ends_by_itself(order):
     command = [
         sys.executable,
         "-m",
-        "entrypoint.taint",
+        "entrypoint.errands.taint",
         json.dumps({**as_order(order), "server": "https://127.0.0.1:1"}),
     ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -361,33 +362,25 @@ def test_a_child_whose_parent_is_gone_ends_by_itself(order):
 @pytest.mark.process
 def test_the_token_is_neither_on_the_command_line_nor_in_the_output(order, api):
     api.add_node("node-1", MINE)
-    process = child.Child("entrypoint.taint", as_order(order), "remove the taint")
+    process = child.Child("entrypoint.errands.taint", as_order(order), "remove the taint")
     assert "good-token" not in " ".join(process._command)
 
 
 @pytest.mark.process
 def test_a_fault_of_ours_in_the_child_is_a_message_and_no_traceback():
     process = subprocess.run(
-        [sys.executable, "-m", "entrypoint.taint", '{"odd": 1}'], stdin=subprocess.DEVNULL, capture_output=True
+        [sys.executable, "-m", "entrypoint.errands.taint", '{"odd": 1}'], stdin=subprocess.DEVNULL, capture_output=True
     )
     assert process.returncode == 1
     assert json.loads(process.stdout)["level"] == "ERROR"
     assert process.stderr == b""
 
 
-def test_the_resident_process_loads_nothing_for_errands_that_nobody_asked_for():
-    assert loaded_by("entrypoint.daemon") == []
-
-
-def test_the_resident_process_loads_only_what_starts_its_errands():
-    assert loaded_by("entrypoint.daemon, entrypoint.errands") == ["entrypoint.child"]
-
-
-def test_the_command_line_loads_neither_the_client_nor_jeepney():
-    assert set(loaded_by("entrypoint.cli")) <= {"ssl"}
+def test_the_command_line_and_the_resident_process_load_neither_the_client_nor_jeepney():
+    assert loaded_by("entrypoint.cli") == []
 
 
 def loaded_by(modules):
-    heavy = ["ssl", "kubernetes", "urllib3", "jeepney", "yaml", "entrypoint.taint", "entrypoint.child"]
+    heavy = ["ssl", "kubernetes", "urllib3", "jeepney", "yaml", "entrypoint.errands.taint"]
     code = f"import sys, {modules}; print(*(name for name in {heavy} if name in sys.modules))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()

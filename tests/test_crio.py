@@ -13,7 +13,7 @@ import pytest
 from jeepney import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
-from entrypoint import child, crio
+from entrypoint.errands import child, crio
 from tests.opshost import wait_until
 from tests.smallsystemd import BUS_CONFIG, bus, systemd
 
@@ -133,7 +133,7 @@ def test_a_socket_that_may_not_be_opened_says_who_should(tmp_path):
         (tmp_path / "bus").chmod(0o700)
         code = (
             "import os, jeepney.io.blocking, jeepney.auth\n"
-            "from entrypoint import crio\n"
+            "from entrypoint.errands import crio\n"
             "os.setuid(65534)\n"
             f"crio.restart('{address}', 'crio.service', 5)"
         )
@@ -154,14 +154,14 @@ def test_the_child_process_honours_the_bus_address_of_the_environment(tmp_path, 
     caplog.set_level(logging.INFO, "entrypoint")
     with bus(tmp_path) as address, systemd(address) as served:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-        child.Child("entrypoint.crio", {}, "restart crio.service").start()
+        child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
         wait_until(lambda: "restarted crio.service" in caplog.text)
     assert ("RestartUnit", "crio.service", "replace") in served.calls
 
 
 def test_the_child_process_reports_a_failure_and_ends(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
-    child.Child("entrypoint.crio", {}, "restart crio.service").start()
+    child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
     wait_until(lambda: "is not restarted (--restart-crio)" in caplog.text)
     assert "mount" in caplog.text
 

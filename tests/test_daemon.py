@@ -23,7 +23,6 @@ def start(root):
 
     def make(*flags):
         daemon = Daemon(settings_for(root, f"--ready-file={root}/ready", *flags), Wakeup())
-        daemon._start_watching()
         daemons.append(daemon)
         return daemon
 

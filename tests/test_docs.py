@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint.flags import check_flags, entrypoint_flags, uninstall_flags
+from entrypoint.flags import CHECK, ENTRYPOINT, UNINSTALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -71,7 +71,7 @@ def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    known = {name for flag in [*entrypoint_flags(), *check_flags(), *uninstall_flags()] for name in flag.opts}
+    known = {name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts}
     for line in re.findall(r"multus-entrypoint (.*)", block):
         assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
 

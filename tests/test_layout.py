@@ -12,56 +12,83 @@ PACKAGE = Path(__file__).parent.parent / "entrypoint"
 MAY_IMPORT = {
     "settings": set(),
     "logs": set(),
+    "wakeup": set(),
+    "memory": set(),
     "cniconf": {"settings"},
     "node": {"cniconf"},
-    "compiled": set(),
-    "render": {"cniconf", "compiled", "settings"},
+    "render": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
     "plan": {"choose", "cniconf", "node", "render", "settings"},
-    "report": {"node"},
+    "report": {"logs", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
-    "wakeup": set(),
+    "readiness": {"files", "throttle"},
     "watch": {"logs", "wakeup"},
     "host": {"cniconf", "files", "node", "settings"},
-    "child": {"logs"},
-    "errands": {"child", "node", "settings"},
-    "memory": set(),
     "cluster": {"memory"},
-    "crio": {"child"},
-    "taint": {"child", "cluster", "settings"},
-    "findings": set(),
-    "kubeconfig": {"cluster"},
-    "questions": {"cluster", "settings"},
-    "nodecheck": {"cniconf", "findings", "node", "settings"},
-    "kubeconfigcheck": {"cluster", "findings", "kubeconfig", "node", "nodecheck", "settings"},
-    "clustercheck": {"cluster", "findings", "questions", "settings", "taint"},
-    "check": {
-        "clustercheck",
+    "install": {"files"},
+    "flags": {"settings"},
+    "errands.child": {"logs"},
+    "errands.crio": {"errands.child"},
+    "errands.taint": {"cluster", "errands.child", "settings"},
+    "errands.errands": {"errands.child", "settings"},
+    "daemon": {
         "cniconf",
-        "findings",
+        "errands.child",
+        "errands.errands",
+        "files",
         "host",
-        "kubeconfigcheck",
+        "logs",
         "node",
-        "nodecheck",
+        "plan",
+        "readiness",
+        "report",
+        "settings",
+        "throttle",
+        "wakeup",
+        "watch",
+    },
+    "check.findings": set(),
+    "check.reading": {"cluster"},
+    "check.questions": {"cluster", "settings"},
+    "check.node": {"check.findings", "cniconf", "node", "settings"},
+    "check.kubeconfig": {"check.findings", "check.node", "check.reading", "cluster", "node", "settings"},
+    "check.cluster": {"check.findings", "check.questions", "cluster", "errands.taint", "settings"},
+    "check.looking": {
+        "check.cluster",
+        "check.findings",
+        "check.kubeconfig",
+        "check.node",
+        "cniconf",
+        "host",
+        "node",
         "plan",
         "settings",
     },
-    "install": {"files"},
-    "uninstall": {"cniconf", "node", "settings"},
-    "uninstaller": {"cniconf", "files", "host", "install", "node", "settings", "uninstall"},
+    "uninstall.deciding": {"cniconf", "node", "settings"},
+    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
-PURE = {"choose", "settings", "cniconf", "node", "compiled", "render", "plan", "report"}
-PURE |= {"findings", "kubeconfig", "nodecheck", "kubeconfigcheck", "uninstall"}
+EVERYBODY = {"cli", "__main__"}
+PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
+
+
+def tree(module):
+    return ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text())
 
 
 def imported(module):
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "entrypoint":
-            yield from (alias.name for alias in node.names)
+    packages = {"entrypoint", "entrypoint.check", "entrypoint.errands", "entrypoint.uninstall"}
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module in packages:
+            yield from (f"{node.module}.{alias.name}".removeprefix("entrypoint.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("entrypoint."):
             yield node.module.removeprefix("entrypoint.")
+
+
+def test_every_module_has_its_place_in_the_house():
+    there = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
+    assert {each for each in there if not each.endswith("__init__")} == MAY_IMPORT.keys() | EVERYBODY
 
 
 @pytest.mark.parametrize("module", sorted(MAY_IMPORT))
@@ -71,17 +98,15 @@ def test_imports_run_downward_only(module):
 
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_what_decides_neither_looks_nor_writes(module):
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    calls = {node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and hasattr(node.func, "attr")}
+    calls = {
+        node.func.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and hasattr(node.func, "attr")
+    }
     disk = {"open", "write_bytes", "write_text", "unlink", "rename", "stat", "lstat", "listdir", "exists", "is_dir"}
     assert not calls & disk
 
 
-def test_the_resident_process_loads_neither_the_command_line_nor_the_kubernetes_client():
-    program = (
-        "import sys; from entrypoint import daemon, watch;"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
+def test_the_resident_process_does_not_load_the_kubernetes_client():
+    program = "import sys; from entrypoint import cli;print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
-    assert "watchdog" in loaded
-    assert not {"click", "jinja2", "kubernetes", "yaml", "asyncio", "ssl", "_hashlib"} & set(loaded)
+    assert {"click", "jinja2", "watchdog"} <= set(loaded)
+    assert not {"kubernetes", "yaml", "ssl", "urllib3", "jeepney"} & set(loaded)

@@ -144,9 +144,9 @@ def test_a_value_that_looks_like_a_boolean_flag_stays_a_value():
 
 
 def test_an_empty_value_means_the_default_for_every_flag():
-    from entrypoint.flags import entrypoint_flags
+    from entrypoint.flags import ENTRYPOINT
 
-    names = [param.opts[0] for param in entrypoint_flags()]
+    names = [param.opts[0] for param in ENTRYPOINT]
     assert len(names) == 30
     assert built(*(f"{name}=" for name in names)) == built()
     assert built(*(word for name in names if name not in BOOLEANS for word in (name, ""))) == built()

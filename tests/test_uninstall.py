@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from entrypoint import uninstaller
+from entrypoint.uninstall import doing as uninstaller
 from tests.opshost import FLANNEL, ScratchHost, wait_until
 
 pytestmark = pytest.mark.process

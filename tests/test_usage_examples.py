@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.flags import entrypoint_flags
+from entrypoint.flags import ENTRYPOINT
 from tests import examples
 
 pytestmark = pytest.mark.process
@@ -28,7 +28,7 @@ def test_every_example_is_found():
 
 def test_every_flag_has_an_example():
     shown = " ".join(f"{block['flags']} {block['command']}" for block in BLOCKS)
-    assert [flag.opts[0] for flag in entrypoint_flags() if not re.search(rf"{flag.opts[0]}(?![\w-])", shown)] == []
+    assert [flag.opts[0] for flag in ENTRYPOINT if not re.search(rf"{flag.opts[0]}(?![\w-])", shown)] == []
 
 
 @pytest.mark.parametrize(("master", "lines"), RECIPES)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from entrypoint.flags import BOOLEAN, Flag, entrypoint_flags
+from entrypoint.flags import BOOLEAN, ENTRYPOINT, Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- flags: made by `make docs` -->", "<!-- end of flags -->"
 def table() -> str:
     lines = ["| Flag | Default | What it does |", "|---|---|---|"]
     group = ""
-    for flag in entrypoint_flags():
+    for flag in ENTRYPOINT:
         assert isinstance(flag, Flag)
         if flag.hidden:
             continue

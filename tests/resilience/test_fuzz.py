@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from entrypoint.flags import entrypoint_flags
+from entrypoint.flags import ENTRYPOINT
 from entrypoint.settings import InvalidSettingError, Settings
 from tests.node import MASTERS, settings_for
 from tests.resilience import fuzzing
@@ -83,7 +83,7 @@ def test_any_service_account_gives_a_kubeconfig_that_says_the_same_or_a_reason(t
     fuzzing.as_account(token, authority)
 
 
-FLAGS = sorted(option for flag in entrypoint_flags() for option in flag.opts if option.startswith("--"))
+FLAGS = sorted(option for flag in ENTRYPOINT for option in flag.opts if option.startswith("--"))
 
 
 @fuzzed

@@ -7,17 +7,14 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from entrypoint import cniconf, nodecheck
+from entrypoint import cniconf
+from entrypoint.check import node as nodecheck
+from entrypoint.check.findings import Finding
 from entrypoint.host import Host, read
-from entrypoint.node import Absent, File, Memory
+from entrypoint.node import Absent, Candidate, File, Memory, Seen
 from entrypoint.plan import decide
-
-if TYPE_CHECKING:
-    from entrypoint.findings import Finding
-    from entrypoint.node import Candidate, Seen
-    from entrypoint.settings import Settings
+from entrypoint.settings import Settings
 
 _HOST_CONF_DIR = "/etc/cni/net.d"
 _OWN_KUBECONFIG = "/multus.d/multus.kubeconfig"
@@ -25,7 +22,8 @@ _OWN_KUBECONFIG = "/multus.d/multus.kubeconfig"
 
 def run(settings: Settings, timeout: float) -> list[Finding]:
     """Look at everything; wait at most `timeout` seconds for the API server."""
-    from entrypoint import clustercheck, kubeconfigcheck
+    from entrypoint.check import cluster as clustercheck
+    from entrypoint.check import kubeconfig as kubeconfigcheck
 
     view = look(settings)
     return [

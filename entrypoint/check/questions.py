@@ -6,14 +6,12 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from entrypoint import cluster
-
-if TYPE_CHECKING:
-    from entrypoint.cluster import Access, Answer
-    from entrypoint.settings import Settings
+from entrypoint.cluster import Access, Answer
+from entrypoint.settings import Settings
 
 ATTACHMENTS_NAME = "network-attachment-definitions"
 _ATTACHMENTS_PATH = "/apis/k8s.cni.cncf.io/v1"

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from entrypoint import child, cluster
+from entrypoint import cluster
+from entrypoint.errands import child
 from entrypoint.settings import Taint, is_token
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds

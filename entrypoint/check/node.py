@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from entrypoint import cniconf
-from entrypoint.findings import Finding, failed, passed, skipped, warned
-from entrypoint.node import Absent, File
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from entrypoint.node import Plan, Seen
-    from entrypoint.settings import Settings
+from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.node import Absent, File, Plan, Seen
+from entrypoint.settings import Settings
 
 RUNNING = "is the entrypoint running with these flags? See its log"
 """What to ask when something is not as the entrypoint would have it."""

@@ -6,21 +6,17 @@ import errno
 import os
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from entrypoint import cniconf, files, uninstall
+from entrypoint import cniconf, files
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
-from entrypoint.settings import GENERATED, in_byte_order
-from entrypoint.uninstall import Act, Kind, Program, Seen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from entrypoint.settings import Settings
+from entrypoint.settings import GENERATED, Settings, in_byte_order
+from entrypoint.uninstall import deciding as uninstall
+from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
 
 _RECORD = re.compile(rf"[0-9a-f]{{{uninstall.RECORD_DIGITS}}}")
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second

@@ -8,19 +8,15 @@ What is ours: a file under a name that this program writes, if what is in it is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from entrypoint import cniconf
 from entrypoint.node import Candidate, File, Look
-from entrypoint.settings import GENERATED
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from entrypoint.settings import Settings
+from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
 RECORD_DIGITS = 64

@@ -6,18 +6,23 @@ JSON lines on its standard output, and ends when its standard input does: that i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import select
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from entrypoint.logs import logger
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+_running: set[int] = set()
+"""Process identifiers of the children that a thread of ours waits for."""
+_starting = threading.Lock()
+"""Held while a child is there that is not in `_running` yet."""
 
 RESTART_AFTER = 30.0
 """Seconds after which a child that did not come to its own end is started again."""
@@ -32,7 +37,8 @@ class Child:
         A `persistent` one is started again until it ends with 0; others are only when something killed them.
         """
         self._persistent = persistent
-        self._command = [sys.executable, "-m", module, json.dumps(order)]
+        # -P: what lies in the working directory is no module of ours.
+        self._command = [sys.executable, "-P", "-m", module, json.dumps(order)]
         self._what = what
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -76,17 +82,36 @@ class Child:
 
     def _run(self) -> int:
         """Run it once; return its exit code. Raises OSError when it cannot be started."""
-        with self._lock:
+        with self._lock, _starting:
             if self._stopping.is_set():
                 return 0
             # Its own process group: an interrupt from the keyboard is the parent's to handle.
             process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
             self._process = process
+            _running.add(process.pid)
         with process:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             for line in process.stdout:
                 _log(line)
-            return process.wait()
+            code = process.wait()
+        _running.discard(process.pid)
+        reap_orphans()  # those that stood behind it
+        return code
+
+
+def reap_orphans() -> None:
+    """Wait for ended processes that are not ours: process 1 of a container inherits them (`kubectl exec` leaves some).
+
+    The end of one more is another SIGCHLD, which calls this again.
+    """
+    if os.getpid() != 1:
+        return
+    with _starting, contextlib.suppress(ChildProcessError):
+        # Looking first leaves the end of our own children to the threads that wait for them.
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in _running:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def _log(line: bytes) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from entrypoint import child
+from entrypoint.errands import child
 
 if TYPE_CHECKING:
     from jeepney import Message

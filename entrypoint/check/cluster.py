@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from entrypoint import cluster, taint
-from entrypoint.findings import Finding, failed, passed, skipped, warned
-from entrypoint.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, ask
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from entrypoint.cluster import Access
-    from entrypoint.questions import Answers, Right
-    from entrypoint.settings import Settings
+from entrypoint import cluster
+from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, Answers, Right, ask
+from entrypoint.cluster import Access
+from entrypoint.errands import taint
+from entrypoint.settings import Settings
 
 REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, TAINT = (
     "cluster.reachable",

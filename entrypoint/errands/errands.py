@@ -1,26 +1,19 @@
-"""What is done beside the node's files, once in a run: restarting CRI-O and removing the startup taint.
+"""Which of the short-lived processes are due: CRI-O's restart, then the removal of the startup taint.
 
-The resident process only starts the processes that do it: what they need would take more memory than all the rest.
+The resident process only starts them: what they need would take more memory than all the rest.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from entrypoint.child import Child
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from entrypoint.node import Plan
-    from entrypoint.settings import Settings
+from entrypoint.errands.child import Child
+from entrypoint.settings import Settings
 
 
 class Errands:
     """The short-lived processes of this run: each is started when its time has come, and at most once."""
 
     def __init__(self, settings: Settings) -> None:
-        self._restart = Child("entrypoint.crio", {}, "restart CRI-O") if settings.restart_crio else None
+        self._restart = Child("entrypoint.errands.crio", {}, "restart CRI-O") if settings.restart_crio else None
         self._removal = _removal(settings)
         self._changed = False
         self._restarting = False
@@ -49,14 +42,6 @@ class Errands:
                 process.stop()
 
 
-def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
-    """Yield the lines of `--dry-run`."""
-    if settings.restart_crio and plan.configuration is not None:
-        yield "would restart crio.service over D-Bus (--restart-crio)"
-    if settings.startup_taint is not None:
-        yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
-
-
 def _removal(settings: Settings) -> Child | None:
     """Return the process that removes the startup taint; what it needs has been required of the environment."""
     taint = settings.startup_taint
@@ -70,4 +55,6 @@ def _removal(settings: Settings) -> Child | None:
         "token_file": str(settings.token_file),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
     }
-    return Child("entrypoint.taint", order, f"remove the taint {taint}", persistent=True)  # without it: no pods here
+    return Child(
+        "entrypoint.errands.taint", order, f"remove the taint {taint}", persistent=True
+    )  # without it: no pods here

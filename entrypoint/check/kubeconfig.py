@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from entrypoint import kubeconfig
-from entrypoint.findings import Finding, failed, passed, skipped, warned
-from entrypoint.node import Absent
-from entrypoint.nodecheck import RUNNING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from entrypoint.cluster import Access
-    from entrypoint.node import File
-    from entrypoint.nodecheck import View
-    from entrypoint.settings import Settings
+from entrypoint.check import reading as kubeconfig
+from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.node import RUNNING, View
+from entrypoint.cluster import Access
+from entrypoint.node import Absent, File
+from entrypoint.settings import Settings
 
 
 def access(view: View) -> Access | None:

@@ -1,0 +1,49 @@
+"""The ready file: it exists exactly while the node is as it must be, and the DaemonSet's readiness probe reads it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from entrypoint import files
+from entrypoint.throttle import REPAIR_INTERVAL
+
+
+class ReadyFile:
+    """The file of `--ready-file`, if there is one, and how it should be.
+
+    What somebody else does to it is undone once a second at most, as with every other file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._ready: bool | None = None
+        self._not_before = 0.0
+
+    def set(self, *, ready: bool) -> list[str]:
+        """Write or remove the file; return what to complain of when that is not possible."""
+        path = self._path
+        if path is None:
+            return []
+        if os.path.lexists(path) == ready:
+            self._ready = ready
+            return [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
+        now = time.monotonic()
+        if ready is self._ready and now < self._not_before:
+            return []
+        self._ready, self._not_before = ready, now + REPAIR_INTERVAL
+        try:
+            if ready:
+                files.mark(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            return [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+        return []
+
+    def held_until(self) -> float | None:
+        """Return when to put it right (monotonic seconds); None when it is as it should be."""
+        if self._path is None or self._ready is None or os.path.lexists(self._path) is self._ready:
+            return None
+        return self._not_before
