@@ -32,9 +32,10 @@ resilience-soak: $(VENV)/made
 resilience-others: $(VENV)/made
 	RESILIENCE=long $(BIN)/python -m pytest tests/resilience --ignore=tests/resilience/test_soak.py
 
-lint: $(VENV)/made ## check style and format
+lint: $(VENV)/made ## check style and format, and the workflows with zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor --quiet --offline --no-progress .github
 
 types: $(VENV)/made ## check types
 	$(BIN)/mypy
