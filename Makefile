@@ -78,7 +78,7 @@ clean: ## remove what the targets made
 ENGINE ?= podman
 IMAGE ?= ghcr.io/multus-entrypoint/multus-entrypoint:v$(VERSION)
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
-MULTUS_VERSION ?= v4.3.0
+MULTUS_VERSION ?= v4.3.1
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # Dates every file of the image: two builds of one commit are the same, as far as Debian's archive has not moved on.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)

@@ -125,6 +125,19 @@ def test_the_page_of_the_steps_names_each():
     assert re.findall(r"^\| \[([\w.-]+)\]", page, re.MULTILINE) == [path.name for path in STEPS]
 
 
+def test_one_release_of_multus_is_named_in_all_places():
+    named = {
+        "Makefile": r"^MULTUS_VERSION \?= (v[\d.]+)$",
+        "Dockerfile": r"^ARG MULTUS_VERSION=(v[\d.]+)$",
+        "README.md": r"brings Multus ([\d.]+) along",
+        "docs/migrating.md": r"brings Multus ([\d.]+)\*\*",
+        "CHANGELOG.md": r"image around Multus ([\d.]+),",
+    }
+    found = {name: re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE) for name, pattern in named.items()}
+    assert {each.removeprefix("v") for versions in found.values() for each in versions} == {"4.3.1"}
+    assert [name for name, versions in found.items() if not versions] == []
+
+
 # ---- the steps, with a kubectl and a node that play along ----
 
 KUBECTL = """#!/bin/bash

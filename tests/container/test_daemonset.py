@@ -18,6 +18,7 @@ PLAIN = DEPLOYMENTS / "multus-daemonset.yml"
 CRIO = DEPLOYMENTS / "crio"
 OURS = [PLAIN, CRIO]
 THEIRS = [PUBLISHED / "multus-3.9.yml", PUBLISHED / "multus-4.3.yml"]
+"""The two whose habits all others have; test_published runs each of them."""
 MAIN = "kube-multus"
 INIT = "install-multus-binary"
 
