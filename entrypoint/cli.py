@@ -93,9 +93,9 @@ def dry_run(wanted: Settings) -> None:
 
     logs.configure(wanted.log_format)
     with logs.failures_reported():
-        seen = Host(wanted).observe()
+        seen = Host(wanted).observe().settled()
         plan = decide(wanted, seen, Memory(started=seen.now))
-        in_order = not plan.problems and not plan.waiting
+        in_order = plan.satisfied
         gives_up = any(problem.fatal for problem in plan.problems)
         if in_order or (plan.steps and not gives_up):
             for line in report.would_do(wanted, plan):

@@ -63,6 +63,8 @@ class Settings(NamedTuple):
     autoconfig_dir: Path
     master_name: str | None
     """The one file name of the autoconfig directory to wrap; None: the first in byte order."""
+    master_exclude: tuple[str, ...]
+    """Patterns (as of `fnmatch`) of file names that are never the master."""
     kubeconfig_path_on_host: str
     kubeconfig_path_given: bool
     multus_conf_dir_on_host: str | None
@@ -106,6 +108,11 @@ class Settings(NamedTuple):
         return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
 
     @property
+    def kubeconfig_is_ours(self) -> bool:
+        """The generated configuration names the kubeconfig that this program writes, whatever the host calls it."""
+        return self.kubeconfig_path_on_host.endswith("/multus.d/multus.kubeconfig")
+
+    @property
     def binary_file(self) -> Path:
         """Where the multus binary is installed."""
         return self.cni_bin_dir / "multus"
@@ -136,6 +143,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         static_conf_file=None if conf_file == AUTO else _static_conf_file(conf_file),
         autoconfig_dir=autoconfig_dir,
         master_name=_master_name(options["multus_master_cni_file_name"], autoconfig_dir),
+        master_exclude=options["multus_master_cni_exclude"],
         kubeconfig_path_on_host=options["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
         kubeconfig_path_given=bool(options["multus_kubeconfig_file_host"]),
         multus_conf_dir_on_host=_on_host(options["multus_cni_conf_dir"]),

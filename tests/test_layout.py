@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "cniconf": {"settings"},
     "node": {"cniconf"},
     "render": {"cniconf", "settings"},
+    "verdict": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "settings"},
+    "plan": {"choose", "cniconf", "node", "render", "settings", "verdict"},
     "report": {"logs", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
-    "readiness": {"files", "throttle"},
+    "readiness": {"files"},
     "watch": {"logs", "wakeup"},
     "host": {"cniconf", "files", "node", "settings"},
     "cluster": {"memory"},
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "check.findings": set(),
     "check.reading": {"cluster"},
     "check.questions": {"cluster", "settings"},
-    "check.node": {"check.findings", "cniconf", "node", "settings"},
+    "check.node": {"check.findings", "cniconf", "node", "settings", "verdict"},
     "check.kubeconfig": {"check.findings", "check.node", "check.reading", "cluster", "node", "settings"},
     "check.cluster": {"check.findings", "check.questions", "cluster", "errands.taint", "settings"},
     "check.looking": {
@@ -69,7 +70,7 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {"choose", "settings", "verdict", "cniconf", "node", "render", "plan", "uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 
