@@ -222,6 +222,17 @@ ENTRYPOINT: tuple[Flag, ...] = (
     ),
     _path(_GENERATED, "--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
     _flag(
+        _GENERATED,
+        "--multus-conf-patch",
+        "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
+        metavar="JSON|PATH",
+    ),
+    _switch(
+        _GENERATED,
+        "--wait-for-readiness-indicator",
+        "Write the configuration only once the file of --readiness-indicator-file is there.",
+    ),
+    _flag(
         _MASTER,
         "--multus-master-cni-file-name",
         "The one file of the autoconfig directory to wrap.",

@@ -15,11 +15,12 @@ MAY_IMPORT = {
     "wakeup": set(),
     "memory": set(),
     "cniconf": {"settings"},
+    "mergepatch": {"cniconf"},
     "node": {"cniconf"},
-    "render": {"cniconf", "settings"},
+    "render": {"cniconf", "mergepatch", "settings"},
     "verdict": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "settings", "verdict"},
+    "plan": {"choose", "cniconf", "mergepatch", "node", "render", "settings", "verdict"},
     "report": {"logs", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "verdict", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {"choose", "mergepatch", "settings", "verdict", "cniconf", "node", "render", "plan", "uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 
