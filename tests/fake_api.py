@@ -49,8 +49,9 @@ class BareCA:
     def issue_cert(self, *hosts):
         key = ec.generate_private_key(ec.SECP256R1())
         address = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts if host[0].isdigit()]
-        names = x509.SubjectAlternativeName([*address, *(x509.DNSName(host) for host in hosts if not host[0].isdigit())])
+        named = [x509.DNSName(host) for host in hosts if not host[0].isdigit()]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
+        names = x509.SubjectAlternativeName([*address, *named])
         certificate = _certificate(subject, key.public_key(), self._name, self._key, names)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         return trustme.LeafCert(private, certificate.public_bytes(Encoding.PEM), [])
@@ -59,7 +60,9 @@ class BareCA:
 def _certificate(subject, public_key, issuer, signing_key, extension):
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(issuer, subject, public_key, x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
+    )
     return builder.add_extension(extension, critical=False).sign(signing_key, hashes.SHA256())
 
 

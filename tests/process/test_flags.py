@@ -119,6 +119,19 @@ def test_the_command_line_wins_over_the_environment(ready_host, flag):
     assert VISIBLE[flag].items() <= planned(ready_host, f"--{flag}", env=env).items()
 
 
+def test_a_flag_before_the_subcommand_wins_over_the_environment(ready_host):
+    with ready_host.configured() as program:
+        program.stop()
+    other = ready_host.root / "other"
+    other.mkdir()
+    (other / "00-multus.conf").write_bytes(ready_host.conf.read_bytes())
+    env = {variable("cni-conf-dir"): str(other)}
+    outcome = ready_host.run("uninstall", "--force", env=env)  # --cni-conf-dir stands before it
+    assert outcome.returncode == 0, outcome.stderr
+    assert not ready_host.conf.exists()
+    assert (other / "00-multus.conf").exists()
+
+
 @pytest.mark.parametrize("words", [("true", "false"), ("T", "F"), ("1", "0"), ("Yes", "nO"), ("TRUE", "FALSE")])
 def test_a_boolean_takes_every_word_in_any_case(ready_host, words):
     yes, no = words
