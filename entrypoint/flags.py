@@ -153,7 +153,7 @@ LOG_FORMAT = _flag(
     default="text",
     show_default=True,
 )
-DRY_RUN = _switch(_PROGRAM, "--dry-run", "Print what would be done, the token masked, and touch nothing.")
+DRY_RUN = _switch(_PROGRAM, "--dry-run", "Print what would be done, secrets masked, and touch nothing.")
 
 ENTRYPOINT: tuple[Flag, ...] = (
     _path(_PATHS, "--cni-conf-dir", "Directory that gets the Multus configuration.", settings.DEFAULT_CONF_DIR),

@@ -14,12 +14,14 @@ MAY_IMPORT = {
     "logs": set(),
     "wakeup": set(),
     "memory": set(),
+    "masking": set(),
+    "mounts": set(),
     "cniconf": {"settings"},
     "node": {"cniconf"},
     "render": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
     "plan": {"choose", "cniconf", "node", "render", "settings"},
-    "report": {"logs", "node", "settings"},
+    "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
     "readiness": {"files", "throttle"},
@@ -69,7 +71,7 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {"choose", "masking", "mounts", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

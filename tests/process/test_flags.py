@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.scratch import overwrite
+from tests.process.scratch import FLANNEL, MULTUS, overwrite
 
 BOOLEANS = [
     "namespace-isolation",
@@ -238,6 +238,23 @@ def test_a_dry_run_touches_nothing_and_masks_the_token(ready_host):
     assert "token-1" not in outcome.stdout + outcome.stderr
     for path in (ready_host.kubeconfig, ready_host.installed, ready_host.conf):
         assert str(path) in outcome.stdout
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
+def test_a_dry_run_masks_what_is_secret_in_the_default_networks_configuration(host, static):
+    calico = {"type": "calico", "policy": {"type": "k8s", "k8s_auth_token": "hush"}, "etcd_password": "hush"}
+    flags = []
+    if static:
+        path = host.image / "70-multus.conf"
+        overwrite(path, json.dumps({**MULTUS, "delegates": [{**FLANNEL, "plugins": [calico]}]}))
+        flags = [f"--multus-conf-file={path}"]
+    else:
+        host.master(plugins=[calico])
+    outcome = host.run("--dry-run", *flags)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "hush" not in outcome.stdout
+    assert outcome.stdout.count('"(masked)"') == 3  # and the token of the kubeconfig
+    assert '"type": "k8s"' in outcome.stdout
 
 
 def test_a_dry_run_of_a_configured_node_has_nothing_to_do(ready_host):
