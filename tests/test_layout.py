@@ -15,7 +15,6 @@ MAY_IMPORT = {
     "wakeup": set(),
     "memory": set(),
     "masking": set(),
-    "mounts": set(),
     "cniconf": {"settings"},
     "node": {"cniconf"},
     "render": {"cniconf", "settings"},
@@ -30,6 +29,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files"},
     "flags": {"settings"},
+    "remarks": {"flags", "settings"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
     "errands.taint": {"cluster", "errands.child", "settings"},
@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "masking", "mounts", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {"choose", "masking", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

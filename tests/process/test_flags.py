@@ -63,7 +63,9 @@ VISIBLE = {
 INVALID = {
     "multus-log-level": ["chatty", "debugg", "info"],
     "cni-version": ["one", "1.2.3.4", "v1.0.0", "1.", "-1", " "],
-    "wait-timeout": ["soon", "-1", "nan", "inf", "10m"],
+    "wait-timeout": ["soon", "-1", "nan", "inf", "10x", "1d"],
+    "additional-bin-dir": ["opt/bin"],
+    "multus-log-file": ["multus.log"],
     "log-format": ["xml"],
     "startup-taint": ["key:Never", ":NoSchedule", "a b", "key:"],
     "multus-master-cni-file-name": ["/etc/passwd", "../x.conf", "00-multus.conf"],
@@ -199,7 +201,13 @@ def test_an_invalid_value_is_wrong_usage_on_the_command_line_and_in_the_environm
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("KUBECONFIG_MODE", "rw"), ("KUBECONFIG_MODE", "888"), ("SKIP_TLS_VERIFY", "maybe")]
+    ("name", "value"),
+    [
+        ("KUBECONFIG_MODE", "rw"),
+        ("KUBECONFIG_MODE", "888"),
+        ("SKIP_TLS_VERIFY", "maybe"),
+        ("KUBERNETES_SERVICE_PROTOCOL", "foo"),
+    ],
 )
 def test_an_invalid_variable_is_wrong_usage_that_names_it(ready_host, name, value):
     before = ready_host.snapshot()
