@@ -85,6 +85,8 @@ class Node:
             else:
                 inside = name in PATHS_IN_THE_CONTAINER and value.startswith("/")
                 flags.append(f"{name}={self.root}{value}" if inside else word)
+        if "--skip-multus-binary-copy" in flags:
+            shutil.copy(self.root / "usr/src/multus-cni/bin/multus", self.root / "host/opt/cni/bin/multus")
         given = [word.partition("=")[0] for word in flags]
         subcommand = [flags.pop(0)] if flags and not flags[0].startswith("-") else []
         defaults = {

@@ -225,6 +225,7 @@ BOOLEANS = {
     "--skip-config-watch",
     "--skip-multus-binary-copy",
     "--skip-tls-verify",
+    "--wait-for-readiness-indicator",
 }
 
 
