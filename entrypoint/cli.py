@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, settings
+from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, running, settings
 from entrypoint.flags import FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
@@ -70,7 +70,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if context.invoked_subcommand is not None:
         _end_on_signals()
         return
-    wanted = settings_of(context)
+    wanted = settings_of(context, resident=not flags.chosen(context)["dry_run"])
     require_what_the_taint_needs(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
@@ -80,11 +80,13 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         sys.exit(daemon.serve(wanted))
 
 
-def settings_of(context: click.Context) -> Settings:
+def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """Return the settings that the flags and the environment ask for, and warn of what has no effect.
 
-    A value that is wrong is a usage error.
+    What is not the resident program takes over the flags of the one that runs in this container. A value that is wrong
+    is a usage error.
     """
+    taken = None if resident else running.take_over(context)
     try:
         wanted = settings.build(flags.chosen(context), os.environ)
         if wanted.conf_patch is not None:
@@ -97,6 +99,8 @@ def settings_of(context: click.Context) -> Settings:
     logs.configure(wanted.log_format)
     for remark in remarks.remarks(context, os.environ):
         logs.logger.warning("%s", remark)
+    if taken:
+        logs.logger.info("%s", taken)
     return wanted
 
 
