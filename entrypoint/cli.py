@@ -71,7 +71,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         _end_on_signals()
         return
     wanted = settings_of(context, resident=not flags.chosen(context)["dry_run"])
-    require_what_the_taint_needs(wanted)
+    require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
         _end_on_signals()
@@ -125,16 +125,15 @@ def require_the_indicators_mount(wanted: Settings) -> None:
         )
 
 
-def require_what_the_taint_needs(wanted: Settings) -> None:
-    """Refuse `--startup-taint` without what tells which node it is, and whom to ask; to be told late helps nobody."""
-    if wanted.startup_taint is None:
-        return
-    if wanted.node_name is None:
-        raise click.UsageError(
-            "--startup-taint needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
-        )
-    if wanted.api_server is None:
-        raise click.UsageError("--startup-taint needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
+def require_what_errands_need(wanted: Settings) -> None:
+    """Refuse a flag without what tells which node it is about, and whom to ask; to be told late helps nobody."""
+    for flag, value in (("--startup-taint", wanted.startup_taint), ("--repair-pods", wanted.repair_pods)):
+        if value and wanted.node_name is None:
+            raise click.UsageError(
+                f"{flag} needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
+            )
+        if value and wanted.api_server is None:
+            raise click.UsageError(f"{flag} needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
 
 
 def echo(line: str) -> None:

@@ -317,6 +317,12 @@ ENTRYPOINT: tuple[Flag, ...] = (
         "Taint to remove from this node once it is configured; needs NODE_NAME.",
         metavar="KEY[:EFFECT]",
     ),
+    _flag(
+        _BEHAVIOUR,
+        "--repair-pods",
+        "Once the node is configured, report or evict its pods that lack networks they ask for; needs NODE_NAME.",
+        metavar="report|delete",
+    ),
     _path(_BEHAVIOUR, "--ready-file", "File that exists exactly while the node is as it must be."),
     LOG_FORMAT,
     DRY_RUN,
