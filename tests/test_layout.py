@@ -37,7 +37,9 @@ MAY_IMPORT = {
     "remarks": {"flags", "settings"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
-    "errands.taint": {"cluster", "errands.child", "settings"},
+    "errands.patience": {"cluster", "settings"},
+    "errands.taint": {"cluster", "errands.child", "errands.patience", "settings"},
+    "errands.repair": {"cluster", "errands.child", "errands.patience", "lists", "podnetworks"},
     "errands.errands": {"errands.child", "settings"},
     "daemon": {
         "cniconf",

@@ -24,7 +24,7 @@ EVENT_RULE = '{apiGroups: [""], resources: [events], verbs: [create]}'
 _TIMEOUT = 10.0  # seconds for one request
 _POLL = 2.0  # seconds between two looks at a pod that is going
 _LONGEST = 600.0
-"""Seconds for which pods are tried that a disruption budget holds back: the process takes memory meanwhile."""
+"""Seconds for which an eviction is tried that is refused: the process takes memory meanwhile."""
 
 _MAKES_AGAIN = frozenset({"ReplicaSet.apps", "StatefulSet.apps", "DaemonSet.apps", "ReplicationController"})
 """Controllers that make a pod again whenever one is gone.
@@ -32,7 +32,7 @@ _MAKES_AGAIN = frozenset({"ReplicaSet.apps", "StatefulSet.apps", "DaemonSet.apps
 A Job may count it as a failure and end, and of others, such as a virtual machine's, nobody here knows.
 """
 
-_FORBIDDEN, _NOT_FOUND, _CONFLICT, _TOO_MANY = 403, 404, 409, 429
+_FORBIDDEN, _NOT_FOUND, _CONFLICT = 403, 404, 409
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +117,15 @@ class _Repair:
     # ---- delete ----
 
     def _delete(self, api: cluster.Api, pods: list[Pod]) -> str:
-        held: list[Pod] = []
+        held: list[str] = []
         retry_after = 0.0
         for pod in pods:
             why = why_left(pod)
             if why is None:
-                answer = self._evict(api, pod)
-                if answer.status == _TOO_MANY:
-                    held.append(pod)
-                    retry_after = max(retry_after, answer.retry_after)
+                refused = self._evict(api, pod)
+                if refused is not None:
+                    held.append(f"{pod}: {refused.message}")
+                    retry_after = max(retry_after, refused.retry_after)
             elif pod.uid not in self._left:
                 self._left.add(pod.uid)
                 self._say("WARNING", f"pod {pod} lacks networks and is left as it is: {why}")
@@ -135,8 +135,8 @@ class _Repair:
             return f"evicted {self._evicted} pods that lacked networks" if self._evicted else _ALL_WELL
         return "no pod that lacks networks may be evicted"
 
-    def _evict(self, api: cluster.Api, pod: Pod) -> cluster.Answer:
-        """Evict a pod and wait until it is gone, unless a disruption budget refuses (429)."""
+    def _evict(self, api: cluster.Api, pod: Pod) -> cluster.Answer | None:
+        """Evict a pod and wait until it is gone; return the answer when that is refused, as disruption budgets do."""
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
@@ -149,9 +149,11 @@ class _Repair:
             self._going = pod
             self._say("INFO", f"evicted pod {pod}, which lacked networks")
             self._see_off(api)
-        elif answer.status not in {_TOO_MANY, _NOT_FOUND, _CONFLICT}:
+        elif answer.status == _FORBIDDEN and not _is_terminating(answer):
             raise self._failure(answer, EVICT_RULE)
-        return answer
+        elif answer.status not in {_FORBIDDEN, _NOT_FOUND, _CONFLICT}:
+            return answer
+        return None
 
     def _see_off(self, api: cluster.Api) -> None:
         """Wait until the pod that was evicted is gone: one at a time."""
@@ -166,16 +168,13 @@ class _Repair:
             elif self._pause(_POLL) or time.monotonic() > until:
                 raise GivenUpError(f"pod {self._going} was evicted and is still there")
 
-    def _held(self, pods: list[Pod], retry_after: float) -> Exception:
-        """Return what to raise over pods that disruption budgets hold back."""
+    def _held(self, held: list[str], retry_after: float) -> Exception:
+        """Return what to raise over pods whose eviction is refused."""
         now = time.monotonic()
         self._held_since = now if self._held_since is None else self._held_since
-        named = ", ".join(map(str, pods))
         if now - self._held_since >= _LONGEST:
-            return GivenUpError(
-                f"a disruption budget still holds back {named}; delete them yourself, or start this pod again"
-            )
-        return NotYetError(f"a disruption budget holds back {named}; trying again", retry_after)
+            return GivenUpError(f"still not evicted: {'; '.join(held)}. Delete them yourself, or start this pod again")
+        return NotYetError(f"not evicted yet: {'; '.join(held)}", retry_after)
 
     def _failure(self, answer: cluster.Answer, rule: str) -> Exception:
         """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
