@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -31,8 +32,8 @@ class _Known(NamedTuple):
     signature: _Signature
     settled: bool
     """The file had not just been changed when it was read: another change would have changed its signature."""
-    content: int
-    """Hash of the content: a file that is merely touched is no newer than before."""
+    content: str | None
+    """Digest of the content, or why it could not be read: a file that is merely touched is no newer than before."""
     candidate: Candidate
 
 
@@ -71,6 +72,7 @@ class Host:
             outputs={path.name: _output(path) for path in settings.output_files},
             candidates=tuple(live),
             retired=tuple(retired),
+            record=read(settings.record_file) if auto and settings.rename_master else Absent(),
             unlisted=unlisted,
             rivals=tuple(_rivals(settings, entries)),
         )
@@ -106,13 +108,7 @@ class Host:
         before = known.get(entry.name)
         if before is None or before.signature != signature or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            known_now = _examined(name, entry.path, before, now)
-            # Renaming a file changes its status and not its content; of a link, the link's status.
-            changed = status.st_mtime_ns if name == entry.name else link.st_ctime_ns
-            if known_now is before:
-                changed = before.candidate.changed  # merely touched
-            candidate = known_now.candidate._replace(changed=changed)
-            before = known_now._replace(signature=signature, settled=settled, candidate=candidate)
+            before = _examined(name, entry.path, before, now)._replace(signature=signature, settled=settled)
         self._candidates[entry.name] = before
         return before.candidate
 
@@ -152,7 +148,7 @@ class Host:
         try:
             match step:
                 case Write():
-                    if step.path == self._settings.kubeconfig_file:
+                    if step.path.parent == self._settings.kubeconfig_file.parent:
                         files.make_directory(step.path.parent)
                     return files.write(step.path, step.content, step.mode)
                 case Copy():
@@ -160,7 +156,7 @@ class Host:
                 case Remove():
                     files.remove(step.path)
                 case Rename():
-                    files.rename(step.path, step.to)
+                    files.rename(step.path, step.to, over=step.over)
         except OSError as error:
             raise StepError(_failure(step, error)) from error
         return None
@@ -196,11 +192,12 @@ def read(path: Path | str) -> Look:
 
 def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known:
     look = read(path)
-    content = hash(look.why if isinstance(look, Absent) else look.content)
+    digest = None if isinstance(look, Absent) else hashlib.sha256(look.content).hexdigest()
+    content = look.why if isinstance(look, Absent) else digest
     if before is not None and before.content == content:
         return before
     verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
-    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now))
+    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now, digest))
 
 
 def _output(path: Path) -> Look:

@@ -38,8 +38,8 @@ class Candidate(NamedTuple):
     name: str
     verdict: Verdict
     since: float
-    changed: int = 0
-    """When its content was last written or, of one that was renamed to NAME.old, when that was: wall clock, ns."""
+    digest: str | None = None
+    """Of its content; None for what is no file, or could not be read."""
 
 
 class Binary(NamedTuple):
@@ -69,7 +69,9 @@ class Seen(NamedTuple):
     candidates: tuple[Candidate, ...] = ()
     """Possible masters in byte order of their names."""
     retired: tuple[Candidate, ...] = ()
-    """With `--rename-conf-file`, the masters renamed to NAME.old, under the name NAME; in byte order."""
+    """With `--rename-conf-file`, the files NAME.old, under the name NAME; in byte order."""
+    record: Look = Absent()
+    """With `--rename-conf-file`, what was remembered of the masters that were renamed."""
     unlisted: str | None = None
     """Why the autoconfig directory could not be listed."""
     rivals: tuple[str, ...] = ()
@@ -106,6 +108,8 @@ class Rename(NamedTuple):
 
     path: Path
     to: Path
+    over: bool = False
+    """A file that we gave this name before is to be replaced; any other is in the way."""
 
 
 Step = Write | Copy | Remove | Rename
@@ -129,6 +133,16 @@ class Output(NamedTuple):
     """File name of the wrapped master; None for a static configuration."""
 
 
+class Record(NamedTuple):
+    """What was renamed to NAME.old, and what stood beside it at the time: it outlives a restart in a file of ours."""
+
+    renamed: dict[str, tuple[str, ...]]
+    """The names NAME, the latest first, with the digests of what this program gave the name NAME.old. Without one,
+    NAME.old was found and wrapped: it is perhaps an operator's own."""
+    beside: dict[str, str]
+    """The name and the digest of each live file that stood beside the latest."""
+
+
 class Memory(NamedTuple):
     """What a decision needs to know of the decisions before it."""
 
@@ -140,8 +154,8 @@ class Memory(NamedTuple):
     """A configuration has been in place once: from then on a missing master is waited for without limit."""
     output: Output | None = None
     """The configuration that must be there; None before there was one, and after its removal."""
-    renamed: frozenset[str] = frozenset()
-    """Names of the masters that this run was to rename to NAME.old."""
+    record: Record | None = None
+    """What must be remembered of renamed masters; None as long as there is none."""
 
 
 class Plan(NamedTuple):
@@ -152,6 +166,7 @@ class Plan(NamedTuple):
     binary: Copy | None = None
     configuration: Write | None = None
     removals: tuple[Remove, ...] = ()
+    record: Write | None = None
     rename: Rename | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -165,5 +180,5 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order in which they are safe: what the configuration refers to comes before it."""
-        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.rename)
+        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.record, self.rename)
         return tuple(step for step in steps if step is not None)

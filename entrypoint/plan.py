@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import cniconf, render
+from entrypoint import cniconf, renaming, render
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -16,6 +16,7 @@ from entrypoint.node import (
     Output,
     Plan,
     Problem,
+    Record,
     Remove,
     Rename,
     Seen,
@@ -34,6 +35,8 @@ class _Configuration(NamedTuple):
     clean: bool = False
     """Nothing that we write may be there."""
     rename: Rename | None = None
+    record: Record | None = None
+    """What must be remembered of renamed masters; None for what is remembered already."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
@@ -56,18 +59,20 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     problems += [*kubeconfig_problems, *binary_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
     output = wanted.output
+    record = wanted.record or renaming.from_file(seen.record) or memory.record
     return Plan(
         memory=Memory(
             started=memory.started,
             first=False,
             configured=memory.configured or output is not None,
             output=output,
-            renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
+            record=record,
         ),
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
         configuration=_write(settings, seen, output) if writable and output else None,
         removals=_removals(settings, seen, wanted) if writable else (),
+        record=_remember(settings, seen, record) if writable and record else None,
         rename=wanted.rename,
         problems=tuple(problems),
         warnings=(*warnings, *wanted.warnings, *_rivals(settings, seen, wanted)),
@@ -79,30 +84,32 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
 
 def decide_removal(
     settings: Settings, seen: Seen, memory: Memory, ours: Identity | None
-) -> tuple[tuple[Rename, ...], Remove | None]:
-    """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
+) -> tuple[tuple[Rename, ...], tuple[Remove, ...]]:
+    """Say what to rename back and then what to take away on the way out, with `--cleanup-config-on-exit`.
 
     Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's, to whom
     the renamed master is left as well. Names are given back first, so that the node is never without a
-    configuration; they are given back too when somebody has just taken the configuration away.
+    configuration; they are given back too when somebody has just taken the configuration away. Where a live file has
+    taken the name, NAME.old stays, and with it the record that it is ours.
     """
-    output = memory.output
-    if output is None:
-        return (), None
+    if memory.output is None:
+        return (), ()
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
     written = [name for name, look in standing.items() if look.identity == ours]
     if standing and not written:
-        return (), None
+        return (), ()
     if isinstance(seen.static, File) and seen.static.identity == ours:
-        return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
-    taken = memory.renamed | ({output.master} if output.master else set())
-    paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
+        return (), ()  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
+    record = renaming.recall(seen, memory)
+    paths = [settings.autoconfig_dir / each.name for each in renaming.masters(seen, record)]
     restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
-    if not written:
-        return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
-    return restored, Remove(settings.cni_conf_dir / written[0], because)
+    removals = [Remove(settings.cni_conf_dir / name, because) for name in written[:1]]
+    live = {each.name for each in seen.candidates}
+    if isinstance(seen.record, File) and not any(path.name in live for path in paths):
+        removals.append(Remove(settings.record_file, because))
+    return restored, tuple(removals)
 
 
 # ---- kubeconfig and binary ----
@@ -177,9 +184,11 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
 def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if settings.skip_config_watch and memory.output:
         return _Configuration(memory.output, satisfied=True)
-    choice = choose(settings, seen, memory)
+    record = renaming.recall(seen, memory)
+    choice = choose(settings, seen, memory, record)
     if choice.master is not None:
-        return _wrapped(settings, choice, choice.master, memory)
+        wanted = _wrapped(settings, choice, choice.master, memory)
+        return _renamed(settings, seen, memory, choice, record, wanted) if settings.rename_master else wanted
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
@@ -197,16 +206,32 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
-    rename = None
-    if settings.rename_master and choice.live:
-        path = settings.autoconfig_dir / choice.name
-        rename = Rename(path, to=path.with_name(path.name + cniconf.RETIRED_SUFFIX))
-    return _Configuration(
-        Output(file_name, content, GENERATED_MODE, choice.name),
-        satisfied=True,
-        rename=rename,
-        warnings=tuple(warnings),
-    )
+    output = Output(file_name, content, GENERATED_MODE, choice.name)
+    return _Configuration(output, satisfied=True, warnings=tuple(warnings))
+
+
+def _renamed(
+    settings: Settings, seen: Seen, memory: Memory, choice: Choice, record: Record, wanted: _Configuration
+) -> _Configuration:
+    """Add what `--rename-conf-file` asks for; a master that cannot be renamed is wrapped all the same."""
+    if not wanted.satisfied:
+        return wanted
+    path = settings.autoconfig_dir / choice.name
+    if choice.live:
+        obstacle = renaming.obstacle(seen, record, choice.name, settings.record_file)
+        if obstacle:
+            return wanted._replace(warnings=(*wanted.warnings, f"{path} is wrapped and keeps its name: {obstacle}"))
+        rename, record = renaming.retire(seen, record, path)
+        return wanted._replace(rename=rename, record=record)
+    warnings = wanted.warnings
+    others = ", ".join(repr(each.name) for each in seen.candidates if isinstance(each.verdict, Master))
+    if others and renaming.is_presumed(seen, memory):
+        warnings = (
+            *warnings,
+            f"{settings.record_file} is missing or broken: {path.name + cniconf.RETIRED_SUFFIX} stays the master, and "
+            f"{others} is taken for what stood beside it; to have that one wrapped, write it with another content",
+        )
+    return wanted._replace(record=renaming.confirm(seen, record, choice.name), warnings=warnings)
 
 
 def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: Choice, settled_at: float) -> _Configuration:
@@ -262,6 +287,14 @@ def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
     if _is(seen.outputs[output.file_name], output.content, output.mode):
         return None
     return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
+
+
+def _remember(settings: Settings, seen: Seen, record: Record) -> Write | None:
+    """Write the record unless it is there already, or cannot be read at the moment."""
+    unreadable = isinstance(seen.record, Absent) and not seen.record.missing
+    if unreadable or not settings.rename_master or renaming.from_file(seen.record) == record:
+        return None
+    return Write(settings.record_file, renaming.as_file(record), renaming.RECORD_MODE)
 
 
 def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[Remove, ...]:

@@ -106,6 +106,11 @@ class Settings(NamedTuple):
         return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
 
     @property
+    def record_file(self) -> Path:
+        """Where it is remembered what was renamed to NAME.old, under a name that no CNI runtime reads."""
+        return self.kubeconfig_file.with_name("renamed-masters")
+
+    @property
     def binary_file(self) -> Path:
         """Where the multus binary is installed."""
         return self.cni_bin_dir / "multus"

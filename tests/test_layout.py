@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "cniconf": {"settings"},
     "node": {"cniconf"},
     "render": {"cniconf", "settings"},
-    "choose": {"cniconf", "node", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "settings"},
+    "renaming": {"cniconf", "node"},
+    "choose": {"cniconf", "node", "renaming", "settings"},
+    "plan": {"choose", "cniconf", "node", "render", "renaming", "settings"},
     "report": {"logs", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
@@ -66,10 +67,10 @@ MAY_IMPORT = {
         "settings",
     },
     "uninstall.deciding": {"cniconf", "node", "settings"},
-    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
+    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "renaming", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {"choose", "settings", "cniconf", "node", "render", "renaming", "plan", "uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 
