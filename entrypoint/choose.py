@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from entrypoint import renaming
 from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile
-from entrypoint.node import Candidate, Memory, Record, Seen
+from entrypoint.node import Candidate, Memory, Seen
 from entrypoint.settings import Settings
 
 GRACE = 5.0
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     """Those of them that an operator should hear of even though another file was chosen."""
 
 
-def choose(settings: Settings, seen: Seen, memory: Memory, record: Record) -> Choice:
+def choose(settings: Settings, seen: Seen, memory: Memory) -> Choice:
     """Return the first usable candidate in byte order.
 
     With `--rename-conf-file`, the master that was renamed stays the master against the live files that stood beside
@@ -41,12 +41,15 @@ def choose(settings: Settings, seen: Seen, memory: Memory, record: Record) -> Ch
     """
     in_time = memory.configured or seen.now < give_up_at(settings, memory)
     broken_since = seen.now - (GRACE if in_time else 0.0)
+    record = renaming.recall(seen, memory)
     masters = renaming.masters(seen, record)
-    bystanders = [each for each in seen.candidates if masters and renaming.stood_beside(record, each)]
-    news = [each for each in seen.candidates if each not in bystanders]
-    others = [each for each in seen.retired if each not in masters]
+    news: list[Candidate] = []
+    bystanders: list[Candidate] = []
+    for candidate in seen.candidates:
+        (bystanders if renaming.stood_beside(seen, record, candidate) else news).append(candidate)
+    others = [candidate for candidate in seen.retired if candidate not in masters]
     in_order = [(news, True), (masters, False), (bystanders, True), (others, False)]
-    return _first_usable([(each, live) for group, live in in_order for each in group], broken_since)
+    return _first_usable([(candidate, live) for group, live in in_order for candidate in group], broken_since)
 
 
 def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: float) -> Choice:

@@ -156,7 +156,7 @@ class Daemon:
         held: list[float] = []
         unwritten = False
         for step in plan.steps:
-            if unwritten and isinstance(step, Remove | Rename):
+            if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
                 continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:

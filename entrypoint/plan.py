@@ -184,11 +184,10 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
 def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if settings.skip_config_watch and memory.output:
         return _Configuration(memory.output, satisfied=True)
-    record = renaming.recall(seen, memory)
-    choice = choose(settings, seen, memory, record)
+    choice = choose(settings, seen, memory)
     if choice.master is not None:
         wanted = _wrapped(settings, choice, choice.master, memory)
-        return _renamed(settings, seen, memory, choice, record, wanted) if settings.rename_master else wanted
+        return _renamed(settings, seen, memory, choice, wanted) if settings.rename_master else wanted
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
@@ -210,12 +209,11 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     return _Configuration(output, satisfied=True, warnings=tuple(warnings))
 
 
-def _renamed(
-    settings: Settings, seen: Seen, memory: Memory, choice: Choice, record: Record, wanted: _Configuration
-) -> _Configuration:
+def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wanted: _Configuration) -> _Configuration:
     """Add what `--rename-conf-file` asks for; a master that cannot be renamed is wrapped all the same."""
     if not wanted.satisfied:
         return wanted
+    record = renaming.recall(seen, memory)
     path = settings.autoconfig_dir / choice.name
     if choice.live:
         obstacle = renaming.obstacle(seen, record, choice.name, settings.record_file)

@@ -63,9 +63,15 @@ def masters(seen: Seen, record: Record) -> list[Candidate]:
     return [there[name] for name in record.renamed if name in there]
 
 
-def stood_beside(record: Record, candidate: Candidate) -> bool:
-    """Say whether a live file, as it is now, stood beside the renamed master at the time."""
-    return candidate.digest is not None and record.beside.get(candidate.name) == candidate.digest
+def stood_beside(seen: Seen, record: Record, candidate: Candidate) -> bool:
+    """Say whether a live file, as it is now, stood beside the renamed master at the time.
+
+    One that has the master's own name is the master, written anew.
+    """
+    there = masters(seen, record)
+    if not there or candidate.name == there[0].name or candidate.digest is None:
+        return False
+    return record.beside.get(candidate.name) == candidate.digest
 
 
 def obstacle(seen: Seen, record: Record, name: str, record_file: Path) -> str | None:
@@ -115,10 +121,11 @@ def confirm(seen: Seen, record: Record, name: str) -> Record:
 
 def _evident(seen: Seen) -> Record | None:
     """Return the record of a NAME.old that the configuration wraps while no live file has its name."""
-    wrapped = [cniconf.wrapped_master(look.content) for look in seen.outputs.values() if isinstance(look, File)]
-    for each in seen.retired:
-        alone = _named(seen.candidates, each.name) is None
-        if alone and isinstance(each.verdict, Master) and without_version(each.verdict.document) in wrapped:
+    alone = [each for each in seen.retired if _named(seen.candidates, each.name) is None]
+    written = [look.content for look in seen.outputs.values() if isinstance(look, File)] if alone else []
+    wrapped = [cniconf.wrapped_master(content) for content in written]
+    for each in alone:
+        if isinstance(each.verdict, Master) and without_version(each.verdict.document) in wrapped:
             return Record({each.name: (each.digest,) if each.digest else ()}, _digests(seen.candidates))
     return None
 

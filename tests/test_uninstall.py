@@ -389,6 +389,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
     assert [line.split("/")[-1] for line in said.splitlines()[1:]] == [
         "00-multus.conf",
         "10-flannel.conflist.old to 10-flannel.conflist",
+        "renamed-masters",
         "multus.kubeconfig",
         "multus.d if it is empty",
         "multus",
