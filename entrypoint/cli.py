@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, report, settings
+from entrypoint import __version__, daemon, flags, logs, mergepatch, report, settings
 from entrypoint.flags import FlagCommand, FlagGroup
 from entrypoint.settings import Settings
 
@@ -53,6 +53,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         return
     wanted = settings_of(context)
     require_what_the_taint_needs(wanted)
+    require_the_indicators_mount(wanted)
     if wanted.dry_run:
         _end_on_signals()
         dry_run(wanted)
@@ -63,9 +64,29 @@ def cli(context: click.Context, /, **_flags: object) -> None:
 def settings_of(context: click.Context) -> Settings:
     """Return the settings that the flags and the environment ask for; a value that is wrong is a usage error."""
     try:
-        return settings.build(flags.chosen(context), os.environ)
+        wanted = settings.build(flags.chosen(context), os.environ)
+        if wanted.conf_patch is not None:
+            mergepatch.read(wanted.conf_patch, wanted.node_name)
     except settings.InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
+    except mergepatch.InvalidPatchError as error:
+        raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
+    return wanted
+
+
+def require_the_indicators_mount(wanted: Settings) -> None:
+    """Refuse `--wait-for-readiness-indicator` where the file cannot come: what is not mounted is never there."""
+    gate = wanted.readiness_gate
+    if gate is None:
+        return
+    if not wanted.readiness_indicator_file:
+        raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
+    top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
+    if not top.is_dir():
+        raise click.UsageError(
+            f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
+            f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."
+        )
 
 
 def require_what_the_taint_needs(wanted: Settings) -> None:
@@ -93,9 +114,9 @@ def dry_run(wanted: Settings) -> None:
 
     logs.configure(wanted.log_format)
     with logs.failures_reported():
-        seen = Host(wanted).observe()
+        seen = Host(wanted).observe().settled()
         plan = decide(wanted, seen, Memory(started=seen.now))
-        in_order = not plan.problems and not plan.waiting
+        in_order = plan.satisfied
         gives_up = any(problem.fatal for problem in plan.problems)
         if in_order or (plan.steps and not gives_up):
             for line in report.would_do(wanted, plan):

@@ -68,6 +68,8 @@ class Flag(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value; an empty one, as templated manifests produce, means the default."""
+        if self.multiple:
+            value = [each for each in value or () if each != ""]
         return super().type_cast_value(ctx, self.default if value == "" else value)
 
 
@@ -220,11 +222,30 @@ ENTRYPOINT: tuple[Flag, ...] = (
     ),
     _path(_GENERATED, "--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
     _flag(
+        _GENERATED,
+        "--multus-conf-patch",
+        "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
+        metavar="JSON|PATH",
+    ),
+    _switch(
+        _GENERATED,
+        "--wait-for-readiness-indicator",
+        "Write the configuration only once the file of --readiness-indicator-file is there.",
+    ),
+    _flag(
         _MASTER,
         "--multus-master-cni-file-name",
         "The one file of the autoconfig directory to wrap.",
         metavar="NAME",
         show_default="the alphabetically first",
+    ),
+    _flag(
+        _MASTER,
+        "--multus-master-cni-exclude",
+        "Files that are never the master unless named: a pattern such as '*-podman-*'. May be given several times.",
+        metavar="GLOB",
+        multiple=True,
+        default=(),
     ),
     _switch(_MASTER, "--rename-conf-file", "Rename the master to NAME.old once it is wrapped."),
     _switch(_MASTER, "--skip-config-watch", "Do not follow changes of the master."),

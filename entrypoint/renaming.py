@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import cniconf
-from entrypoint.cniconf import RETIRED_SUFFIX, Master, without_version
+from entrypoint.cniconf import RETIRED_SUFFIX, Master, Unread, without_version
 from entrypoint.node import Absent, Candidate, File, Look, Memory, Record, Rename, Seen
 
 RECORD_MODE = 0o600
 _LONGEST_NAME = 255  # bytes: the limit of every file system that a node has
+_UNKNOWN = ""
+"""The digest of a file that could not be read."""
 _NOTHING = Record({}, {})
 
 
@@ -66,12 +68,12 @@ def masters(seen: Seen, record: Record) -> list[Candidate]:
 def stood_beside(seen: Seen, record: Record, candidate: Candidate) -> bool:
     """Say whether a live file, as it is now, stood beside the renamed master at the time.
 
-    One that has the master's own name is the master, written anew.
+    One that has the master's own name is the master, written anew. One that cannot be read is no news.
     """
     there = masters(seen, record)
-    if not there or candidate.name == there[0].name or candidate.digest is None:
+    if not there or candidate.name == there[0].name or candidate.name not in record.beside:
         return False
-    return record.beside.get(candidate.name) == candidate.digest
+    return isinstance(candidate.verdict, Unread) or record.beside[candidate.name] in {candidate.digest, _UNKNOWN}
 
 
 def obstacle(seen: Seen, record: Record, name: str, record_file: Path) -> str | None:
@@ -79,9 +81,11 @@ def obstacle(seen: Seen, record: Record, name: str, record_file: Path) -> str | 
     new_name = name + RETIRED_SUFFIX
     if len(os.fsencode(new_name)) > _LONGEST_NAME:
         return f"a name that ends in {RETIRED_SUFFIX} would be longer than {_LONGEST_NAME} bytes; shorten it"
-    if isinstance(seen.record, Absent) and not seen.record.missing:
+    if isinstance(seen.record, Absent) and seen.record.failed:
         return f"{record_file}, which remembers what was renamed, {seen.record.why}"
     old = _named(seen.retired, name)
+    if old is not None and isinstance(old.verdict, Unread):
+        return f"{new_name} {old.verdict.reason}"
     if old is not None and (old.digest is None or old.digest not in record.renamed.get(name, ())):
         return f"{new_name} is there, and is not what was renamed to it; move it away if nobody needs it"
     return None
@@ -108,10 +112,12 @@ def confirm(seen: Seen, record: Record, name: str) -> Record:
     """Return what must be remembered while NAME.old is the master.
 
     One that was found and not renamed by us is noted as such. One that we renamed stays ours when its content changes:
-    it is the master, wherever it is edited.
+    it is the master, wherever it is edited. What could not be read when it was to be remembered is remembered later.
     """
     if name not in record.renamed:
         return Record({name: (), **record.renamed}, _digests(seen.candidates))
+    read_since = (each for each in seen.candidates if each.digest and record.beside.get(each.name) == _UNKNOWN)
+    record = record._replace(beside={**record.beside, **_digests(read_since)})
     master = _named(seen.retired, name)
     digests = record.renamed[name]
     if master is None or master.digest is None or not digests or master.digest in digests:
@@ -135,7 +141,8 @@ def _named(candidates: Iterable[Candidate], name: str) -> Candidate | None:
 
 
 def _digests(candidates: Iterable[Candidate]) -> dict[str, str]:
-    return {each.name: each.digest for each in candidates if each.digest is not None}
+    known = ((each.name, _UNKNOWN if isinstance(each.verdict, Unread) else each.digest) for each in candidates)
+    return {name: digest for name, digest in known if digest is not None}
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ DEFAULT_DATA_DIR = "/host/var/lib/cni/multus"
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+_HOST_CONF_DIR = "/etc/cni/net.d"
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
 _LAST_PORT = 65535
 # A pattern, and not compiled here: most starts have no taint.
@@ -63,9 +64,15 @@ class Settings(NamedTuple):
     autoconfig_dir: Path
     master_name: str | None
     """The one file name of the autoconfig directory to wrap; None: the first in byte order."""
+    master_exclude: tuple[str, ...]
+    """Patterns (as of `fnmatch`) of file names that are never the master."""
     kubeconfig_path_on_host: str
     kubeconfig_path_given: bool
     multus_conf_dir_on_host: str | None
+    conf_patch: bytes | None
+    """Merge patch for Multus's part of the configuration, given on the command line: JSON."""
+    conf_patch_file: Path | None
+    """The same, given as a file that is followed."""
     cni_version: str | None
     force_cni_version: bool
     namespace_isolation: bool
@@ -75,6 +82,8 @@ class Settings(NamedTuple):
     log_to_stderr: bool
     override_network_name: bool
     readiness_indicator_file: str
+    wait_for_readiness: bool
+    """The configuration waits for that file."""
     additional_bin_dir: str
     skip_binary_copy: bool
     rename_master: bool
@@ -111,6 +120,26 @@ class Settings(NamedTuple):
         return self.kubeconfig_file.with_name("renamed-masters")
 
     @property
+    def kubeconfig_is_ours(self) -> bool:
+        """The generated configuration names the kubeconfig that this program writes, whatever the host calls it."""
+        return self.kubeconfig_path_on_host.endswith("/multus.d/multus.kubeconfig")
+
+    @property
+    def readiness_gate(self) -> Path | None:
+        """Where this container sees the file that the configuration waits for; None: it does not wait."""
+        if not self.wait_for_readiness:
+            return None
+        path = self.readiness_indicator_file
+        return self.in_container(path) or Path("/host/" + path.lstrip("/"))
+
+    def in_container(self, path_on_host: str) -> Path | None:
+        """Return a path of the host as the container sees it if it is mounted beside the configuration directory."""
+        directory = str(self.cni_conf_dir)
+        if not directory.endswith(_HOST_CONF_DIR):
+            return None
+        return Path(directory.removesuffix(_HOST_CONF_DIR) + "/" + path_on_host.lstrip("/"))
+
+    @property
     def binary_file(self) -> Path:
         """Where the multus binary is installed."""
         return self.cni_bin_dir / "multus"
@@ -134,6 +163,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     conf_file = options["multus_conf_file"]
     autoconfig_dir = Path(options["multus_autoconfig_dir"] or conf_dir)
     service_account_dir = Path(options["service_account_dir"])
+    patch = options["multus_conf_patch"].strip()
     return Settings(
         cni_conf_dir=conf_dir,
         cni_bin_dir=Path(options["cni_bin_dir"]),
@@ -141,9 +171,12 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         static_conf_file=None if conf_file == AUTO else _static_conf_file(conf_file),
         autoconfig_dir=autoconfig_dir,
         master_name=_master_name(options["multus_master_cni_file_name"], autoconfig_dir),
+        master_exclude=options["multus_master_cni_exclude"],
         kubeconfig_path_on_host=options["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
         kubeconfig_path_given=bool(options["multus_kubeconfig_file_host"]),
         multus_conf_dir_on_host=_on_host(options["multus_cni_conf_dir"]),
+        conf_patch=patch.encode("utf-8", "surrogateescape") if patch.startswith(("{", "[")) else None,
+        conf_patch_file=Path(patch) if patch and not patch.startswith(("{", "[")) else None,
         cni_version=_cni_version(options["cni_version"]),
         force_cni_version=options["force_cni_version"],
         namespace_isolation=options["namespace_isolation"],
@@ -153,6 +186,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         log_to_stderr=options["multus_log_to_stderr"],
         override_network_name=options["override_network_name"],
         readiness_indicator_file=options["readiness_indicator_file"],
+        wait_for_readiness=options["wait_for_readiness_indicator"],
         additional_bin_dir=options["additional_bin_dir"],
         skip_binary_copy=options["skip_multus_binary_copy"],
         rename_master=options["rename_conf_file"],

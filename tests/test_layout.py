@@ -15,15 +15,17 @@ MAY_IMPORT = {
     "wakeup": set(),
     "memory": set(),
     "cniconf": {"settings"},
+    "mergepatch": {"cniconf"},
     "node": {"cniconf"},
-    "render": {"cniconf", "settings"},
+    "render": {"cniconf", "mergepatch", "settings"},
+    "verdict": {"cniconf", "settings"},
     "renaming": {"cniconf", "node"},
     "choose": {"cniconf", "node", "renaming", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "renaming", "settings"},
+    "plan": {"choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings", "verdict"},
     "report": {"logs", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
-    "readiness": {"files", "throttle"},
+    "readiness": {"files"},
     "watch": {"logs", "wakeup"},
     "host": {"cniconf", "files", "node", "settings"},
     "cluster": {"memory"},
@@ -52,7 +54,7 @@ MAY_IMPORT = {
     "check.findings": set(),
     "check.reading": {"cluster"},
     "check.questions": {"cluster", "settings"},
-    "check.node": {"check.findings", "cniconf", "node", "settings"},
+    "check.node": {"check.findings", "cniconf", "node", "settings", "verdict"},
     "check.kubeconfig": {"check.findings", "check.node", "check.reading", "cluster", "node", "settings"},
     "check.cluster": {"check.findings", "check.questions", "cluster", "errands.taint", "settings"},
     "check.looking": {
@@ -70,7 +72,8 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "renaming", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "cniconf", "node", "render", "renaming", "plan", "uninstall.deciding"}
+PURE = {"choose", "mergepatch", "settings", "verdict", "cniconf", "node", "render", "renaming", "plan"}
+PURE |= {"uninstall.deciding"}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

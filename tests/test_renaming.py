@@ -10,8 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from entrypoint import renaming
+from entrypoint.cniconf import Unread
 from entrypoint.host import Host
-from entrypoint.node import Absent, File, Memory, Record, Rename
+from entrypoint.node import Absent, Candidate, File, Memory, Record, Rename
 from entrypoint.plan import decide
 from tests.node import CRIO, FLANNEL, START, after, master, scratch, seen, settings_for
 
@@ -153,11 +154,29 @@ def test_an_operators_copy_that_is_all_there_is_becomes_the_master_and_is_not_ov
 
 def test_a_record_that_cannot_be_read_is_left_and_nothing_is_renamed_without_it(tmp_path):
     wanted = settings_for(tmp_path, RENAME)
-    there = seen(wanted, candidates=(master("05-a.conf", FLANNEL),), record=Absent("cannot be read: x", missing=False))
+    unread = Absent("cannot be read: x", missing=False, failed=True)
+    there = seen(wanted, candidates=(master("05-a.conf", FLANNEL),), record=unread)
     plan = decide(wanted, there, START)
+    assert plan.satisfied
+    assert plan.deadline == there.now + 1
     assert (plan.rename, plan.record) == (None, None)
     assert plan.configuration is not None
     assert any("renamed-masters" in warning and "cannot be read: x" in warning for warning in plan.warnings)
+
+
+def test_what_stood_beside_and_could_not_be_read_is_no_news_when_it_can_be_and_is_remembered_then(tmp_path):
+    wanted = settings_for(tmp_path, RENAME)
+    unread = Candidate("10-b.conf", Unread("cannot be read: x"), 0.0)
+    before = seen(wanted, candidates=(master("05-a.conf", FLANNEL), unread))
+    node = after(wanted, before, decide(wanted, before, START))
+    for _ in range(2):
+        node = node._replace(candidates=(unread,))
+        assert decide(wanted, node, START).steps == ()
+        node = node._replace(candidates=(master("10-b.conf", CRIO),))
+        node = after(wanted, node, decide(wanted, node, START))
+        assert [each.name for each in node.candidates] == ["10-b.conf"]
+    plan = decide(wanted, node._replace(candidates=(master("10-b.conf", FLANNEL),)), START)
+    assert plan.memory.output.master == "10-b.conf"
 
 
 def test_the_record_survives_names_that_are_not_utf_8():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -130,6 +131,7 @@ def test_a_boolean_takes_every_word_in_any_case(ready_host, words):
 
 def test_every_boolean_works_bare(ready_host):
     bare = [f"--{flag}" for flag in BOOLEANS if flag != "restart-crio"]
+    shutil.copy(ready_host.multus, ready_host.installed)  # --skip-multus-binary-copy: somebody else's
     before = ready_host.snapshot()
     outcome = ready_host.run(*bare)
     assert outcome.returncode == 0, outcome.stderr
