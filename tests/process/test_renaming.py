@@ -233,7 +233,8 @@ def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(hos
         with host.start(RENAME) as program:
             host.until_ready(program)
             line = program.says("warning", "would be longer than 255 bytes")
-            assert program.log.index(line) < program.log.index(program.says("the node is configured"))
+            configured = program.says("the node is configured")
+            assert program.log.index(line) < program.log.index(configured)
             assert host.wraps(**FLANNEL)
             code, _ = program.stop()
         assert code == 0
