@@ -187,6 +187,15 @@ def _rival(host, _cluster):
     host.master("00-calico.conflist")
 
 
+def _own_old(host, _cluster):
+    host.master("10-flannel.conflist.old")
+
+
+def _lost_record(host, _cluster):
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
+    host.master("20-other.conflist")
+
+
 def _only_multus(host, _cluster):
     (host.conf_dir / "05-multus.conf").write_text(host.generated.read_text())
     _no_master(host, _cluster)
@@ -204,6 +213,8 @@ SCENARIOS = {
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
     "rival": _rival,
+    "own-old": _own_old,
+    "lost-record": _lost_record,
     "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
     "no-binary": lambda host, _cluster: host.binary.unlink(),
@@ -219,6 +230,8 @@ COMMANDS = {
     "cut-off": ["--wait-timeout=0"],
     "only-multus": ["--wait-timeout=0"],
     "meta-only": ["--wait-timeout=0"],
+    "own-old": ["--dry-run", "--rename-conf-file"],
+    "lost-record": ["--dry-run", "--rename-conf-file"],
     "no-directory": [],
     "records": ["uninstall"],
 }

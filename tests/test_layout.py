@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "logs": set(),
     "wakeup": set(),
     "memory": set(),
+    "masking": set(),
     "cniconf": {"settings"},
     "mergepatch": {"cniconf"},
     "node": {"cniconf"},
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "renaming": {"cniconf", "node"},
     "choose": {"cniconf", "node", "renaming", "settings"},
     "plan": {"choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings", "verdict"},
-    "report": {"logs", "node", "settings"},
+    "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
     "readiness": {"files"},
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files"},
     "flags": {"settings"},
+    "remarks": {"flags", "settings"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
     "errands.taint": {"cluster", "errands.child", "settings"},
@@ -72,8 +74,19 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "renaming", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "mergepatch", "settings", "verdict", "cniconf", "node", "render", "renaming", "plan"}
-PURE |= {"uninstall.deciding"}
+PURE = {
+    "choose",
+    "masking",
+    "mergepatch",
+    "settings",
+    "verdict",
+    "cniconf",
+    "node",
+    "render",
+    "renaming",
+    "plan",
+    "uninstall.deciding",
+}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

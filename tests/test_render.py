@@ -64,12 +64,12 @@ def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, doc
 @given(masters(), texts, texts)
 def test_rendering_always_yields_what_can_be_parsed(tmp_path_factory, document, namespaces, path):
     assume(namespaces.isprintable() and path.isprintable())
-    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file={path}", "--override-network-name"]
+    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file=/log{path}", "--override-network-name"]
     settings = settings_for(tmp_path_factory.getbasetemp(), *flags)
     configuration = cniconf.parse(render.multus_configuration(settings, examined(document), {})[1])
     assert configuration["name"] == document["name"]
     assert plugin_of(configuration).get("globalNamespaces", "") == namespaces
-    assert plugin_of(configuration).get("logFile", "") == path
+    assert plugin_of(configuration)["logFile"] == f"/log{path}"
 
 
 def test_the_deepest_usable_master_can_be_wrapped(tmp_path):

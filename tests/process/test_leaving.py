@@ -10,10 +10,20 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, assert_prompt, file_id, overwrite, replace, seconds_until, until
+from tests.process.scratch import (
+    FLANNEL,
+    MULTUS,
+    assert_prompt,
+    file_id,
+    open_files,
+    overwrite,
+    replace,
+    seconds_until,
+    until,
+)
 
 CLEANUP = "--cleanup-config-on-exit"
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 RUNS = 5
 
 
@@ -88,20 +98,10 @@ def test_in_the_middle_of_the_comparison_of_a_big_binary_it_ends_at_once(host):
     runs = []
     for _ in range(RUNS):
         with host.start() as program:
-            until(lambda: str(host.installed) in _open_files(program.pid))
+            until(lambda: str(host.installed) in open_files(program.pid))
             runs.append(program.stop())
     _best(runs)
     assert not host.conf.exists()
-
-
-def _open_files(pid):
-    found = []
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        try:
-            found.append(os.readlink(entry.path))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_signal_at_any_instant_of_the_start_ends_it(host):
