@@ -393,7 +393,7 @@ def schema():
 
 MOUNTED = {"cni-conf-dir", "cni-bin-dir", "multus-autoconfig-dir", "ready-file", "service-account-dir"}
 """Flags that follow from what the chart mounts where."""
-NOT_YET = {"multus-conf-patch", "multus-master-cni-exclude", "wait-for-readiness-indicator", "repair-pods"}
+NOT_YET = {"multus-conf-patch", "wait-for-readiness-indicator", "repair-pods"}
 """Flags that the chart knows already and the program will."""
 
 
