@@ -102,7 +102,9 @@ def test_a_script_is_well_formed_and_can_be_called(path):
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    subprocess.run(["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *SCRIPTS], check=True)
+    subprocess.run(
+        ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *SCRIPTS, ROOT / ".ci/run"], check=True
+    )
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
@@ -141,18 +143,21 @@ def test_one_release_of_multus_is_named_in_all_places():
 # ---- the steps, with a kubectl and a node that play along ----
 
 KUBECTL = """#!/bin/bash
+# A line at a time, as over a slow connection: who stops reading early is found out.
+lines() { for line; do echo "$line"; sleep 0.02; done; }
 echo "$*" >>"$STATE/calls"
 case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
   *"delete "*"-f -"*) cat >/dev/null ;;
-  *"jsonpath={range"*) printf 'node-1\\nnode-2\\n' ;;
-  *"network-status"*) echo '[{"interface": "net1"}]'; [[ "$*" == *jsonpath* ]] && echo '"net1"' ;;
-  *"get pods"*"-o name"*) echo pod/kube-multus-ds-x ;;
-  *"exec text"*|*"exec rotated"*) printf 'lo\\neth0\\n%s\\n' "${NET1-net1}" ;;
-  *"exec json"*) printf 'lo\\neth0\\nuplink\\n' ;;
-  *"exec plain"*|*"exec after"*) printf 'lo\\neth0\\n' ;;
+  *"jsonpath={range"*) lines node-1 node-2 ;;
+  *"network-status"*) lines '[{"interface": "eth0"},' '{"interface": "'"${STATUS-net1}"'"}]' ;;
+  *"get pods"*"-o name"*) lines pod/kube-multus-ds-x pod/kube-multus-ds-surge ;;
+  *"exec text"*|*"exec rotated"*) lines eth0 lo ${NET1-net1} sit0 ;;
+  *"exec json"*) lines eth0 lo uplink ;;
+  *"exec plain"*) lines eth0 lo ${PLAIN-} ;;
+  *"exec after"*) lines eth0 lo ;;
 esac
 """
 NODE = """#!/bin/bash
@@ -211,6 +216,24 @@ def test_a_pod_without_its_interface_fails_the_step(stage):
     ran, _ = stage("20-attach.sh", NET1="")
     assert ran.returncode == 1
     assert "FAILED: pod text has no interface net1" in ran.stderr
+
+
+def test_a_pod_whose_network_status_does_not_tell_of_its_interface_fails_the_step(stage):
+    ran, _ = stage("20-attach.sh", STATUS="net2")
+    assert ran.returncode == 1
+    assert "FAILED: the pod's network-status does not tell of net1" in ran.stderr
+
+
+def test_a_pod_that_asked_for_nothing_and_got_an_interface_fails_the_step(stage):
+    ran, _ = stage("20-attach.sh", PLAIN="net1")
+    assert ran.returncode == 1
+    assert "FAILED: pod plain has an interface net1" in ran.stderr
+
+
+def test_of_two_pods_on_a_node_the_first_is_checked(stage):
+    ran, calls = stage("10-install.sh")
+    assert ran.returncode == 0, ran.stderr
+    assert calls.count("exec pod/kube-multus-ds-x -- multus-entrypoint check") == 2
 
 
 def test_a_file_that_is_left_behind_fails_the_step(stage):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.container.lab import wait_for
-from tests.fake_api import FakeCluster, authority, pem, serving
+from tests.fake_api import BareCA, FakeCluster, authority, pem, serving
 from tests.manifests import DEPLOYMENTS, containers, documents, memory, only
 
 OURS = [DEPLOYMENTS / "multus-daemonset.yml", DEPLOYMENTS / "crio"]
@@ -141,6 +141,16 @@ def test_the_check_of_a_node_in_order_passes_in_the_container_as_it_is_applied(p
     assert cluster_part(findings) == {"pass"}
     # A token of the tests is no JWT, so that nobody can tell when it expires.
     assert {name for name, status in findings.items() if status != "pass"} == {"kubeconfig.token"}
+
+
+def test_an_api_server_whose_ca_has_no_key_identifiers_is_trusted_by_the_python_of_the_image(new_pod):
+    """That Python's default does not, and Multus, which is written in Go, does."""
+    old, found = BareCA(), FakeCluster()
+    with serving(found, ca=old) as served:
+        pod = attach(new_pod(OURS[0], token=next(iter(found.tokens)), ca=pem(old)), served)
+        running = pod.start(MAIN, network="host")
+        wait_for(lambda: ready(running), PATIENCE, running.log)
+        assert cluster_part(check(running, pod)) == {"pass"}
 
 
 @manifest

@@ -1,5 +1,8 @@
 # shellcheck shell=bash
 # What the steps share. Needs KUBECONFIG, IMAGE and NODE_SHELL, see README.md.
+#
+# Nothing in a pipe may stop reading early (grep -q, head): the writer would die of SIGPIPE, and pipefail take that for
+# a failure. What is searched is kept in a variable first.
 set -euo pipefail
 
 : "${KUBECONFIG:?the kubeconfig of the cluster to test on, as an administrator}"
@@ -35,7 +38,7 @@ on_node() {
 # The nodes that have a pod of the DaemonSet, one a line.
 nodes() { kubectl -n kube-system get pods -l name=multus -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}'; }
 
-pod_on() { kubectl -n kube-system get pods -l name=multus --field-selector "spec.nodeName=$1" -o name | head -n 1; }
+pod_on() { kubectl -n kube-system get pods -l name=multus --field-selector "spec.nodeName=$1" -o name | sed -n 1p; }
 
 # Run a command again and again until it succeeds.
 until_true() {
@@ -86,4 +89,14 @@ stop_pod() { kubectl -n "$NAMESPACE" delete pod "$1" --wait --timeout="${PATIENC
 # The names of a pod's interfaces, one a line; the image has no `ip`.
 interfaces() { kubectl -n "$NAMESPACE" exec "$1" -- ls /sys/class/net; }
 
-has_interface() { interfaces "$1" | grep -qx "$2" || fail "pod $1 has no interface $2"; }
+has_interface() {
+  local found
+  found=$(interfaces "$1")
+  grep -qx "$2" <<<"$found" || fail "pod $1 has no interface $2"
+}
+
+lacks_interface() {
+  local found
+  found=$(interfaces "$1")
+  ! grep -qx "$2" <<<"$found" || fail "pod $1 has an interface $2"
+}
