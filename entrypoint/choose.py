@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, without_version, wrapped_master
+from entrypoint import cniconf
+from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, Unread, without_version, wrapped_master
 from entrypoint.node import Candidate, File, Memory, Seen
 from entrypoint.settings import Settings
 
@@ -23,6 +25,8 @@ class Choice(NamedTuple):
     """It stands under its own name, not under NAME.old."""
     settled_at: float | None = None
     """An earlier candidate is being written: choose again then (monotonic seconds)."""
+    unread: str | None = None
+    """Why an earlier candidate could not be read: nothing can be chosen."""
     refused: tuple[str, ...] = ()
     """One line for each file that was passed over."""
     skipped: tuple[str, ...] = ()
@@ -50,7 +54,7 @@ def choose(settings: Settings, seen: Seen, memory: Memory) -> Choice:
         (bystanders if old and after else news).append((candidate, True))
     others = [(candidate, False) for candidate in seen.retired if candidate is not renamed]
     master = [] if renamed is None else [(renamed, False)]
-    return _first_usable([*news, *master, *bystanders, *others], broken_since)
+    return _first_usable(settings, [*news, *master, *bystanders, *others], broken_since)
 
 
 def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:
@@ -65,7 +69,22 @@ def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:
     return None
 
 
-def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: float) -> Choice:
+def no_network(settings: Settings, name: str, master: Master) -> str | None:
+    """Say why a usable configuration is never the master unless it is named; None when it may be.
+
+    A node's `200-loopback`, `YYY-istio-cni` and `87-podman-bridge` were wrapped before the real network came (upstream
+    issues 1499 and 1237, rke2 10360).
+    """
+    if settings.master_name is not None:
+        return None
+    if any(fnmatch.fnmatchcase(name, glob) for glob in settings.master_exclude):
+        return "is left out (--multus-master-cni-exclude)"
+    if master.first_plugin in cniconf.META_PLUGINS:
+        return f"is no network by itself: {master.first_plugin!r} only changes what another plugin made"
+    return None
+
+
+def _first_usable(settings: Settings, candidates: Sequence[tuple[Candidate, bool]], broken_since: float) -> Choice:
     """Return the first usable candidate, each given with whether it is live.
 
     One that broke after `broken_since` is taken for being written.
@@ -76,7 +95,12 @@ def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: fl
         name = candidate.name if live else candidate.name + RETIRED_SUFFIX
         verdict = candidate.verdict
         if isinstance(verdict, Master):
-            return Choice(verdict, candidate.name, live, None, tuple(refused), tuple(skipped))
+            if why := no_network(settings, candidate.name, verdict):
+                refused.append(f"{name!r} {why}")
+                continue
+            return Choice(verdict, candidate.name, live, refused=tuple(refused), skipped=tuple(skipped))
+        if isinstance(verdict, Unread):
+            return Choice(unread=f"{name!r} {verdict.reason}", refused=tuple(refused), skipped=tuple(skipped))
         if isinstance(verdict, Multus):
             refused.append(f"{name!r} is itself a Multus configuration")
             continue
@@ -85,7 +109,8 @@ def _first_usable(candidates: Sequence[tuple[Candidate, bool]], broken_since: fl
             continue
         if candidate.since > broken_since:
             refused.append(f"{name!r} may still be being written: {verdict.reason}")
-            return Choice(None, "", live, candidate.since + GRACE, tuple(refused), tuple(skipped))
+            settled_at = candidate.since + GRACE
+            return Choice(live=live, settled_at=settled_at, refused=tuple(refused), skipped=tuple(skipped))
         refused.append(f"{name!r} is unusable: {verdict.reason}")
         skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
     return Choice(refused=tuple(refused), skipped=tuple(skipped))

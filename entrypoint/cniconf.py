@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from entrypoint.settings import GENERATED, version_key
+from entrypoint.settings import GENERATED, in_byte_order, version_key
 
 SUFFIXES = (".conf", ".conflist")
 RUNTIME_SUFFIXES = (*SUFFIXES, ".json")
@@ -14,12 +16,20 @@ RETIRED_SUFFIX = ".old"
 """What `--rename-conf-file` adds to the name of a master."""
 
 MAX_BYTES = 1 << 20
-"""The most that is read of one file, in bytes: real configurations have some kilobytes, and a container some MiB."""
+"""The most that is read of one file, in bytes: a container has some MiB."""
+
+MAX_CONFIGURATION = 256 << 10
+"""The most that a configuration may have, in bytes, as a file and as compact JSON. Real ones have some kilobytes."""
 
 MAX_DEPTH = 400
 """How deep objects and lists may nest: far more than any configuration does, and well inside what json can write."""
 
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
+
+META_PLUGINS = frozenset(
+    {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf", "istio-cni", "linkerd-cni"}
+)
+"""Plugins that only change what another one made: a configuration that begins with one is no network by itself."""
 
 
 class Master(NamedTuple):
@@ -30,6 +40,12 @@ class Master(NamedTuple):
     cni_version: str | None
     capabilities: tuple[str, ...]
     """Those that any of its plugins enables, in the order of the file."""
+
+    @property
+    def first_plugin(self) -> str:
+        """The type of its first plugin."""
+        document = self.document
+        return str(document["type"] if _text(document.get("type")) else document["plugins"][0]["type"])
 
 
 class Unusable(NamedTuple):
@@ -48,7 +64,16 @@ class NoFile(NamedTuple):
     reason: str
 
 
-Verdict = Master | Unusable | Multus | NoFile
+class Unread(NamedTuple):
+    """The look at the file failed: nothing is known of its content."""
+
+    reason: str
+
+
+Verdict = Master | Unusable | Multus | NoFile | Unread
+
+
+_SHOWN_DIGITS = 40
 
 
 class InvalidJsonError(ValueError):
@@ -65,6 +90,8 @@ def examine(content: bytes) -> Verdict:
 
     Cilium once wrote a single plugin into `05-cilium.conflist`, so the content decides and not the suffix.
     """
+    if oversize := size_fault(len(content)):
+        return Unusable(oversize)
     try:
         document = parse(content)
     except InvalidJsonError as error:
@@ -76,7 +103,7 @@ def examine(content: bytes) -> Verdict:
     types = [document.get("type"), *(plugin.get("type") for plugin in listed)]
     if any(isinstance(kind, str) and kind in MULTUS_TYPES for kind in types):
         return Multus()
-    fault = _fault(document) or _too_deep(document)
+    fault = _fault(document) or depth_fault(document) or size_fault(len(json.dumps(document)))
     if fault:
         return Unusable(fault)
     enabling = [document] if _text(document.get("type")) else listed
@@ -88,6 +115,11 @@ def examine(content: bytes) -> Verdict:
     )
 
 
+def size_fault(size: int) -> str | None:
+    """Say that this is too much for a configuration; None when it is not."""
+    return f"has {size} bytes, and {MAX_CONFIGURATION} are the most that is read" if size > MAX_CONFIGURATION else None
+
+
 def parse(content: bytes) -> Any:
     """Read JSON as strictly as a CNI runtime does: UTF-8, no NaN, no numbers beyond a double's range.
 
@@ -96,18 +128,51 @@ def parse(content: bytes) -> Any:
     if not content.strip():
         raise InvalidJsonError("the file is empty")
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        text = content.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise InvalidJsonError(f"not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}") from None
     except json.JSONDecodeError as error:
         raise InvalidJsonError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
-    except InvalidJsonError:
-        raise
+    except _NumberError as error:
+        where = json.JSONDecodeError("", text, max(0, text.find(error.literal)))
+        raise InvalidJsonError(f"{error} at line {where.lineno} column {where.colno}") from None
     except RecursionError:
         raise InvalidJsonError("nested too deeply") from None
-    except ValueError:
-        # CPython refuses to convert integers of more than 4,300 digits.
-        raise InvalidJsonError("holds a number that is too long") from None
+
+
+def runtime_order(names: Iterable[str]) -> list[str]:
+    """Return the files of a configuration directory that a CNI runtime reads, the first first.
+
+    By the rules of libcni's `ConfFiles`: three suffixes, byte order. containerd stops at the first file, whatever is
+    in it; CRI-O goes on to the next when it cannot load one.
+    """
+    return in_byte_order(name for name in names if name.endswith(RUNTIME_SUFFIXES))
+
+
+def runtime_fault(name: str, content: bytes) -> str | None:
+    """Say why a CNI runtime that reads this file does not use Multus; None when it does.
+
+    By the rules of libcni: a list is only read from a `.conflist`, and a single plugin only from the other suffixes.
+    """
+    if not name.endswith(RUNTIME_SUFFIXES):
+        return f"no CNI runtime reads a file that ends in none of {', '.join(RUNTIME_SUFFIXES)}: give it such a name"
+    try:
+        document = parse(content)
+    except InvalidJsonError as error:
+        return str(error)
+    fault = _fault(document) if isinstance(document, dict) else f"expected a JSON object, found {_kind(document)}"
+    if fault:
+        return fault
+    if name.endswith(".conflist"):
+        if not isinstance(document.get("plugins"), list):
+            return "a .conflist must hold a list of 'plugins': give the file the suffix .conf"
+        first = document["plugins"][0]
+    elif not _text(document.get("type")):
+        return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
+    else:
+        first = document
+    return None if first["type"] in MULTUS_TYPES else f"it runs {first['type']!r} and not Multus"
 
 
 def wrapped_master(content: bytes) -> dict[str, Any] | None:
@@ -129,7 +194,7 @@ def without_version(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fault(document: dict[str, Any]) -> str | None:
-    """Say what keeps a JSON object from being a usable master."""
+    """Say what keeps a JSON object from being a usable configuration."""
     if not _text(document.get("name")):
         return "has no 'name'"
     version = document.get("cniVersion", "")
@@ -143,15 +208,18 @@ def _fault(document: dict[str, Any]) -> str | None:
     if _text(document.get("type")):
         return None
     plugins = document.get("plugins")
-    if not isinstance(plugins, list) or not plugins:
+    if not isinstance(plugins, list):
         return "has neither a 'type' nor a list of 'plugins'"
+    if not plugins:
+        return "its list of 'plugins' is empty"
     for index, plugin in enumerate(plugins):
         if not isinstance(plugin, dict) or not _text(plugin.get("type")):
             return f"plugin {index + 1} of its 'plugins' has no 'type'"
     return None
 
 
-def _too_deep(document: dict[str, Any]) -> str | None:
+def depth_fault(document: dict[str, Any]) -> str | None:
+    """Say that objects and lists nest too deeply to be written; None when they do not."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         level = [
@@ -183,12 +251,24 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
+class _NumberError(ValueError):
+    def __init__(self, message: str, literal: str) -> None:
+        super().__init__(message)
+        self.literal = literal
+
+
 def _refuse_constant(name: str) -> float:
-    raise InvalidJsonError(f"not JSON: {name} is no JSON number")
+    raise _NumberError(f"not JSON: {name} is no JSON number", name)
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
-    if number in {float("inf"), float("-inf")}:
-        raise InvalidJsonError(f"the number {digits[:40]} is out of range")
+    if math.isinf(number):
+        short = digits if len(digits) <= _SHOWN_DIGITS else f"{digits[:_SHOWN_DIGITS]}…"
+        raise _NumberError(f"the number {short} is beyond what a double holds", digits)
     return number
+
+
+def _whole(digits: str) -> int:
+    _finite(digits)  # a runtime written in Go reads every number as a double
+    return int(digits)

@@ -14,7 +14,7 @@ from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
-from entrypoint.node import File, Identity, Memory, Plan, Remove, Rename, Seen, Step, Write
+from entrypoint.node import File, Memory, Plan, Remove, Rename, Seen, Step, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.readiness import ReadyFile
 from entrypoint.report import Reporter, done
@@ -65,8 +65,8 @@ class Daemon:
         self._reporter = Reporter()
         self._ready_file = ReadyFile(settings.ready_file)
         self._memory = Memory(started=time.monotonic())
-        self._ours: Identity | None = None
-        """The configuration file that this run wrote, or found to be as it wanted it."""
+        self._ours: bytes | None = None
+        """The configuration that this run wrote, or found to be as it wanted it."""
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
 
@@ -132,11 +132,12 @@ class Daemon:
 
     def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
         settings = self._settings
+        runtime = (settings.cni_conf_dir, cniconf.RUNTIME_SUFFIXES)  # whatever comes there may be read before ours
         frozen = settings.skip_config_watch and self._memory.output is not None
         if settings.static_conf_file is not None or settings.master_name is not None or frozen:
-            return []
+            return [runtime]
         old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
-        return [(settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
+        return [runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
     def _adopt(self, seen: Seen, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
@@ -145,7 +146,7 @@ class Daemon:
             self._ours = None
         elif self._ours is None and plan.configuration is None:
             standing = seen.outputs[output.file_name]
-            self._ours = standing.identity if isinstance(standing, File) else None
+            self._ours = standing.content if isinstance(standing, File) else None
 
     def _apply(self, plan: Plan) -> list[float]:
         """Do what the plan says, as far as it may be done now; return when to go on with the rest.
@@ -172,13 +173,13 @@ class Daemon:
     def _do(self, step: Step) -> float | None:
         """Do one step; return None, or when to try again after it failed."""
         try:
-            written = self._host.apply(step)
+            self._host.apply(step)
         except StepError as error:
             self._failing[step.path] = str(error)
             return self._throttle.failed(step, time.monotonic())
         self._failing.pop(step.path, None)
         if isinstance(step, Write) and step.path in self._settings.output_files:
-            self._ours = written
+            self._ours = step.content
         if step.path in self._settings.output_files and self._memory.output is not None:
             self._errands.configuration_changed()
         now = time.monotonic()
@@ -216,8 +217,12 @@ class Daemon:
 def _followed_files(settings: Settings) -> Iterable[Path]:
     """Return the files whose change is a reason to look again."""
     yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
+    yield settings.binary_file
+    for path in (settings.conf_patch_file, settings.readiness_gate):
+        if path is not None:
+            yield path
     if not settings.skip_binary_copy:
-        yield from (settings.multus_bin_file, settings.binary_file)
+        yield settings.multus_bin_file
     if settings.static_conf_file is not None:
         yield settings.static_conf_file
     elif settings.master_name is not None:

@@ -17,6 +17,9 @@ from entrypoint.settings import Settings, in_byte_order
 _CLOCK_TICK = 100_000_000
 """Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
 
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG})
+"""No file to read: nothing there, a ring of links, a socket. After any other error nothing is known."""
+
 _Signature = tuple[int, ...]
 """What of a file's status changes whenever its content does."""
 
@@ -58,21 +61,26 @@ class Host:
         auto = settings.static_conf_file is None
         entries, unlisted = _listing(settings.autoconfig_dir) if auto else ([], None)
         live, retired = self._masters(entries, now)
+        standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
-            entries, _ = _listing(settings.cni_conf_dir)
+            standing, failed = _listing(settings.cni_conf_dir)
         return Seen(
             now=now,
             missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
             token=read(settings.token_file),
             certificate_authority=read(settings.ca_file),
-            kubeconfig=read(settings.kubeconfig_file),
-            binary=self._binary() if binary and not settings.skip_binary_copy else Binary(None, installed=True),
+            kubeconfig=_own(settings.kubeconfig_file),
+            binary=self._binary(compare=binary),
             static=read(settings.static_conf_file) if settings.static_conf_file else None,
+            patch=read(settings.conf_patch_file) if settings.conf_patch_file else None,
+            readiness=_missing(settings.readiness_gate),
             outputs={path.name: _output(path) for path in settings.output_files},
             candidates=tuple(live),
             retired=tuple(retired),
             unlisted=unlisted,
-            rivals=tuple(_rivals(settings, entries)),
+            beside=_beside(settings.autoconfig_dir, entries),
+            names=tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False)),
+            failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
         )
 
     def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
@@ -97,6 +105,8 @@ class Host:
             link = entry.stat(follow_symlinks=False)
             status = os.stat(entry.path) if stat.S_ISLNK(link.st_mode) else link
         except OSError as error:
+            if error.errno not in _NO_FILE:
+                return Candidate(name, cniconf.Unread(_reason(error)), now)
             if not os.path.islink(entry.path):
                 return None  # gone again
             return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
@@ -107,6 +117,8 @@ class Host:
         if before is None or before.signature != signature or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
             known_now = _examined(name, entry.path, before, now)
+            if isinstance(known_now.candidate.verdict, cniconf.Unread):
+                return known_now.candidate  # and not remembered: the next look tries again
             # Renaming a file changes its status and not its content; of a link, the link's status.
             changed = status.st_mtime_ns if name == entry.name else link.st_ctime_ns
             if known_now is before:
@@ -116,20 +128,25 @@ class Host:
         self._candidates[entry.name] = before
         return before.candidate
 
-    def _binary(self) -> Binary:
+    def _binary(self, *, compare: bool) -> Binary:
+        """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
+        fault = program_fault(settings.binary_file)
+        if settings.skip_binary_copy or not compare:
+            return Binary(None, installed=True, fault=fault)
         try:
             source = settings.multus_bin_file.stat()
         except OSError as error:
-            return Binary(Absent(_reason(error)), installed=False)
+            return Binary(Absent(_reason(error)), installed=False, fault=fault)
         if not stat.S_ISREG(source.st_mode):
-            return Binary(Absent("is not a regular file"), installed=False)
+            return Binary(Absent("is not a regular file"), installed=False, fault=fault)
+        source_fault = program_fault(settings.multus_bin_file)
         try:
             target = settings.binary_file.lstat()
         except OSError:
-            return Binary(None, installed=False)
+            return Binary(None, installed=False, source_fault=source_fault, fault=fault)
         alike = stat.S_ISREG(target.st_mode) and source.st_size == target.st_size and source.st_mode == target.st_mode
-        return Binary(None, alike and self._same_binary(source, target))
+        return Binary(None, alike and self._same_binary(source, target), source_fault, fault)
 
     def _same_binary(self, source: os.stat_result, target: os.stat_result) -> bool:
         """Compare the two files, once for each state of theirs."""
@@ -177,7 +194,8 @@ def read(path: Path | str) -> Look:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        return Absent(_reason(error), missing=error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.islink(path))
+        missing = error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.islink(path)
+        return Absent(_reason(error), missing=missing, failed=error.errno not in _NO_FILE)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -186,7 +204,7 @@ def read(path: Path | str) -> Look:
         while chunk := os.read(descriptor, cniconf.MAX_BYTES + 1 - len(content)):
             content += chunk
     except OSError as error:
-        return Absent(_reason(error), missing=False)
+        return Absent(_reason(error), missing=False, failed=True)
     finally:
         os.close(descriptor)
     if len(content) > cniconf.MAX_BYTES:
@@ -199,13 +217,38 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
     content = hash(look.why if isinstance(look, Absent) else look.content)
     if before is not None and before.content == content:
         return before
-    verdict = cniconf.Unusable(look.why) if isinstance(look, Absent) else cniconf.examine(look.content)
+    verdict: cniconf.Verdict
+    if isinstance(look, File):
+        verdict = cniconf.examine(look.content)
+    else:
+        verdict = cniconf.Unread(look.why) if look.failed else cniconf.Unusable(look.why)
     return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now))
 
 
 def _output(path: Path) -> Look:
     """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing."""
-    return Absent("is a directory") if os.path.isdir(path) else read(path)
+    return Absent("is a directory") if os.path.isdir(path) else _own(path)
+
+
+def _own(path: Path) -> Look:
+    """Read a file of ours: one that may not be read is damaged, as one with another content is."""
+    look = read(path)
+    if isinstance(look, Absent) and look.failed and os.path.lexists(path) and not os.access(path, os.R_OK):
+        return look._replace(failed=False)
+    return look
+
+
+def program_fault(path: Path) -> str | None:
+    """Say what keeps a file from being run; None when nothing does."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return _reason(error)
+    except ValueError:
+        return "is no file name"
+    if not stat.S_ISREG(mode):
+        return "is not a regular file"
+    return None if mode & 0o111 else "is not executable"
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:
@@ -213,6 +256,10 @@ def swept_directories(settings: Settings) -> Iterable[Path]:
     yield from (settings.cni_conf_dir, settings.kubeconfig_file.parent, settings.cni_bin_dir)
     if settings.ready_file:
         yield settings.ready_file.parent
+
+
+def _missing(path: Path | None) -> str | None:
+    return None if path is None or path.exists() else str(path)
 
 
 def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
@@ -224,20 +271,20 @@ def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
 
 
 def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
-    """Return what is in a directory, and why it could not be listed."""
+    """Return what is in a directory, and why it could not be listed; nothing is in one that is not there."""
     try:
         with os.scandir(directory) as entries:
             return list(entries), None
+    except (FileNotFoundError, NotADirectoryError):
+        return [], None
     except OSError as error:
-        return [], f"the directory {_reason(error)}"
+        return [], _reason(error)
 
 
-def _rivals(settings: Settings, entries: list[os.DirEntry[str]]) -> list[str]:
-    """Return the files, in byte order, that the runtime reads before the first of our outputs' names."""
-    ours = [path.name for path in settings.output_files]
-    before = os.fsencode(ours[0])
-    rivals = (entry.name for entry in entries if entry.name.endswith(cniconf.RUNTIME_SUFFIXES))
-    return in_byte_order(name for name in rivals if os.fsencode(name) < before and name not in ours)
+def _beside(directory: Path, entries: list[os.DirEntry[str]]) -> tuple[str, ...] | None:
+    if not entries and not os.path.lexists(directory):
+        return None
+    return tuple(in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
 
 
 def _signature(status: os.stat_result) -> _Signature:

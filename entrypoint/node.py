@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from entrypoint.cniconf import Verdict
 
@@ -23,10 +24,13 @@ class File(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """There is nothing under this name, or what is there could not be read; `why` says which for a person."""
+    """There is nothing under this name, or no regular file that can be read; `why` says which for a person."""
 
     why: str = "does not exist"
     missing: bool = True
+    """There is nothing; otherwise something that must not be there, or that could not be looked at."""
+    failed: bool = False
+    """The look itself failed, which is no news: only "does not exist" means gone."""
 
 
 Look = File | Absent
@@ -49,6 +53,10 @@ class Binary(NamedTuple):
     """None when the source can be read."""
     installed: bool
     """The target has the source's content and mode."""
+    source_fault: str | None = None
+    """What keeps the image's binary from being run, if it can be read at all."""
+    fault: str | None = None
+    """What keeps the installed one from being run."""
 
 
 class Seen(NamedTuple):
@@ -64,16 +72,35 @@ class Seen(NamedTuple):
     binary: Binary
     static: Look | None
     """The source of a static configuration; None with auto configuration."""
+    patch: Look | None
+    """The file of `--multus-conf-patch`; None when there is none."""
     outputs: dict[str, Look]
     """What stands under each configuration file name that this program may write."""
+    readiness: str | None = None
+    """Where the readiness indicator is missing that the configuration waits for; None when it is there."""
     candidates: tuple[Candidate, ...] = ()
     """Possible masters in byte order of their names."""
     retired: tuple[Candidate, ...] = ()
     """With `--rename-conf-file`, the masters renamed to NAME.old, under the name NAME; in byte order."""
     unlisted: str | None = None
-    """Why the autoconfig directory could not be listed."""
-    rivals: tuple[str, ...] = ()
-    """Files of the configuration directory that the CNI runtime would read before what this program writes."""
+    """Why the autoconfig directory could not be listed; one that is not there is empty."""
+    beside: tuple[str, ...] | None = ()
+    """Every file of the autoconfig directory that has a candidate's name; None when there is no such directory."""
+    names: tuple[str, ...] = ()
+    """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
+    failed: tuple[str, ...] = ()
+    """Why the configuration directory could not be listed."""
+
+    def settled(self) -> Seen:
+        """Return this look with every unusable candidate taken for what it is, and not for one being written.
+
+        For who looks only once: the resident process would find it unchanged some seconds later.
+        """
+
+        def old(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+            return tuple(candidate._replace(since=float("-inf")) for candidate in candidates)
+
+        return self._replace(candidates=old(self.candidates), retired=old(self.retired))
 
 
 # ---- what should be done ----
@@ -140,8 +167,14 @@ class Memory(NamedTuple):
     """A configuration has been in place once: from then on a missing master is waited for without limit."""
     output: Output | None = None
     """The configuration that must be there; None before there was one, and after its removal."""
+    patch: Mapping[str, Any] | None = None
+    """The last good merge patch for Multus's part of the configuration."""
     renamed: frozenset[str] = frozenset()
     """Names of the masters that this run was to rename to NAME.old."""
+    satisfied: bool = False
+    """The last verdict: it stays as long as looks fail."""
+    retry: float = 0.0
+    """How long to wait before the next look after one that failed, in seconds; 0 after one that did not."""
 
 
 class Plan(NamedTuple):

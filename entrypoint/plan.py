@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import cniconf, render
+from entrypoint import cniconf, mergepatch, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
     Absent,
     Copy,
     File,
-    Identity,
+    Look,
     Memory,
     Output,
     Plan,
@@ -24,6 +24,8 @@ from entrypoint.node import (
 from entrypoint.settings import Settings, is_token
 
 GENERATED_MODE = 0o600
+_FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
+"""Seconds between looks after one that failed."""
 
 
 class _Configuration(NamedTuple):
@@ -38,6 +40,8 @@ class _Configuration(NamedTuple):
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
     deadline: float | None = None
+    unread: str | None = None
+    """A look that failed: nothing is to change until there is news."""
 
 
 def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
@@ -52,49 +56,70 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     missing = {path for _, path in seen.missing_dirs}
     kubeconfig, kubeconfig_problems, warnings = _kubeconfig(settings, seen, memory)
     binary, binary_problems = _binary(settings, seen, memory)
+    memory, patch_problems = _with_patch(settings, seen, memory)
     wanted = _static(settings, seen, memory) if seen.static is not None else _auto(settings, seen, memory)
-    problems += [*kubeconfig_problems, *binary_problems, *wanted.problems]
+    awaited = verdict.program_missing(settings, seen.binary.source_fault if binary else seen.binary.fault)
+    if seen.readiness and memory.output is None:
+        awaited = f"waiting for {seen.readiness} (--wait-for-readiness-indicator)"
+    if awaited and wanted.output is not None and not binary_problems:
+        wanted = _held_back(settings, seen, memory, wanted, awaited)
+    problems += [*kubeconfig_problems, *binary_problems, *patch_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
     output = wanted.output
+    configuration = _write(settings, seen, output) if writable and output and not awaited else None
+    removals = _removals(settings, seen, wanted) if writable and not awaited else ()
+    if output is not None and not awaited:
+        there = _names_after(settings, seen, output, removals, wanted.rename)
+        if before := verdict.overtaken(settings.cni_conf_dir, there, output.file_name):
+            problems.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
+        if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
+            problems.append(Problem(unused, fatal=False))
+    failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
+    retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed else 0.0
+    satisfied = memory.satisfied if failed else wanted.satisfied and not problems
+    deadlines = [wanted.deadline, seen.now + retry if failed else None]
     return Plan(
         memory=Memory(
             started=memory.started,
             first=False,
             configured=memory.configured or output is not None,
             output=output,
+            patch=memory.patch,
             renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
+            satisfied=satisfied,
+            retry=retry,
         ),
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
-        configuration=_write(settings, seen, output) if writable and output else None,
-        removals=_removals(settings, seen, wanted) if writable else (),
+        configuration=configuration,
+        removals=removals,
         rename=wanted.rename,
-        problems=tuple(problems),
-        warnings=(*warnings, *wanted.warnings, *_rivals(settings, seen, wanted)),
+        problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
+        warnings=(*warnings, *wanted.warnings),
         waiting=wanted.waiting,
-        satisfied=wanted.satisfied and not problems,
-        deadline=wanted.deadline,
+        satisfied=satisfied,
+        deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
     )
 
 
 def decide_removal(
-    settings: Settings, seen: Seen, memory: Memory, ours: Identity | None
+    settings: Settings, seen: Seen, memory: Memory, ours: bytes | None
 ) -> tuple[tuple[Rename, ...], Remove | None]:
     """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
 
-    Only a configuration that still is what this run wrote, `ours`, is taken away: any other is a successor's, to whom
-    the renamed master is left as well. Names are given back first, so that the node is never without a
-    configuration; they are given back too when somebody has just taken the configuration away.
+    Only a configuration that still is what this run wrote, the content `ours`, is taken away: any other is a
+    successor's, to whom the renamed master is left as well. Names are given back first, so that the node is never
+    without a configuration; they are given back too when somebody has just taken the configuration away.
     """
     output = memory.output
     if output is None:
         return (), None
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
-    written = [name for name, look in standing.items() if look.identity == ours]
+    written = [name for name, look in standing.items() if look.content == ours]
     if standing and not written:
         return (), None
-    if isinstance(seen.static, File) and seen.static.identity == ours:
+    if isinstance(seen.static, File) and seen.static.identity in {look.identity for look in standing.values()}:
         return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     taken = memory.renamed | ({output.master} if output.master else set())
     paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
@@ -114,6 +139,9 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
         if isinstance(seen.kubeconfig, File):
             return None, [], [f"{message}: {settings.kubeconfig_file} stays as it is"]
         if settings.kubeconfig_path_given:
+            # Whether it is there can be said of the path that this program writes, and of no other.
+            if settings.kubeconfig_is_ours:
+                return None, [Problem(f"{message}, and no {settings.kubeconfig_file} as it says", fatal=False)], []
             return None, [], [f"{message}: Multus will use {settings.kubeconfig_path_on_host} as it finds it"]
         advice = "set automountServiceAccountToken and a serviceAccountName, or --multus-kubeconfig-file-host"
         return None, [Problem(f"{message}: {advice}", memory.first)], []
@@ -132,7 +160,7 @@ def _kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write |
         seen.token.content.decode("ascii").strip(),
         authority.content if isinstance(authority, File) and not settings.skip_tls_verify else None,
     )
-    if _is(seen.kubeconfig, content, settings.kubeconfig_mode):
+    if _unknown(seen.kubeconfig) or _is(seen.kubeconfig, content, settings.kubeconfig_mode):
         return None, [], []
     return Write(settings.kubeconfig_file, content, settings.kubeconfig_mode), [], []
 
@@ -159,11 +187,30 @@ def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None
 # ---- the configuration ----
 
 
+def _with_patch(settings: Settings, seen: Seen, memory: Memory) -> tuple[Memory, list[Problem]]:
+    """Return the memory with the patch that is to be applied: the last good one when the file has turned bad."""
+    content = settings.conf_patch
+    if seen.patch is not None:
+        if _unknown(seen.patch) and not memory.first:
+            return memory, []
+        if isinstance(seen.patch, Absent):
+            return memory, [Problem(f"--multus-conf-patch={settings.conf_patch_file} {seen.patch.why}", memory.first)]
+        content = seen.patch.content
+    if content is None:
+        return memory, []
+    try:
+        return memory._replace(patch=mergepatch.read(content, settings.node_name)), []
+    except mergepatch.InvalidPatchError as error:
+        return memory, [Problem(f"--multus-conf-patch={settings.conf_patch_file}: {error}", memory.first)]
+
+
 def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     source, path = seen.static, settings.static_conf_file
     assert source is not None and path is not None  # noqa: S101 - both belong to static mode
-    fault = source.why if isinstance(source, Absent) else None
-    if isinstance(source, File):
+    if isinstance(source, Absent) and source.failed and not memory.first:
+        return _unread(settings, memory, f"--multus-conf-file={path}: {source.why}", seen)
+    fault = source.why if isinstance(source, Absent) else cniconf.size_fault(len(source.content))
+    if isinstance(source, File) and not fault:
         try:
             cniconf.parse(source.content)
         except cniconf.InvalidJsonError as error:
@@ -177,12 +224,47 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
 def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if settings.skip_config_watch and memory.output:
         return _Configuration(memory.output, satisfied=True)
+    if seen.unlisted:
+        return _unread(settings, memory, f"the directory {settings.autoconfig_dir} {seen.unlisted}", seen)
     choice = choose(settings, seen, memory)
+    if choice.unread is not None:
+        return _unread(settings, memory, f"in {settings.autoconfig_dir}: {choice.unread}", seen)
     if choice.master is not None:
         return _wrapped(settings, choice, choice.master, memory)
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
+
+
+def _unread(settings: Settings, memory: Memory, message: str, seen: Seen) -> _Configuration:
+    """Keep what is there: that something could not be read is no news about it."""
+    return _Configuration(
+        memory.output,
+        satisfied=False,
+        problems=_gave_up(settings, seen, memory, message),
+        deadline=None if memory.configured else give_up_at(settings, memory),
+        unread=message,
+    )
+
+
+def _gave_up(settings: Settings, seen: Seen, memory: Memory, message: str) -> tuple[Problem, ...]:
+    """Return the problem that ends the program once it has waited for a first configuration long enough."""
+    if memory.configured or seen.now < give_up_at(settings, memory):
+        return ()
+    return (Problem(f"gave up after {settings.wait_timeout:g} s: {message}", fatal=True),)
+
+
+def _held_back(settings: Settings, seen: Seen, memory: Memory, wanted: _Configuration, awaited: str) -> _Configuration:
+    """Hold the configuration back: one that names a program that is not there stops every pod."""
+    problems = (Problem(awaited, fatal=False),) if memory.configured else ()
+    return _Configuration(
+        memory.output,
+        satisfied=False,
+        problems=(*wanted.problems, *problems, *_gave_up(settings, seen, memory, awaited)),
+        warnings=wanted.warnings,
+        waiting=awaited,
+        deadline=None if memory.configured else give_up_at(settings, memory),
+    )
 
 
 def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory) -> _Configuration:
@@ -193,7 +275,7 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
             "Multus configuration gets; give it one, or set --cni-version"
         )
     try:
-        file_name, content = render.multus_configuration(settings, master)
+        file_name, content = render.multus_configuration(settings, master, memory.patch or {})
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
@@ -227,18 +309,14 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: Choi
             return _Configuration(None, satisfied=False, clean=True, warnings=choice.skipped, waiting=waiting)
         warning = f"no usable master any more, the configuration stays as it is: {waiting}"
         return _Configuration(memory.output, satisfied=False, warnings=(*choice.skipped, warning), waiting=waiting)
-    limit = give_up_at(settings, memory)
-    problems: tuple[Problem, ...] = ()
-    if seen.now >= limit:
-        problems = (Problem(f"gave up after {settings.wait_timeout:g} s: {waiting}", fatal=True),)
     return _Configuration(
         None,
         satisfied=False,
         clean=settings.cleanup_on_exit,
-        problems=problems,
+        problems=_gave_up(settings, seen, memory, waiting),
         warnings=choice.skipped,
         waiting=waiting,
-        deadline=limit,
+        deadline=give_up_at(settings, memory),
     )
 
 
@@ -247,7 +325,12 @@ def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
         wanted = f"waiting for {settings.master_name} to be a usable CNI configuration in {settings.autoconfig_dir}"
     else:
         wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
-    found = seen.unlisted or "; ".join(choice.refused) or "no .conf or .conflist file is there"
+    found = "; ".join(choice.refused) or "no .conf or .conflist file is there"
+    if seen.beside is None:
+        found = "the directory does not exist"
+    elif settings.master_name and not choice.refused:
+        others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
+        found = f"{settings.master_name} is not there{others}"
     return f"{wanted}: {found}"
 
 
@@ -258,8 +341,12 @@ def _is(look: File | Absent, content: bytes, mode: int) -> bool:
     return isinstance(look, File) and look.content == content and look.mode == mode
 
 
+def _unknown(look: Look) -> bool:
+    return isinstance(look, Absent) and look.failed
+
+
 def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
-    if _is(seen.outputs[output.file_name], output.content, output.mode):
+    if _unknown(seen.outputs[output.file_name]) or _is(seen.outputs[output.file_name], output.content, output.mode):
         return None
     return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
 
@@ -274,19 +361,22 @@ def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[R
     return tuple(
         Remove(settings.cni_conf_dir / name, because)
         for name, look in seen.outputs.items()
-        if not (isinstance(look, Absent) and look.missing)
+        if not (isinstance(look, Absent) and (look.missing or look.failed))
         and (wanted.output is None or name != wanted.output.file_name)
     )
 
 
-def _rivals(settings: Settings, seen: Seen, wanted: _Configuration) -> list[str]:
-    if wanted.output is None:
-        return []
-    renamed = wanted.rename.path if wanted.rename else None
-    rivals = [repr(name) for name in seen.rivals if settings.cni_conf_dir / name != renamed]
-    if not rivals:
-        return []
-    return [
-        f"{', '.join(rivals)} in {settings.cni_conf_dir} sorts before {wanted.output.file_name}: "
-        "the CNI runtime reads the first file and will not use Multus"
-    ]
+def _names_after(
+    settings: Settings, seen: Seen, output: Output, removals: tuple[Remove, ...], rename: Rename | None
+) -> set[str]:
+    """Return what the configuration directory will hold once these steps are done, as far as a runtime reads it."""
+    gone = {removal.path for removal in removals} | ({rename.path} if rename else set())
+    return {name for name in seen.names if settings.cni_conf_dir / name not in gone} | {output.file_name}
+
+
+def _failed_looks(settings: Settings, seen: Seen) -> list[str]:
+    looks = {settings.cni_conf_dir / name: look for name, look in seen.outputs.items()}
+    looks[settings.kubeconfig_file] = seen.kubeconfig
+    if settings.conf_patch_file is not None and seen.patch is not None:
+        looks[settings.conf_patch_file] = seen.patch
+    return [f"{path} {look.why}" for path, look in looks.items() if isinstance(look, Absent) and look.failed]

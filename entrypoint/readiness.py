@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 from entrypoint import files
-from entrypoint.throttle import REPAIR_INTERVAL
+
+_INTERVAL = 1.0
+"""Seconds between two repairs."""
 
 
 class ReadyFile:
     """The file of `--ready-file`, if there is one, and how it should be.
 
-    What somebody else does to it is undone once a second at most, as with every other file.
+    What somebody else does to it is undone once a second at most.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -32,7 +34,7 @@ class ReadyFile:
         now = time.monotonic()
         if ready is self._ready and now < self._not_before:
             return []
-        self._ready, self._not_before = ready, now + REPAIR_INTERVAL
+        self._ready, self._not_before = ready, now + _INTERVAL
         try:
             if ready:
                 files.mark(path)

@@ -1,4 +1,4 @@
-"""How often a file may be put back: two installers that fight over a node must not spin."""
+"""How often a file may be written: two installers that fight over a node, or a master that flips, must not spin."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from pathlib import Path
 
 from entrypoint.node import Step
 
-REPAIR_INTERVAL = 1.0
-"""Seconds between two identical steps on one file."""
+WRITES, WINDOW = 5, 5.0
+"""So many steps on one file in so many seconds, whatever is written; a single one is never held back."""
 FIGHT_REPAIRS, FIGHT_WINDOW = 5, 60.0
 """So many repairs of one file in so many seconds are worth a warning."""
 _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0  # seconds
 
 
 class _History:
-    """What has been done to one file: the last step and its times, in monotonic seconds."""
+    """What has been done to one file, and when (monotonic seconds)."""
 
-    __slots__ = ("not_before", "repairs", "repeated", "retry", "step", "warned")
-
-    def __init__(self, step: Step, not_before: float) -> None:
-        self.step = step
-        self.not_before = not_before
+    def __init__(self) -> None:
+        self.step: Step | None = None
+        """The last step, done or failed."""
         self.repeated = False
+        """The last step undid what somebody else did: it had been done before."""
+        self.done: deque[float] = deque(maxlen=WRITES)
         self.repairs: deque[float] = deque(maxlen=FIGHT_REPAIRS)
         self.warned = float("-inf")
         self.retry = 0.0
+        self.retry_at = float("-inf")
 
 
 class Throttle:
-    """Remembers the last step on each file. A step that is new is never held back, however fast they come."""
+    """Remembers what was done to each file."""
 
     def __init__(self) -> None:
         self._histories: dict[Path, _History] = {}
@@ -39,16 +40,19 @@ class Throttle:
     def held_until(self, step: Step, now: float) -> float | None:
         """Return when the step may be done, None for at once. All times are monotonic seconds."""
         history = self._histories.get(step.path)
-        if history is None or history.step != step or now >= history.not_before:
+        if history is None:
             return None
-        return history.not_before
+        enough = history.done[0] + WINDOW if len(history.done) == WRITES else float("-inf")
+        failed = history.retry_at if history.step == step else float("-inf")
+        not_before = max(enough, failed)
+        return not_before if now < not_before else None
 
     def done(self, step: Step, now: float) -> str | None:
         """Note that the step was done; return a warning when its file keeps being changed by somebody else."""
-        history = self._histories.setdefault(step.path, _History(step, float("-inf")))
-        history.repeated = history.step == step and history.not_before > float("-inf") and not history.retry
-        history.step, history.retry = step, 0.0
-        history.not_before = now + REPAIR_INTERVAL
+        history = self._histories.setdefault(step.path, _History())
+        history.repeated = history.step == step and not history.retry
+        history.step, history.retry, history.retry_at = step, 0.0, float("-inf")
+        history.done.append(now)
         if not history.repeated:
             return None
         history.repairs.append(now)
@@ -68,12 +72,12 @@ class Throttle:
 
     def failed(self, step: Step, now: float) -> float:
         """Note that the step failed; return when to try again, later each time up to 30 s."""
-        history = self._histories.setdefault(step.path, _History(step, now))
+        history = self._histories.setdefault(step.path, _History())
         known = history.step == step
         history.step = step
         history.retry = min(history.retry * 2, _LAST_RETRY) if known and history.retry else _FIRST_RETRY
-        history.not_before = now + history.retry
-        return history.not_before
+        history.retry_at = now + history.retry
+        return history.retry_at
 
     def forget(self, directories: Iterable[str]) -> None:
         """Start anew for the files of directories that were removed: making them again is no fight."""

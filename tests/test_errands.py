@@ -65,6 +65,22 @@ def test_the_taint_stays_until_the_node_is_configured(host, cluster):
     assert process.returncode == 0
 
 
+def test_the_taint_stays_when_the_node_stops_being_configured_before_the_api_server_answers(host, cluster):
+    host.master()
+    cluster.tokens.clear()  # every try is refused
+    with host.running() as process:
+        wait_until(lambda: "is not accepted" in process.log())
+        rival = host.conf_dir / "00-before.conf"
+        rival.write_text("{}")
+        wait_until(lambda: "not configured any more" in process.log())
+        wait_until(lambda: not children(process))
+        cluster.tokens.add(host.token)
+        time.sleep(3)  # longer than the first delay between two tries
+        assert cluster.taints("node-1")
+        rival.unlink()
+        wait_until(lambda: not cluster.taints("node-1"))
+
+
 def test_the_process_that_removes_the_taint_is_gone_afterwards_and_its_memory_with_it(host, cluster):
     host.master()
     with host.running() as process:

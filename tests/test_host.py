@@ -1,10 +1,11 @@
+import errno
 import os
 import time
 
 import pytest
 
 from entrypoint import cniconf, files
-from entrypoint.cniconf import Master, Multus, Unusable
+from entrypoint.cniconf import Master, Multus, Unread, Unusable
 from entrypoint.host import Host, StepError, read
 from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide
@@ -132,7 +133,8 @@ def test_verdicts(root):
 
 def test_an_autoconfig_directory_that_is_missing_is_told_of(root):
     seen = Host(settings_for(root, f"--multus-autoconfig-dir={root}/later")).observe()
-    assert seen.unlisted == "the directory does not exist"
+    assert seen.beside is None
+    assert seen.unlisted is None
     assert seen.missing_dirs == ()
 
 
@@ -149,12 +151,58 @@ def test_directories_that_must_exist(root):
     assert [flag for flag, _ in Host(skipping).observe().missing_dirs] == ["--cni-conf-dir"]
 
 
-def test_rivals_are_the_files_that_a_runtime_reads_first(root):
-    for name in ("00-a.conf", "00-b.json", "00-c.txt", "10-x.conf", "00-multus.conf"):
+@pytest.mark.parametrize(
+    "flags", [(), ("--multus-conf-file=/x/70-multus.conf",), ("--multus-autoconfig-dir=/nowhere",)]
+)
+def test_all_but_directories_of_the_configuration_directory_may_be_read_by_a_runtime(root, flags):
+    for name in ("00-a.conf", "00-b.json", "00-c.txt"):
         put(root, name)
-    assert Host(settings_for(root)).observe().rivals == ("00-a.conf", "00-b.json")
-    static = settings_for(root, "--multus-conf-file=/x/70-multus.conf")
-    assert Host(static).observe().rivals == ("00-a.conf", "00-b.json", "00-multus.conf", "10-x.conf")
+    (root / "net.d/dir.conf").mkdir()
+    (root / "net.d/dangling.conf").symlink_to("nowhere")
+    names = Host(settings_for(root, *flags)).observe().names
+    assert sorted(names) == ["00-a.conf", "00-b.json", "00-c.txt", "dangling.conf"]
+
+
+class TestLooksThatFail:
+    def failing(self, monkeypatch, *names):
+        """Let opening files of these names fail once the table of open files is full."""
+        real = os.open
+
+        def opened(path, *args, **options):
+            if os.path.basename(os.fspath(path)) in names:
+                raise OSError(errno.ENFILE, "Too many open files in system", path)
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    def test_a_candidate_that_could_not_be_read_is_read_again(self, root, monkeypatch):
+        put(root, "05-a.conf")
+        host = Host(settings_for(root))
+        with monkeypatch.context() as failing:
+            self.failing(failing, "05-a.conf")
+            (candidate,) = host.observe().candidates
+            assert isinstance(candidate.verdict, Unread)
+        (candidate,) = host.observe().candidates
+        assert isinstance(candidate.verdict, Master)
+
+    def test_an_output_that_could_not_be_read_is_not_gone(self, root, monkeypatch):
+        settings = settings_for(root)
+        files.write(root / "net.d/00-multus.conf", b"{}", 0o600)
+        self.failing(monkeypatch, "00-multus.conf", "multus.kubeconfig")
+        seen = Host(settings).observe()
+        assert (seen.outputs["00-multus.conf"].missing, seen.outputs["00-multus.conf"].failed) == (False, True)
+        assert seen.kubeconfig.failed
+
+    def test_a_directory_that_could_not_be_listed_is_told_of(self, root, monkeypatch):
+        put(root, "05-a.conf")
+
+        def scandir(path):
+            raise OSError(errno.EIO, "Input/output error", path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        seen = Host(settings_for(root)).observe()
+        assert seen.unlisted == "cannot be read: Input/output error"
+        assert seen.failed == (f"the directory {root}/net.d cannot be read: Input/output error",)
 
 
 class TestBinary:

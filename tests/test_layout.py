@@ -14,20 +14,24 @@ MAY_IMPORT = {
     "logs": set(),
     "wakeup": set(),
     "memory": set(),
+    "masking": set(),
     "cniconf": {"settings"},
+    "mergepatch": {"cniconf"},
     "node": {"cniconf"},
-    "render": {"cniconf", "settings"},
+    "render": {"cniconf", "mergepatch", "settings"},
+    "verdict": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "settings"},
-    "report": {"logs", "node", "settings"},
+    "plan": {"choose", "cniconf", "mergepatch", "node", "render", "settings", "verdict"},
+    "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
-    "readiness": {"files", "throttle"},
+    "readiness": {"files"},
     "watch": {"logs", "wakeup"},
     "host": {"cniconf", "files", "node", "settings"},
     "cluster": {"memory"},
     "install": {"files"},
     "flags": {"settings"},
+    "remarks": {"flags", "settings"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
     "errands.taint": {"cluster", "errands.child", "settings"},
@@ -51,7 +55,7 @@ MAY_IMPORT = {
     "check.findings": set(),
     "check.reading": {"cluster"},
     "check.questions": {"cluster", "settings"},
-    "check.node": {"check.findings", "cniconf", "node", "settings"},
+    "check.node": {"check.findings", "cniconf", "node", "settings", "verdict"},
     "check.kubeconfig": {"check.findings", "check.node", "check.reading", "cluster", "node", "settings"},
     "check.cluster": {"check.findings", "check.questions", "cluster", "errands.taint", "settings"},
     "check.looking": {
@@ -69,7 +73,18 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {
+    "choose",
+    "masking",
+    "mergepatch",
+    "settings",
+    "verdict",
+    "cniconf",
+    "node",
+    "render",
+    "plan",
+    "uninstall.deciding",
+}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

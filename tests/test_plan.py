@@ -6,6 +6,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from entrypoint.choose import GRACE
+from entrypoint.cniconf import Unread
 from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename
 from entrypoint.plan import decide, decide_removal
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
@@ -88,7 +89,7 @@ def test_deciding_again_on_the_node_that_a_plan_leaves_behind_plans_nothing(tmp_
     plan = decide(wanted, node, memory)
     again = decide(wanted, after(wanted, node, plan), plan.memory)
     assert again.steps == ()
-    assert again.memory == plan.memory
+    assert again.memory._replace(satisfied=plan.satisfied) == plan.memory
 
 
 def test_the_order_is_kubeconfig_binary_configuration_removal_rename(tmp_path):
@@ -308,25 +309,23 @@ class TestRenamedMasterKeepsItsPlace:
         node = node._replace(candidates=(master("01-x.conf", CRIO),))
         plan = decide(wanted, node, memory)
         node = after(wanted, node, plan)
-        renames, removal = decide_removal(wanted, node, plan.memory, (9, 2, 0))
+        renames, removal = decide_removal(wanted, node, plan.memory, plan.configuration.content)
         assert [rename.to.name for rename in renames] == ["01-x.conf", "05-a.conf"]
         assert removal is not None
 
 
 class TestLeaving:
-    def left(self, tmp_path, *flags, ours=(9, 2, 0), **changes):
+    def left(self, tmp_path, *flags, ours=None, **changes):
         wanted = settings_for(tmp_path, *flags)
         node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
         plan = decide(wanted, node, START)
-        return decide_removal(wanted, after(wanted, node, plan)._replace(**changes), plan.memory, ours)
+        left = after(wanted, node, plan)._replace(**changes)
+        return decide_removal(wanted, left, plan.memory, plan.configuration.content if ours is None else ours)
 
     def test_what_this_run_wrote_is_removed(self, tmp_path):
         renames, removal = self.left(tmp_path)
         assert renames == ()
         assert removal.path == tmp_path / "net.d/00-multus.conf"
-
-    def test_another_file_with_the_same_content_is_a_successors(self, tmp_path):
-        assert self.left(tmp_path, ours=(9, 7, 0)) == ((), None)
 
     def test_another_content_is_a_successors(self, tmp_path):
         other = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 5)), "00-multus.conflist": Absent()}
@@ -334,7 +333,7 @@ class TestLeaving:
 
     def test_what_was_written_last_goes_although_another_content_was_wanted_since(self, tmp_path):
         written = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 0)), "00-multus.conflist": Absent()}
-        _, removal = self.left(tmp_path, outputs=written)
+        _, removal = self.left(tmp_path, outputs=written, ours=b"{}")
         assert removal.path.name == "00-multus.conf"
 
     def test_a_renamed_master_gets_its_name_back(self, tmp_path):
@@ -397,6 +396,9 @@ class TestKubeconfig:
         assert self.plan(tmp_path, kubeconfig=File(content, 0o644, (5, 5, 0))).kubeconfig is not None
 
 
+STATIC = b'{"name": "multus-cni-network", "type": "multus", "delegates": []}'
+
+
 class TestStatic:
     FLAGS = ("--multus-conf-file=/c/70-multus.conf", "--cleanup-config-on-exit")
 
@@ -407,8 +409,9 @@ class TestStatic:
 
     def test_one_that_breaks_later_leaves_the_last_good_one(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        node = seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4, 0)))
+        node = seen(wanted, static=File(STATIC, 0o640, (4, 4, 0)))
         plan = decide(wanted, node, START)
+        assert plan.satisfied
         node = after(wanted, node, plan)
         for broken in (File(b'{"x": ', 0o640, (4, 5, 0)), Absent()):
             again = decide(wanted, node._replace(static=broken), plan.memory)
@@ -421,11 +424,34 @@ class TestStatic:
         assert problem.fatal
         assert "/c/70-multus.conf: not JSON" in problem.message
 
-    def test_files_that_the_runtime_would_read_first_are_told_of(self, tmp_path):
+    def test_with_a_file_that_the_runtime_reads_first_the_node_is_not_configured(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
-        node = seen(wanted, static=File(b"{}", 0o640, (4, 4, 0)), rivals=("10-flannel.conflist",))
-        (warning,) = decide(wanted, node, START).warnings
-        assert "'10-flannel.conflist'" in warning
+        node = seen(wanted, static=File(STATIC, 0o640, (4, 4, 0)), names=("10-flannel.conflist", "80-later.conf"))
+        plan = decide(wanted, node, START)
+        assert not plan.satisfied
+        (problem,) = plan.problems
+        assert "'10-flannel.conflist'" in problem.message
+        assert "80-later" not in problem.message
+        assert "remove or rename" in problem.message
+
+    @pytest.mark.parametrize(
+        ("name", "content", "why"),
+        [
+            ("00-multus.cfg", STATIC, "no CNI runtime reads"),
+            ("00-multus.conf", b'{"name": "n", "plugins": [{"type": "multus"}]}', "only read from a .conflist"),
+            ("00-multus.conflist", STATIC, "must hold a list"),
+            ("00-multus.conf", b'{"name": "n", "type": "bridge"}', "runs 'bridge' and not Multus"),
+            ("00-multus.conf", b'{"type": "multus"}', "has no 'name'"),
+            ("00-multus.conf", b"[]", "found a list"),
+        ],
+    )
+    def test_one_that_no_runtime_uses_leaves_the_node_not_configured(self, tmp_path, name, content, why):
+        wanted = settings_for(tmp_path, f"--multus-conf-file=/c/{name}")
+        plan = decide(wanted, seen(wanted, static=File(content, 0o640, (4, 4, 0))), START)
+        assert plan.configuration is not None
+        assert not plan.satisfied
+        (problem,) = plan.problems
+        assert why in problem.message
 
 
 def test_the_master_that_is_frozen_is_not_followed_but_repaired(tmp_path):
@@ -458,3 +484,211 @@ def test_a_missing_source_of_the_binary_is_fatal_unless_it_is_not_copied(tmp_pat
 
 def test_candidates_are_records(tmp_path):
     assert master("a.conf", FLANNEL) == Candidate("a.conf", master("b", FLANNEL).verdict, 0.0)
+
+
+class TestLooksThatFail:
+    """A look that failed is no news: only "does not exist" means gone."""
+
+    FLAGS = ("--cleanup-config-on-exit",)
+    UNREAD = Candidate("05-a.conf", Unread("cannot be read: Too many open files"), 100.0)
+
+    def configured(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+        plan = decide(wanted, node, START)
+        return wanted, after(wanted, node, plan), plan.memory
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            {"unlisted": "cannot be read: Input/output error", "candidates": ()},
+            {"candidates": (UNREAD, master("10-a.conflist", CRIO))},
+            {"candidates": (UNREAD,)},
+        ],
+    )
+    def test_what_is_there_stays_and_the_verdict_too_and_it_is_looked_at_again_ever_later(self, tmp_path, failure):
+        wanted, node, memory = self.configured(tmp_path)
+        waits = []
+        for _ in range(7):
+            plan = decide(wanted, node._replace(**failure), memory)
+            assert plan.steps == ()
+            assert plan.satisfied
+            assert any("cannot be read" in problem.message for problem in plan.problems)
+            waits.append(plan.deadline - node.now)
+            memory = plan.memory
+        assert waits == [1, 2, 4, 8, 16, 30, 30]
+        plan = decide(wanted, node, memory)
+        assert (plan.steps, plan.satisfied, plan.deadline, plan.memory.retry) == ((), True, None, 0.0)
+
+    def test_a_verdict_that_was_bad_stays_bad(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path)
+        memory = decide(wanted, node._replace(names=("00-before.conf",)), memory).memory
+        assert not memory.satisfied
+        assert not decide(wanted, node._replace(unlisted="cannot be read: EIO"), memory).satisfied
+
+    def test_an_output_that_cannot_be_looked_at_is_not_written_over(self, tmp_path):
+        wanted, node, memory = self.configured(tmp_path)
+        failed = Absent("cannot be read: Too many open files", missing=False, failed=True)
+        plan = decide(wanted, node._replace(kubeconfig=failed, outputs=dict.fromkeys(node.outputs, failed)), memory)
+        assert plan.steps == ()
+        assert plan.satisfied
+
+    def test_what_comes_after_the_master_need_not_be_readable(self, tmp_path):
+        wanted = settings_for(tmp_path)
+        unread = self.UNREAD._replace(name="20-b.conf")
+        plan = decide(wanted, seen(wanted, candidates=(master("10-a.conflist", FLANNEL), unread)), START)
+        assert plan.satisfied
+
+    def test_before_there_was_a_configuration_it_is_waited_for_in_time(self, tmp_path):
+        wanted = settings_for(tmp_path, "--wait-timeout=60")
+        node = seen(wanted, candidates=(self.UNREAD,))
+        plan = decide(wanted, node, START)
+        assert not plan.satisfied
+        assert not any(problem.fatal for problem in plan.problems)
+        late = decide(wanted, node._replace(now=161.0), plan.memory)
+        assert any(problem.fatal and "Too many open files" in problem.message for problem in late.problems)
+
+
+class TestTheProgramThatTheConfigurationNames:
+    @pytest.mark.parametrize(
+        ("flags", "binary"),
+        [
+            (("--skip-multus-binary-copy",), Binary(None, installed=True, fault="does not exist")),
+            (("--skip-multus-binary-copy",), Binary(None, installed=True, fault="is not executable")),
+            ((), Binary(None, installed=False, source_fault="is not executable", fault="does not exist")),
+            ((), Binary(None, installed=True, source_fault="is not executable", fault="is not executable")),
+        ],
+    )
+    @pytest.mark.parametrize("mode", [(), ("--multus-conf-file=/c/00-multus.conf",)])
+    def test_the_configuration_waits_for_it(self, tmp_path, flags, binary, mode):
+        wanted = settings_for(tmp_path, *flags, *mode)
+        static = File(STATIC, 0o640, (4, 4, 0)) if mode else None
+        node = seen(wanted, static=static, candidates=(master("10-a.conflist", FLANNEL),), binary=binary)
+        plan = decide(wanted, node, START)
+        assert plan.configuration is None
+        assert not plan.satisfied
+        assert f"waiting for an executable file {wanted.binary_file}" in plan.waiting
+        assert plan.deadline == START.started + wanted.wait_timeout
+        (problem,) = decide(wanted, node._replace(now=plan.deadline), plan.memory).problems
+        assert problem.fatal
+        assert str(wanted.binary_file) in problem.message
+        ready = decide(wanted, node._replace(binary=Binary(None, installed=True)), plan.memory)
+        assert ready.configuration is not None
+        assert ready.satisfied
+
+    def test_when_it_goes_the_configuration_stays_and_the_node_is_not_configured(self, tmp_path):
+        wanted = settings_for(tmp_path, "--skip-multus-binary-copy", "--cleanup-config-on-exit")
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),), binary=Binary(None, installed=True))
+        plan = decide(wanted, node, START)
+        gone = after(wanted, node, plan)._replace(binary=Binary(None, installed=True, fault="does not exist"))
+        again = decide(wanted, gone, plan.memory)
+        assert again.steps == ()
+        assert not again.satisfied
+        assert "waiting for an executable file" in again.problems[0].message
+
+
+class TestNoNetworkByItself:
+    @pytest.mark.parametrize(
+        "plugin", ["loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf", "istio-cni", "linkerd-cni"]
+    )
+    def test_what_only_changes_another_ones_work_is_never_the_master_unless_it_is_named(self, tmp_path, plugin):
+        alone = {"cniVersion": "0.3.1", "name": "x", "type": plugin}
+        chain = {"cniVersion": "0.3.1", "name": "x", "plugins": [{"type": plugin}, {"type": "bridge"}]}
+        for document in (alone, chain):
+            wanted = settings_for(tmp_path)
+            only = seen(wanted, candidates=(master("05-x.conf", document),))
+            plan = decide(wanted, only, START)
+            assert plan.configuration is None
+            assert f"no network by itself: {plugin!r}" in plan.waiting
+            both = only._replace(candidates=(*only.candidates, master("10-a.conflist", FLANNEL)))
+            assert decide(wanted, both, START).memory.output.master == "10-a.conflist"
+            wanted = settings_for(tmp_path, "--multus-master-cni-file-name=05-x.conf")
+            assert decide(wanted, only, START).memory.output.master == "05-x.conf"
+
+    def test_a_pattern_leaves_files_out(self, tmp_path):
+        flags = ("--multus-master-cni-exclude=*podman*", "--multus-master-cni-exclude", "99-?.conf")
+        wanted = settings_for(tmp_path, *flags)
+        files = (master("10-podman-bridge.conflist", CRIO), master("99-x.conf", CRIO), master("99-yy.conf", FLANNEL))
+        plan = decide(wanted, seen(wanted, candidates=files), START)
+        assert plan.memory.output.master == "99-yy.conf"
+        assert plan.warnings == ()
+
+
+def test_a_named_master_that_is_not_there_is_told_of_with_what_is(tmp_path):
+    wanted = settings_for(tmp_path, "--multus-master-cni-file-name=nope.conflist")
+    plan = decide(wanted, seen(wanted, beside=("10-flannel.conflist",)), START)
+    assert "nope.conflist is not there; there are: 10-flannel.conflist" in plan.waiting
+    assert "the directory does not exist" in decide(wanted, seen(wanted, beside=None), START).waiting
+
+
+def test_a_kubeconfig_that_nobody_writes_and_that_is_not_there_leaves_the_node_not_configured(tmp_path):
+    flag = "--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/multus.kubeconfig"
+    wanted = settings_for(tmp_path, flag)
+    node = seen(wanted, token=Absent(), candidates=(master("10-a.conflist", FLANNEL),))
+    plan = decide(wanted, node, START)
+    assert plan.configuration is not None
+    assert not plan.satisfied
+    assert not any(problem.fatal for problem in plan.problems)
+    there = decide(wanted, node._replace(kubeconfig=File(b"x", 0o600, (5, 5, 0))), plan.memory)
+    assert there.satisfied
+    elsewhere = settings_for(tmp_path, "--multus-kubeconfig-file-host=/etc/multus/kubeconfig")
+    assert decide(elsewhere, node, START).satisfied
+
+
+class TestPatch:
+    def plugin(self, tmp_path, patch, content=FLANNEL):
+        wanted = settings_for(tmp_path, f"--multus-conf-patch={patch}")
+        node = seen(wanted, candidates=(master("10-a.conflist", content),))
+        return json.loads(decide(wanted, node, START).configuration.content)
+
+    def test_it_is_merged_into_the_multus_plugins_part(self, tmp_path):
+        patch = '{"logOptions": {"maxSize": 10}, "capabilities": null, "kubeconfig": "/k"}'
+        document = self.plugin(tmp_path, patch)
+        assert document["logOptions"] == {"maxSize": 10}
+        assert "capabilities" not in document
+        assert document["kubeconfig"] == "/k"
+        (plugin,) = self.plugin(tmp_path, patch, CRIO)["plugins"]
+        assert plugin["logOptions"] == {"maxSize": 10}
+
+    def test_a_file_is_followed_and_one_that_turns_bad_keeps_the_last_good_one(self, tmp_path):
+        wanted = settings_for(tmp_path, "--multus-conf-patch=/p/patch.json")
+        good = File(b'{"retryDeleteOnError": true}', 0o644, (6, 6, 0))
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),), patch=good)
+        plan = decide(wanted, node, START)
+        assert json.loads(plan.configuration.content)["retryDeleteOnError"] is True
+        node = after(wanted, node, plan)
+        for bad in (File(b"{", 0o644, (6, 7, 0)), File(b"[]", 0o644, (6, 7, 0)), Absent()):
+            again = decide(wanted, node._replace(patch=bad), plan.memory)
+            assert (again.steps, again.satisfied) == ((), False)
+            assert again.problems[0].message.startswith("--multus-conf-patch=/p/patch.json")
+            assert not again.problems[0].fatal
+            (problem,) = decide(wanted, node._replace(patch=bad), START).problems
+            assert problem.fatal
+        empty = decide(wanted, node._replace(patch=File(b"{}", 0o644, (6, 8, 0))), plan.memory)
+        assert "retryDeleteOnError" not in json.loads(empty.configuration.content)
+        failed = Absent("cannot be read: Input/output error", missing=False, failed=True)
+        assert decide(wanted, node._replace(patch=failed), plan.memory).satisfied
+
+
+class TestReadinessGate:
+    FLAGS = ("--wait-for-readiness-indicator", "--readiness-indicator-file=/run/x/ready", "--wait-timeout=60")
+
+    def test_the_configuration_waits_for_the_indicator_once(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),), readiness="/host/run/x/ready")
+        plan = decide(wanted, node, START)
+        assert plan.configuration is None
+        assert plan.kubeconfig is not None
+        assert "waiting for /host/run/x/ready (--wait-for-readiness-indicator)" in plan.waiting
+        assert not plan.satisfied
+        assert decide(wanted, node._replace(now=plan.deadline), plan.memory).problems[0].fatal
+        ready = decide(wanted, node._replace(readiness=None), plan.memory)
+        assert ready.satisfied
+        gone = decide(wanted, after(wanted, node, ready), ready.memory)
+        assert (gone.steps, gone.satisfied) == ((), True)
+
+    def test_it_is_looked_for_where_the_host_is_mounted(self, tmp_path):
+        assert str(settings_for(tmp_path, *self.FLAGS).readiness_gate) == "/host/run/x/ready"
+        scratch = settings_for(tmp_path, *self.FLAGS, "--cni-conf-dir=/elsewhere/etc/cni/net.d")
+        assert str(scratch.readiness_gate) == "/elsewhere/run/x/ready"
+        assert settings_for(tmp_path, *self.FLAGS[1:]).readiness_gate is None

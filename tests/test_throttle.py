@@ -1,5 +1,9 @@
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from entrypoint.node import Remove, Write
 from entrypoint.throttle import Throttle
 
@@ -7,27 +11,36 @@ FILE = Path("/n/00-multus.conf")
 WRITE = Write(FILE, b"a", 0o600)
 
 
-def test_the_same_step_is_done_once_a_second():
+@pytest.mark.parametrize("changing", [False, True], ids=["the same again", "something new each time"])
+def test_a_file_is_written_five_times_in_any_five_seconds(changing):
     throttle = Throttle()
-    assert throttle.held_until(WRITE, 10.0) is None
-    throttle.done(WRITE, 10.0)
-    assert throttle.held_until(WRITE, 10.5) == 11.0
-    assert throttle.held_until(WRITE, 11.0) is None
+    for number in range(5):
+        step = Write(FILE, b"%d" % (number if changing else 0), 0o600)
+        assert throttle.held_until(step, 10.0 + number / 10) is None
+        throttle.done(step, 10.0 + number / 10)
+    for step in (WRITE, Write(FILE, b"new", 0o600), Remove(FILE, "")):
+        assert throttle.held_until(step, 10.5) == 15.0
+        assert throttle.held_until(step, 15.0) is None
+    throttle.done(WRITE, 15.0)
+    assert throttle.held_until(WRITE, 15.0) == 15.1
 
 
-def test_new_content_is_never_held_back():
-    throttle = Throttle()
-    for number in range(20):
-        step = Write(FILE, b"%d" % number, 0o600)
-        assert throttle.held_until(step, 10.0) is None
-        assert throttle.done(step, 10.0) is None
-    removal = Remove(FILE, "")
-    assert throttle.held_until(removal, 10.0) is None
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 2)), max_size=60))
+def test_whatever_is_wanted_no_five_seconds_see_more_than_five_writes(events):
+    throttle, now, written = Throttle(), 0.0, []
+    for pause, content in events:
+        now += pause
+        step = Write(FILE, b"%d" % content, 0o600)
+        if throttle.held_until(step, now) is None:
+            throttle.done(step, now)
+            written.append(now)
+    assert all(later - earlier >= 5.0 for earlier, later in zip(written, written[5:], strict=False))
 
 
 def test_other_files_are_not_held_back():
     throttle = Throttle()
-    throttle.done(WRITE, 10.0)
+    for _ in range(5):
+        throttle.done(WRITE, 10.0)
     assert throttle.held_until(Write(Path("/n/x"), b"a", 0o600), 10.0) is None
 
 
@@ -69,7 +82,8 @@ def test_success_after_failures_is_no_repair_and_ends_the_back_off():
 def test_a_directory_that_was_made_again_starts_anew(tmp_path):
     throttle = Throttle()
     step = Write(tmp_path / "x", b"a", 0o600)
-    throttle.done(step, 10.0)
+    for _ in range(5):
+        throttle.done(step, 10.0)
     throttle.forget({"/elsewhere"})
     assert throttle.held_until(step, 10.1) is not None
     throttle.forget({str(tmp_path)})

@@ -134,7 +134,7 @@ def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
 
 @pytest.fixture
 def static(host):
-    source = host.image / "70-multus.conf"
+    source = host.image / "05-multus.conf"
     source.write_text(json.dumps(MULTUS))
     host.flags = [f"--multus-conf-file={source}"]
     return source
@@ -142,7 +142,7 @@ def static(host):
 
 def test_the_copy_of_a_static_configuration_goes(host, static):
     host.configure()
-    assert (host.conf_dir / "70-multus.conf").exists()
+    assert (host.conf_dir / "05-multus.conf").exists()
     assert uninstall(host)[0] == 0
     assert runtime_files(host) == ["10-flannel.conflist"]
     assert static.exists()
@@ -150,9 +150,10 @@ def test_the_copy_of_a_static_configuration_goes(host, static):
 
 def test_the_copy_of_a_static_configuration_that_is_no_multus_goes_too(host, static):
     static.write_text(json.dumps(BRIDGE))
-    host.configure()
+    with host.running():
+        wait_until((host.conf_dir / "05-multus.conf").exists)
     assert uninstall(host)[0] == 0
-    assert not (host.conf_dir / "70-multus.conf").exists()
+    assert not (host.conf_dir / "05-multus.conf").exists()
 
 
 @pytest.mark.parametrize("source", ["changed", "gone"])
@@ -163,11 +164,11 @@ def test_a_copy_whose_source_is_not_the_same_any_more_goes_if_it_runs_multus(hos
     else:
         static.write_text(json.dumps(BRIDGE))
     assert uninstall(host)[0] == 0
-    assert not (host.conf_dir / "70-multus.conf").exists()
+    assert not (host.conf_dir / "05-multus.conf").exists()
 
 
 def test_a_file_under_the_static_name_that_is_not_ours_stays(host, static):
-    mine = host.conf_dir / "70-multus.conf"
+    mine = host.conf_dir / "05-multus.conf"
     mine.write_text(json.dumps(BRIDGE))
     code, said = uninstall(host)
     assert code == 0
@@ -176,7 +177,7 @@ def test_a_file_under_the_static_name_that_is_not_ours_stays(host, static):
 
 
 def test_a_source_that_stands_in_the_configuration_directory_itself_stays(host):
-    source = host.conf_dir / "70-multus.conf"
+    source = host.conf_dir / "05-multus.conf"
     source.write_text(json.dumps(MULTUS))
     code, said = uninstall(host, flags=[f"--multus-conf-file={source}"])
     assert code == 1

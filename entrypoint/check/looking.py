@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,10 @@ from pathlib import Path
 from entrypoint import cniconf
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
-from entrypoint.host import Host, read
-from entrypoint.node import Absent, Candidate, File, Memory, Seen
+from entrypoint.host import Host, program_fault, read
+from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
-
-_HOST_CONF_DIR = "/etc/cni/net.d"
-_OWN_KUBECONFIG = "/multus.d/multus.kubeconfig"
 
 
 def run(settings: Settings, timeout: float) -> list[Finding]:
@@ -35,13 +31,13 @@ def run(settings: Settings, timeout: float) -> list[Finding]:
 
 def look(settings: Settings) -> nodecheck.View:
     """Look at the node."""
-    seen = _settled(Host(settings).observe())
+    seen = Host(settings).observe().settled()
     path = _kubeconfig_file(settings)
     view = nodecheck.View(
         now=time.time(),
         seen=seen,
         plan=decide(settings, seen, Memory(started=seen.now)),
-        binary=program_fault(settings.binary_file),
+        binary=seen.binary.fault,
         plugins={},
         unseen_bin_dir=False,
         kubeconfig_file=path,
@@ -52,33 +48,11 @@ def look(settings: Settings) -> nodecheck.View:
     return replace(view, plugins=_plugins(directories, found[1]) if found else {}, unseen_bin_dir=unseen)
 
 
-def program_fault(path: Path) -> str | None:
-    """Say what keeps a file from being run; None when nothing does."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-    except ValueError:
-        return "is no file name"
-    if not stat.S_ISREG(mode):
-        return "is not a regular file"
-    return None if mode & 0o111 else "is not executable"
-
-
-def _settled(seen: Seen) -> Seen:
-    """Take unusable candidates for what they are: there is no second look in which they could be whole."""
-
-    def old(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        return tuple(candidate._replace(since=float("-inf")) for candidate in candidates)
-
-    return seen._replace(candidates=old(seen.candidates), retired=old(seen.retired))
-
-
 def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
     """Return where Multus looks for plugins, and whether it also looks where this container cannot see."""
     if not settings.additional_bin_dir:
         return [settings.cni_bin_dir], False
-    additional = _in_container(settings, settings.additional_bin_dir)
+    additional = settings.in_container(settings.additional_bin_dir)
     if additional is None or not additional.is_dir():
         return [settings.cni_bin_dir], True
     return [settings.cni_bin_dir, additional], False
@@ -107,15 +81,7 @@ def _plugin_fault(name: str, directories: list[Path]) -> str | None:
 
 def _kubeconfig_file(settings: Settings) -> Path | None:
     """Return where this container sees the kubeconfig that Multus uses; None when it does not see it."""
-    if settings.kubeconfig_path_on_host.endswith(_OWN_KUBECONFIG):
-        return settings.kubeconfig_file  # whatever the host calls the directory
-    path = _in_container(settings, settings.kubeconfig_path_on_host)
+    if settings.kubeconfig_is_ours:
+        return settings.kubeconfig_file
+    path = settings.in_container(settings.kubeconfig_path_on_host)
     return path if path and path.exists() else None
-
-
-def _in_container(settings: Settings, path_on_host: str) -> Path | None:
-    """Return a path of the host as the container would see it if it is mounted beside the configuration directory."""
-    directory = str(settings.cni_conf_dir)
-    if not directory.endswith(_HOST_CONF_DIR):
-        return None
-    return Path(directory.removesuffix(_HOST_CONF_DIR) + "/" + path_on_host.lstrip("/"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import cniconf, verdict
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.node import Absent, File, Plan, Seen
 from entrypoint.settings import Settings
@@ -115,23 +115,20 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
         name, look = found
         yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
         yield _valid(name, look)
-        if view.seen.rivals:
-            rivals = ", ".join(view.seen.rivals)
-            advice = "remove or rename them: the CNI runtime reads the first file"
-            yield failed("configuration.first", f"sorted before {name}: {rivals}", advice)
+        before = verdict.overtaken(settings.cni_conf_dir, view.seen.names, name)
+        if before:
+            yield failed("configuration.first", before, "remove or rename what stands before it")
         else:
             yield passed("configuration.first", f"{name} is the first that the CNI runtime reads")
     yield _current(settings, view)
 
 
 def _valid(name: str, look: File) -> Finding:
-    verdict = cniconf.examine(look.content)
-    if isinstance(verdict, cniconf.Multus):
-        if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
-            return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
-        return passed("configuration.valid", f"{name} is a Multus configuration")
-    fault = verdict.reason if isinstance(verdict, cniconf.Unusable) else "it does not run Multus"
-    return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+    if fault := cniconf.runtime_fault(name, look.content):
+        return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+    if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
+        return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
+    return passed("configuration.valid", f"{name} is a Multus configuration")
 
 
 def _current(settings: Settings, view: View) -> Finding:

@@ -10,14 +10,13 @@ from entrypoint.settings import Settings
 
 
 class Errands:
-    """The short-lived processes of this run: each is started when its time has come, and at most once."""
+    """The short-lived processes of this run: each is started when its time has come."""
 
     def __init__(self, settings: Settings) -> None:
-        self._restart = Child("entrypoint.errands.crio", {}, "restart CRI-O") if settings.restart_crio else None
-        self._removal = _removal(settings)
+        self._settings = settings
         self._changed = False
-        self._restarting = False
-        self._removing = False
+        self._restart: Child | None = None
+        self._removal: Child | None = None
 
     def configuration_changed(self) -> None:
         """Take note that this pass has changed what the CNI runtime reads."""
@@ -26,14 +25,19 @@ class Errands:
     def pass_done(self, *, configured: bool) -> None:
         """Start what is due: CRI-O's restart after a change, then, on a configured node, the taint's removal.
 
-        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration.
+        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration. When the node
+        stops being configured before the taint is gone, the taint stays until it is configured again.
         """
-        if self._restart is not None and self._changed and not self._restarting:
-            self._restarting = True
+        if self._settings.restart_crio and self._changed and self._restart is None:
+            self._restart = Child("entrypoint.errands.crio", {}, "restart CRI-O")
             self._restart.start()
-        if self._removal is not None and configured and not self._removing:
-            self._removing = True
-            self._removal.start(after=self._restart if self._restarting else None)
+        if configured and self._removal is None:
+            self._removal = _removal(self._settings)
+            if self._removal is not None:
+                self._removal.start(after=self._restart)
+        elif not configured and self._removal is not None and not self._removal.ended.is_set():
+            self._removal.stop()
+            self._removal = None
 
     def stop(self) -> None:
         """Break off what is still going on."""

@@ -22,8 +22,11 @@ fail() {
   exit 1
 }
 
-# Print a manifest of deployments/ with the image to test.
-manifest() { sed -E "s#^( *image:).*#\1 $IMAGE#" "$ROOT/deployments/$1"; }
+# Print a manifest of deployments/, or what kubectl makes of a directory there, with the image to test.
+manifest() {
+  local path="$ROOT/deployments/$1"
+  if [ -d "$path" ]; then kubectl kustomize "$path"; else cat "$path"; fi | sed -E "s#^( *image:).*#\1 $IMAGE#"
+}
 
 # Run a line of shell on a node, as root. It goes in by standard input: ssh and `docker exec` differ in how they quote.
 on_node() {
@@ -53,8 +56,7 @@ check_all() {
   local node
   for node in $(nodes); do
     say "check on $node"
-    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check --multus-conf-file=auto \
-      "--cni-bin-dir=/host$BIN_DIR"
+    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check --multus-conf-file=auto
   done
 }
 

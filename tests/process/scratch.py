@@ -332,3 +332,14 @@ def file_id(path):
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
+
+
+def open_files(pid):
+    """Return what a process has open at this moment."""
+    found = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(entry.path))
+        except OSError:
+            continue
+    return found

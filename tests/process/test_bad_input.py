@@ -45,6 +45,12 @@ def test_the_bin_dir_need_not_be_there_when_nothing_is_copied(host):
     shutil.rmtree(host.bin_dir)
     host.multus.unlink()
     with host.start("--skip-multus-binary-copy") as program:
+        program.says("waiting for an executable file", str(host.installed), "does not exist")
+        assert not host.conf.exists()
+        host.bin_dir.mkdir()
+        overwrite(host.installed, "somebody else's")
+        stays(lambda: not host.conf.exists(), 0.2)
+        host.installed.chmod(0o755)
         host.until_ready(program)
 
 

@@ -72,10 +72,10 @@ def test_nothing_wakes_it_while_nothing_happens(host, phase):
     flags = {
         "configured": [],
         "skipping the watch": ["--skip-config-watch"],
-        "static": [f"--multus-conf-file={host.image}/70-multus.conf"],
+        "static": [f"--multus-conf-file={host.image}/00-multus.conf"],
         "renamed": ["--rename-conf-file"],
     }[phase]
-    overwrite(host.image / "70-multus.conf", str(MULTUS).replace("'", '"').replace("True", "true"))
+    overwrite(host.image / "00-multus.conf", str(MULTUS).replace("'", '"').replace("True", "true"))
     with host.configured(*flags) as program:
         assert_sleeps(program)
 

@@ -103,27 +103,29 @@ def test_a_damage_is_put_right_within_milliseconds(host):
     assert_prompt(samples)
 
 
-def test_a_fight_is_one_write_a_second_and_is_told_once(tmp_path):
+def test_a_fight_is_five_writes_in_five_seconds_and_is_told_once(tmp_path):
     """One fight over each output, all of them at once."""
 
     def fight(output):
         host = ScratchHost(tmp_path / output)
         path = getattr(host, output)
         with host.configured() as program:
-            writes = 0
-            end = time.monotonic() + 5.5
+            writes = []
+            end = time.monotonic() + 11
             while time.monotonic() < end:
                 if path.exists():
-                    writes += 1
+                    writes.append(time.monotonic())
                     path.unlink()
                 time.sleep(0.001)
-            assert 4 <= writes <= 7
+            assert len(writes) >= 10
+            # Seen some milliseconds after they were made.
+            assert all(later - earlier > 4.5 for earlier, later in zip(writes, writes[5:], strict=False))
             warning = program.says("warning", str(path), "5 times")
             until(path.exists)
             assert program.lines("warning") == [warning]
             assert not program.lines("error")
             assert program.cpu_seconds() < 3
-            assert len(program.log.splitlines()) < 30
+            assert len(program.log.splitlines()) < 40
 
     with ThreadPoolExecutor(len(OUTPUTS)) as pool:
         list(pool.map(fight, OUTPUTS))
@@ -131,7 +133,7 @@ def test_a_fight_is_one_write_a_second_and_is_told_once(tmp_path):
 
 def test_a_fight_over_one_file_does_not_hold_up_the_others(host):
     with host.configured():
-        for i in range(10):
+        for i in range(4):
             host.conf.unlink(missing_ok=True)
             host.rotate(f"token-{i}")
             until(lambda i=i: host.has_token(f"token-{i}"), within=0.9)
@@ -159,8 +161,10 @@ def test_a_binary_that_is_running_is_replaced(host):
 
 
 def test_with_the_copy_skipped_the_binary_is_left_alone(host):
+    overwrite(host.installed, "somebody else's")
+    host.installed.chmod(0o755)
     with host.configured("--skip-multus-binary-copy"):
-        assert not host.installed.exists()
+        assert host.installed.read_text() == "somebody else's"
         overwrite(host.installed, "mine")
         stays(lambda: host.installed.read_text() == "mine", 0.2)
 

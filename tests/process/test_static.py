@@ -56,11 +56,12 @@ def test_it_has_none_of_the_effects_of_auto(host, source):
     with host.start(
         f"--multus-conf-file={source}", "--rename-conf-file", "--cleanup-config-on-exit", "--wait-timeout=0"
     ) as program:
-        host.until_ready(program)
-        program.says("warning", "00-multus.conf", "sorts before")
+        program.says("error", "00-multus.conf", "sorts before")
+        until((host.conf_dir / source.name).exists)
         (host.conf_dir / "05-other.conf").write_text(json.dumps(FLANNEL))
         stays(program.running, 0.2)
-        program.stop()
+        assert not host.ready.exists()
+        program.stop()  # and takes its copy away
     assert host.names() == [
         "00-multus.conf", "00-multus.conflist", "05-other.conf", "10-flannel.conflist", "multus.d"
     ]  # fmt: skip
@@ -100,8 +101,8 @@ def test_while_running_what_is_not_json_leaves_the_last_copy(host, source):
         source.unlink()
         program.says("error", f"--multus-conf-file={source}", "does not exist")
         assert copy.read_text() == CONTENT
-        source.write_text('{"new": true}')
-        until(lambda: copy.read_text() == '{"new": true}' and host.ready.exists())
+        source.write_text(new := json.dumps({**MULTUS, "new": True}))
+        until(lambda: copy.read_text() == new and host.ready.exists())
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
