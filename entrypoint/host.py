@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, mounts
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Identity, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings, in_byte_order
 
@@ -50,6 +50,8 @@ class Host:
         self._candidates: dict[str, _Known] = {}
         self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
 
+        self._mounted_from = _mounted_from(settings.cni_conf_dir)
+
     # ---- looking ----
 
     def observe(self, *, binary: bool = True) -> Seen:
@@ -83,6 +85,7 @@ class Host:
             beside=_beside(settings.autoconfig_dir, entries),
             names=tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False)),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
+            mounted_from=self._mounted_from,
         )
 
     def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
@@ -247,6 +250,15 @@ def program_fault(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return "is not a regular file"
     return None if mode & 0o111 else "is not executable"
+
+
+def _mounted_from(directory: Path) -> str | None:
+    """Ask the kernel where a directory is from; a container's mounts stay what they are at its start."""
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    return mounts.source(mountinfo, os.path.realpath(directory))
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:

@@ -92,6 +92,8 @@ class Seen(NamedTuple):
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
     failed: tuple[str, ...] = ()
     """Why the configuration directory could not be listed."""
+    mounted_from: str | None = None
+    """The path of the configuration directory within the file system that it is on; None when nothing tells."""
 
     def settled(self) -> Seen:
         """Return this look with every unusable candidate taken for what it is, and not for one being written.

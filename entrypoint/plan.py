@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from entrypoint import cniconf, mergepatch, renaming, render, verdict
@@ -100,7 +101,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         record=_remember(settings, seen, record) if writable and record else None,
         rename=wanted.rename,
         problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
-        warnings=(*warnings, *wanted.warnings),
+        warnings=(*warnings, *wanted.warnings, *_astray(settings, seen, output)),
         waiting=wanted.waiting,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
@@ -355,6 +356,11 @@ def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
         others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
         found = f"{settings.master_name} is not there{others}"
     return f"{wanted}: {found}"
+
+
+def _astray(settings: Settings, seen: Seen, output: Output | None) -> Iterator[str]:
+    if output is not None and (told := verdict.kubeconfig_astray(settings, seen.mounted_from, output.content)):
+        yield "; ".join(told)
 
 
 # ---- from what is wanted to steps ----

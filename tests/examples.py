@@ -33,6 +33,7 @@ PATHS_IN_THE_CONTAINER = (
     *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
     *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
 )
+K3S = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 BLOCK = re.compile(
     r"(```diff\n# (?P<flags>.+)\n|```text\n\$ multus-entrypoint (?P<command>.+)\n)(?P<body>(?:.*\n)*?)```\n"
@@ -201,6 +202,13 @@ def _only_multus(host, _cluster):
     _no_master(host, _cluster)
 
 
+def _on_k3s(host, _cluster):
+    there = host.root / K3S.lstrip("/")
+    there.parent.mkdir(parents=True)
+    host.conf_dir.rename(there)
+    host.conf_dir.symlink_to(there)
+
+
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
@@ -224,6 +232,7 @@ SCENARIOS = {
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
     "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
     "records": lambda host, _cluster: host.records(2),
+    "on-k3s": _on_k3s,
 }
 COMMANDS = {
     "no-master": ["--wait-timeout=0"],
@@ -253,6 +262,9 @@ def printed(kind, name):
         said = "".join(f"{line}\n" for line in lines)
         for path, name_inside in ((host.root / "host", "/host"), (host.image, "/usr/src/multus-cni/bin")):
             said = said.replace(str(path), name_inside)
+        said = re.sub(
+            rf"\S*/{host.root.name}(?={K3S})", "", said
+        )  # as far as the kernel says where the scratch host is
         said = said.replace(str(host.account), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
         said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)
