@@ -103,6 +103,7 @@ class Daemon:
         self._memory = plan.memory
         self._adopt(seen, plan)
         self._throttle.forget(self._watcher.lost_directories())
+        self._reporter.warnings(plan.warnings)  # before anything is written
         held = self._apply(plan)
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
@@ -110,7 +111,7 @@ class Daemon:
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        self._reporter.troubles([*(each.message for each in plan.problems), *failures, *obstacles], plan.warnings)
+        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
         self._reporter.configured(configured=configured)  # a repair that has to wait a moment is no change
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
         self._errands.pass_done(configured=ready)
@@ -156,15 +157,15 @@ class Daemon:
         held: list[float] = []
         unwritten = False
         for step in plan.steps:
-            if unwritten and isinstance(step, Remove | Rename):
-                continue  # never take a configuration away before its successor is there
+            if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
+                continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:
                 not_before = self._do(step)
             if not_before is None:
                 continue
             held.append(not_before)
-            if step is plan.configuration:
+            if step is plan.configuration or step is plan.record:
                 unwritten = True
             elif (step is plan.kubeconfig or step is plan.binary) and self._ours is None:
                 break
@@ -197,7 +198,7 @@ class Daemon:
         if not self._settings.cleanup_on_exit:
             return
         seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
-        renames, removal = decide_removal(self._settings, seen, self._memory, self._ours)
+        renames, removals = decide_removal(self._settings, seen, self._memory, self._ours)
         restored = 0
         for rename in renames:
             with _failure_logged():
@@ -208,8 +209,8 @@ class Daemon:
             # On a disk without a free inode, or where there are no hard links.
             logger.error("the configuration stays: the master does not have its name back, and there is no other")
             return
-        with _failure_logged():
-            if removal is not None:
+        for removal in removals:
+            with _failure_logged():
                 files.remove(removal.path)
                 logger.info("%s", done(removal))
 
@@ -218,6 +219,8 @@ def _followed_files(settings: Settings) -> Iterable[Path]:
     """Return the files whose change is a reason to look again."""
     yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
     yield settings.binary_file
+    if settings.rename_master:
+        yield settings.record_file
     for path in (settings.conf_patch_file, settings.readiness_gate):
         if path is not None:
             yield path
