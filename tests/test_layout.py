@@ -97,7 +97,20 @@ MAY_IMPORT = {
         "settings",
     },
     "uninstall.deciding": {"cniconf", "node", "settings"},
-    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "renaming", "settings", "uninstall.deciding"},
+    "uninstall.records": {"cniconf", "host", "node"},
+    "uninstall.doing": {
+        "cniconf",
+        "files",
+        "host",
+        "install",
+        "node",
+        "renaming",
+        "settings",
+        "uninstall.deciding",
+        "uninstall.records",
+        "wakeup",
+        "watch",
+    },
 }
 EVERYBODY = {"cli", "__main__"}
 PURE = {
