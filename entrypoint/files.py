@@ -18,7 +18,7 @@ from entrypoint.node import Identity
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
-_RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
+_RENAME_PATIENCE = 0.05  # seconds: a rename takes a fraction of a millisecond, and leaving must not take 100
 
 
 class CancelledError(Exception):
@@ -118,6 +118,34 @@ def mark(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_locked(path: Path) -> int:
+    """Make an empty file, mode 644, that has a record lock as soon as it has its name; return the open descriptor.
+
+    It need not survive a power cut. Raises OSError.
+    """
+    temporary = _temporary(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Wait for other instances that are in such a block for this directory, for at most so many seconds."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no such directory, no such locks: there is nobody to wait for
+            descriptor = stack.enter_context(_opened(directory, os.O_RDONLY | os.O_DIRECTORY))
+            _lock(descriptor, patience, cancelled)
+        yield
+
+
 def rename(path: Path, to: Path) -> None:
     """Give a file another name in the same directory, over what has that name. Raises OSError."""
     with _renaming(path.parent):
@@ -153,16 +181,23 @@ def _renaming(directory: Path) -> Iterator[None]:
     one file each would remove the other's, and the master would be gone.
     """
     with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        for tries_left in reversed(range(_RENAME_TRIES)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not tries_left:
-                    raise
-                time.sleep(0.001)
+        _lock(descriptor, _RENAME_PATIENCE)
         yield
         os.fsync(descriptor)
+
+
+def _lock(descriptor: int, patience: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Lock a file; wait for another's lock so many seconds, or until `cancelled` says so. Raises BlockingIOError."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if cancelled() or time.monotonic() > end:
+                raise
+            time.sleep(0.001)
+        else:
+            return
 
 
 def same_file(path: Path, other: Path) -> bool:
@@ -195,7 +230,7 @@ def identity(status: os.stat_result) -> Identity:
 @contextlib.contextmanager
 def _replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
-    temporary = path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
+    temporary = _temporary(path)
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as writing, _opened(temporary, os.O_RDONLY) as locked:
@@ -210,6 +245,10 @@ def _replacement(path: Path, mode: int) -> Iterator[int]:
         temporary.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
 
 
 @contextlib.contextmanager

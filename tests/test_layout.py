@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "files": {"node"},
     "throttle": {"node"},
     "readiness": {"files"},
+    "presence": {"files"},
+    "leaving": {"files", "host", "logs", "node", "plan", "report", "settings"},
     "watch": {"logs", "wakeup"},
     "host": {"cniconf", "files", "node", "settings"},
     "cluster": {"memory"},
@@ -39,9 +41,11 @@ MAY_IMPORT = {
         "errands.errands",
         "files",
         "host",
+        "leaving",
         "logs",
         "node",
         "plan",
+        "presence",
         "readiness",
         "report",
         "settings",
@@ -67,7 +71,7 @@ MAY_IMPORT = {
         "settings",
     },
     "uninstall.deciding": {"cniconf", "node", "settings"},
-    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
+    "uninstall.doing": {"cniconf", "files", "host", "install", "node", "presence", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
 PURE = {"choose", "settings", "verdict", "cniconf", "node", "render", "plan", "uninstall.deciding"}

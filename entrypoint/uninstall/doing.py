@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, presence
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
@@ -116,6 +116,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     """
     for path in files.sweep(swept_directories(settings)):
         yield True, f"removed the temporary file {path}"
+    presence.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
     standing = False
     for act in acts:
