@@ -18,6 +18,8 @@ from entrypoint.node import Identity
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY_TRIES = 10
 _RENAME_PATIENCE = 0.05  # seconds: a rename takes a fraction of a millisecond, and leaving must not take 100
 
 
@@ -124,7 +126,7 @@ def make_locked(path: Path) -> int:
     It need not survive a power cut. Raises OSError.
     """
     temporary = _temporary(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(temporary, _CREATING, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -230,11 +232,9 @@ def identity(status: os.stat_result) -> Identity:
 @contextlib.contextmanager
 def _replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
-    temporary = _temporary(path)
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    temporary, descriptor, lock = _locked_temporary(path)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as writing, _opened(temporary, os.O_RDONLY) as locked:
-            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        with os.fdopen(lock), os.fdopen(descriptor, "wb", buffering=0) as writing:
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
@@ -245,6 +245,31 @@ def _replacement(path: Path, mode: int) -> Iterator[int]:
         temporary.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
+
+
+def _locked_temporary(path: Path) -> tuple[Path, int, int]:
+    """Make a temporary file; return it, open for writing, and a descriptor that has it locked. Raises OSError.
+
+    The lock tells another instance's sweep that the file is in use. A sweep that comes before it takes the file away.
+    """
+    for tries_left in reversed(range(_TEMPORARY_TRIES)):
+        temporary = _temporary(path)
+        with contextlib.ExitStack() as undo:
+            descriptor = os.open(temporary, _CREATING, 0o600)
+            undo.callback(os.close, descriptor)
+            undo.callback(temporary.unlink, missing_ok=True)
+            try:
+                lock = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+                undo.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.lstat(temporary)
+            except (BlockingIOError, FileNotFoundError):
+                if not tries_left:
+                    raise
+            else:
+                undo.pop_all()
+                return temporary, descriptor, lock
+    raise AssertionError
 
 
 def _temporary(path: Path) -> Path:

@@ -31,7 +31,7 @@ from entrypoint import files
 SUFFIX = ".alive"
 """No CNI runtime reads such a file, and no release sweeps it away as its temporary file."""
 _NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})" + re.escape(SUFFIX))
-_TRIES = 3
+_TRIES = 5
 """Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
 _REMADE, _RETRY = 1.0, 30.0
 """Seconds between two files of one instance, and until one that could not be made is tried again."""
@@ -165,6 +165,9 @@ class Presence:
         before = self._own
         try:
             self._own = _made(self._directory, self._rank)
+        except FileNotFoundError:
+            self._retry_at = None  # without the directory above: when it is there, that is an event
+            return
         except OSError as error:
             self._not_before = self._retry_at = now + _RETRY
             self.complaint = (
