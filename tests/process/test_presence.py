@@ -187,6 +187,7 @@ def test_one_that_finds_its_master_later_takes_the_node_then(host, older, newer)
 @pytest.mark.parametrize("flag", ["--no-such-flag", "--cni-version=x", "--multus-conf-file=/nowhere"])
 def test_one_with_a_wrong_flag_is_not_noticed(host, older, newer, flag):
     with older.running() as first:
+        first.says("the node is configured")
         before, log = _outputs(host), first.log
         assert host.run(*newer.flags, flag).returncode in {1, 2}
         assert _outputs(host) == before
