@@ -2,7 +2,7 @@
 # Build it with `make image`; docs/image.md says why it is built this way.
 
 # The release of Multus whose binary the image carries.
-ARG MULTUS_VERSION=v4.3.0
+ARG MULTUS_VERSION=v4.3.1
 
 FROM ghcr.io/k8snetworkplumbingwg/multus-cni:${MULTUS_VERSION} AS multus
 
@@ -40,25 +40,33 @@ RUN SOURCE_DATE_EPOCH=315532800 \
 
 FROM docker.io/library/debian:trixie-slim
 # The standard library is compiled anew for the reason above: Debian's own byte code holds time stamps, and once they do
-# not match, every start compiles what it imports, at a tenth of a CPU.
-# The names in / are those of the images of Multus 3.9 and 4.3, so that their DaemonSets need another image and nothing
-# else; the program looks at the name that it is called by.
+# not match, every start compiles what it imports.
+# The names in / and beside the binary are those of the images of Multus 3.9 and 4.3, so that their DaemonSets need another
+# image and nothing else; the program looks at the name that it is called by.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.13 \
     && rm -rf /var/lib/apt/lists /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/log/apt /var/log/dpkg.log \
         /var/log/alternatives.log /var/lib/dpkg/*-old \
-    && for name in /entrypoint.sh /thin_entrypoint /install_multus /usr/local/bin/multus-entrypoint; do \
+    && mkdir -p /usr/src/multus-cni/bin \
+    && for name in /usr/local/bin/multus-entrypoint \
+           /entrypoint.sh /usr/src/multus-cni/bin/entrypoint.sh \
+           /thin_entrypoint /usr/src/multus-cni/bin/thin_entrypoint \
+           /install_multus /usr/src/multus-cni/bin/install_multus; do \
            ln -s /opt/multus-entrypoint/bin/multus-entrypoint "$name"; \
        done
 COPY --from=build /opt/multus-entrypoint /opt/multus-entrypoint
 # The glob is for releases of Multus without passthru: a pattern may match nothing, a name may not.
 COPY --from=multus /usr/src/multus-cni/bin/multus /usr/src/multus-cni/bin/passth[r]u /usr/src/multus-cni/bin/
 COPY images/70-multus.conf /usr/src/multus-cni/images/70-multus.conf
+# Multus has the license of this project, and it belongs beside the binary.
+COPY LICENSE /usr/src/multus-cni/LICENSE
+# For the script in MicroShift's DaemonSet; Debian's package of it brings systemd along.
+COPY images/uuidgen /usr/local/bin/uuidgen
 
 # Again, because an ARG ends with its stage.
-ARG MULTUS_VERSION=v4.3.0
+ARG MULTUS_VERSION=v4.3.1
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="multus-entrypoint" \
@@ -68,5 +76,7 @@ LABEL org.opencontainers.image.title="multus-entrypoint" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim" \
       io.multus-entrypoint.multus-version="${MULTUS_VERSION}"
+# So that the program can say which Multus it installs.
+ENV MULTUS_VERSION="${MULTUS_VERSION}"
 
 ENTRYPOINT ["/usr/local/bin/multus-entrypoint"]

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help demo test resilience resilience-soak resilience-others lint types
 .PHONY: bench bench-directory fleet docs lock clean
+.PHONY: helm manifests
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -31,9 +32,10 @@ resilience-soak: $(VENV)/made
 resilience-others: $(VENV)/made
 	RESILIENCE=long $(BIN)/python -m pytest tests/resilience --ignore=tests/resilience/test_soak.py
 
-lint: $(VENV)/made ## check style and format
+lint: $(VENV)/made ## check style and format, and the workflows with zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor --quiet --offline --no-progress .github
 
 types: $(VENV)/made ## check types
 	$(BIN)/mypy
@@ -54,10 +56,17 @@ docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
 	$(BIN)/python -m tests.examples
 
+manifests: ## copy the manifests to where Kustomize may read them
+	cp deployments/multus-daemonset.yml deployments/base/
+	cp deployments/multus-uninstall.yml deployments/base/uninstall/
+
+helm: $(VENV)/made ## install what renders the Helm chart, 75 MB, so that its tests are not skipped
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-helm.txt
+
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
-	for file in requirements requirements-build requirements-dev; do \
+	for file in requirements requirements-build requirements-dev requirements-helm; do \
 	  $(VENV)/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$file.txt $$file.in || exit 1; \
 	done
@@ -69,7 +78,7 @@ clean: ## remove what the targets made
 ENGINE ?= podman
 IMAGE ?= ghcr.io/multus-entrypoint/multus-entrypoint:v$(VERSION)
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
-MULTUS_VERSION ?= v4.3.0
+MULTUS_VERSION ?= v4.3.1
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # Dates every file of the image: two builds of one commit are the same, as far as Debian's archive has not moved on.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)

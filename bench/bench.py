@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from processes import Memory
     from table import Measured
 
-SLOW = Limits(cpus=0.1)
+SLOW = Limits(cpus=0.1, memory=50 << 20)
+"""What upstream's own manifests set."""
 SMALL = Limits(memory=50 << 20)
 
 
@@ -169,7 +170,7 @@ def add_starts(place: Place, count: int, measured: Measured) -> None:
 
 
 def add_slow_starts(place: Place, count: int, measured: Measured) -> None:
-    """Do the same under a tenth of a CPU; of interest is how long it takes."""
+    """Do the same under the limits of upstream's manifests; of interest is how long it takes."""
     names = (table.BARE_SLOW, table.SLOW, table.BARE_SLOW, table.RESTART_SLOW)
     for _ in range(count):
         for name, usage in zip(names, one_round(place, SLOW), strict=True):
@@ -288,10 +289,13 @@ def idleness(places: Sequence[Place], seconds: float) -> dict[str, Measured]:
 
 
 def reactions(place: Place, count: int) -> Measured:
-    """Return the milliseconds from each kind of change to its result."""
+    """Return the milliseconds from each kind of change to its result.
+
+    Each time with a new process, because one makes no more than five writes of a file in five seconds.
+    """
     measured: Measured = {}
-    with asleep(place) as (node, _):
-        for sample in range(count):
+    for sample in range(count):
+        with asleep(place) as (node, _):
             for name, took in one_of_each(node, f"sample-{sample}-", place.between).items():
                 add(measured, name, took)
     return measured
@@ -319,7 +323,6 @@ def one_of_each(node: Node, mark: str, between: float) -> dict[str, float]:
     }
     reaction(earlier.unlink, lambda: node.wraps(mark))
     took[table.REMOVED] = reaction(node.master.unlink, lambda: not node.output.exists())
-    appear(node.master, mark)
     return took
 
 

@@ -75,7 +75,7 @@ class Container(Place):
     """The container, under the limits of the DaemonSet unless others are asked for."""
 
     name = "container"
-    between = 0.1  # the period of the CPU limit
+    between = 0.02
 
     def __init__(self, scratch: Path, image: str) -> None:
         self._scratch = scratch / "container"
@@ -84,9 +84,9 @@ class Container(Place):
         self._daemon_set = only(documents(DEPLOYMENTS / "multus-daemonset.yml"), "DaemonSet")
         (self._manifest,) = self._daemon_set["spec"]["template"]["spec"]["containers"]
         limits = self._manifest["resources"]["limits"]
-        self.limits = Limits(0.1, memory(limits["memory"]))
-        if limits["cpu"] != "100m":
-            sys.exit(f"the DaemonSet has another CPU limit than the bench thinks: {limits['cpu']}")
+        if "cpu" in limits:
+            sys.exit(f"the DaemonSet has a CPU limit, which the bench does not know of: {limits['cpu']}")
+        self.limits = Limits(memory=memory(limits["memory"]))
 
     def new_node(self) -> Node:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -119,7 +119,7 @@ class Container(Place):
         daemon_set = copy.deepcopy(self._daemon_set)
         (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
         change(container)
-        container["resources"]["limits"] = {
+        container["resources"]["limits"] = {  # one of the CPU is only ever the bench's own
             **({"cpu": limits.cpus} if limits.cpus else {}),
             **({"memory": limits.memory} if limits.memory else {}),
         }

@@ -9,27 +9,46 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, report, settings
-from entrypoint.flags import FlagCommand, FlagGroup
+from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, settings
+from entrypoint.flags import FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
 
-INSTALLER = "install_multus"
-"""The name under which the init container of Multus 4.3's DaemonSet calls its program."""
+THIN, SCRIPT, INSTALLER = "thin_entrypoint", "entrypoint.sh", "install_multus"
+"""The names under which the DaemonSets of Multus 4.3 and 3.9 call their programs, and 4.3's init container its own."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
-    """Run the command line and end the process. The name that the program is called by may ask for a subcommand."""
+    """Run the command line, with the habits of a peer when called by its name, and end the process."""
     logs.configure("text")
-    arguments = sys.argv[1:]
-    if os.path.basename(sys.argv[0]) == INSTALLER:
-        arguments = ["install", *arguments]
     with logs.failures_reported():
-        cli.main(arguments, prog_name="multus-entrypoint")
+        _command(os.path.basename(sys.argv[0])).main(sys.argv[1:], prog_name="multus-entrypoint")
+
+
+def _command(name: str) -> click.Command:
+    """Return the command line that belongs to the name that the program is called by."""
+    if name not in (THIN, SCRIPT, INSTALLER):
+        return cli
+    original = install if name == INSTALLER else cli
+    common = [param for param in cli.params if not isinstance(param, flags.Flag)]  # --version
+    known = flags.INSTALL if name == INSTALLER else flags.thin() if name == THIN else flags.ENTRYPOINT
+    return PeerCommand(
+        original.name,
+        params=[*known, *common],
+        callback=original.callback,
+        help=original.help,
+        epilog=original.epilog,
+        context_settings=_CONTEXT,
+    )
+
+
+def _version() -> str:
+    multus = os.environ.get("MULTUS_VERSION")  # set by the image
+    return f"multus-entrypoint {__version__}" + (f" (Multus {multus})" if multus else "")
 
 
 @click.group(
@@ -40,7 +59,7 @@ def main() -> None:
     epilog="Each flag can also be set in the environment: --cni-version as ENTRYPOINT_CNI_VERSION. The command line "
     "wins. A boolean flag alone means true; an empty value means the default.",
 )
-@click.version_option(__version__, message="multus-entrypoint %(version)s")
+@click.version_option(__version__, message=_version())
 @click.pass_context
 def cli(context: click.Context, /, **_flags: object) -> None:
     """Install Multus CNI on this node and keep it installed.
@@ -53,6 +72,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         return
     wanted = settings_of(context)
     require_what_the_taint_needs(wanted)
+    require_the_indicators_mount(wanted)
     if wanted.dry_run:
         _end_on_signals()
         dry_run(wanted)
@@ -61,11 +81,44 @@ def cli(context: click.Context, /, **_flags: object) -> None:
 
 
 def settings_of(context: click.Context) -> Settings:
-    """Return the settings that the flags and the environment ask for; a value that is wrong is a usage error."""
+    """Return the settings that the flags and the environment ask for, and warn of what has no effect.
+
+    A value that is wrong is a usage error.
+    """
     try:
-        return settings.build(flags.chosen(context), os.environ)
+        wanted = settings.build(flags.chosen(context), os.environ)
+        if wanted.conf_patch is not None:
+            mergepatch.read(wanted.conf_patch, wanted.node_name)
     except settings.InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
+    except mergepatch.InvalidPatchError as error:
+        raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
+    _require_no_subcommand(context)
+    logs.configure(wanted.log_format)
+    for remark in remarks.remarks(context, os.environ):
+        logs.logger.warning("%s", remark)
+    return wanted
+
+
+def _require_no_subcommand(context: click.Context) -> None:
+    """Refuse what is meant as a subcommand but would start a second entrypoint, under a peer's name."""
+    if context.args and context.args[0] in cli.commands:
+        raise click.UsageError(f"Subcommands are called as multus-entrypoint {context.args[0]}.", context)
+
+
+def require_the_indicators_mount(wanted: Settings) -> None:
+    """Refuse `--wait-for-readiness-indicator` where the file cannot come: what is not mounted is never there."""
+    gate = wanted.readiness_gate
+    if gate is None:
+        return
+    if not wanted.readiness_indicator_file:
+        raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
+    top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
+    if not top.is_dir():
+        raise click.UsageError(
+            f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
+            f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."
+        )
 
 
 def require_what_the_taint_needs(wanted: Settings) -> None:
@@ -91,7 +144,6 @@ def dry_run(wanted: Settings) -> None:
     from entrypoint.node import Memory
     from entrypoint.plan import decide
 
-    logs.configure(wanted.log_format)
     with logs.failures_reported():
         seen = Host(wanted).observe().settled()
         plan = decide(wanted, seen, Memory(started=seen.now))
@@ -125,7 +177,6 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     from entrypoint.check import findings, looking
 
     wanted = settings_of(context)
-    logs.configure(wanted.log_format)
     with logs.failures_reported():
         found = looking.run(wanted, timeout)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -149,7 +200,6 @@ def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_f
     from entrypoint.uninstall import doing
 
     wanted = settings_of(context)
-    logs.configure(wanted.log_format)
     with logs.failures_reported():
         succeeded = doing.run(wanted, Path(multus_data_dir), force=force, say=echo)
     if not succeeded:
@@ -174,6 +224,8 @@ def install(context: click.Context, /, **_flags: object) -> None:
             context,
         )
     logs.configure(values["log_format"])
+    for remark in (*remarks.stray_arguments(context), *remarks.unknown_variables(os.environ)):
+        logs.logger.warning("%s", remark)
     with logs.failures_reported():
         try:
             binary, directory = Path(values["multus_bin_file"]), Path(values["dest_dir"])

@@ -103,7 +103,7 @@ def examine(content: bytes) -> Verdict:
     types = [document.get("type"), *(plugin.get("type") for plugin in listed)]
     if any(isinstance(kind, str) and kind in MULTUS_TYPES for kind in types):
         return Multus()
-    fault = _fault(document) or _too_deep(document) or size_fault(len(json.dumps(document)))
+    fault = _fault(document) or depth_fault(document) or size_fault(len(json.dumps(document)))
     if fault:
         return Unusable(fault)
     enabling = [document] if _text(document.get("type")) else listed
@@ -218,7 +218,8 @@ def _fault(document: dict[str, Any]) -> str | None:
     return None
 
 
-def _too_deep(document: dict[str, Any]) -> str | None:
+def depth_fault(document: dict[str, Any]) -> str | None:
+    """Say that objects and lists nest too deeply to be written; None when they do not."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         level = [

@@ -252,6 +252,9 @@ def _followed_files(settings: Settings) -> Iterable[Path]:
     """Return the files whose change is a reason to look again."""
     yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
     yield settings.binary_file
+    for path in (settings.conf_patch_file, settings.readiness_gate):
+        if path is not None:
+            yield path
     if not settings.skip_binary_copy:
         yield settings.multus_bin_file
     if settings.static_conf_file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from entrypoint import settings
 
 _TRUE = frozenset({"true", "t", "1", "yes"})
 _FALSE = frozenset({"false", "f", "0", "no"})
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_UNITS)})")
+_DURATION = re.compile(f"({_PART.pattern})+")
 _NO_BREAK = "\N{NON-BREAKING HYPHEN}"
 
 
@@ -30,17 +34,24 @@ class _Boolean(click.ParamType[bool]):
 
 
 class _Seconds(click.ParamType[float]):
-    name = "seconds"
+    """A duration as a number of seconds, or as Go and Kubernetes write it."""
+
+    name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str) and _DURATION.fullmatch(value):
+            return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
         try:
             seconds = float(value)
         except ValueError:
             seconds = math.nan
         if not (math.isfinite(seconds) and seconds >= 0):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a duration: expected seconds such as 600, or 10m, 90s, 1h30m.", param, ctx)
         return seconds
 
+
+PREFIX = "ENTRYPOINT_"
+"""How the environment variables begin that set a flag."""
 
 BOOLEAN = _Boolean()
 SECONDS = _Seconds()
@@ -54,14 +65,14 @@ class Flag(click.Option):
     ) -> None:
         """`others` are further names; `env` are variables that are read beside `ENTRYPOINT_` + the flag's name."""
         self.group = group
-        variable = f"ENTRYPOINT_{name.removeprefix('--').replace('-', '_').upper()}"
-        attributes = {"default": "", "help": help_text, "envvar": [variable, *env], **attributes}
+        self.variables = [f"{PREFIX}{name.removeprefix('--').replace('-', '_').upper()}", *env]
+        attributes = {"default": "", "help": help_text, "envvar": self.variables, **attributes}
         super().__init__([name, *others], **attributes)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the flag, and the environment variable if that is where the value is from."""
         hint = super().get_error_hint(ctx)
-        variables = [name for name in (self.envvar or ()) if os.environ.get(name)]
+        variables = [name for name in self.variables if os.environ.get(name)]
         if ctx is None or not variables or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
             return hint
         return f"{hint} (environment variable {variables[0]})"
@@ -71,6 +82,10 @@ class Flag(click.Option):
         if self.multiple:
             value = [each for each in value or () if each != ""]
         return super().type_cast_value(ctx, self.default if value == "" else value)
+
+    def usual(self, ctx: click.Context) -> Any:
+        """Return the value that it has when nobody says anything."""
+        return self.type_cast_value(ctx, self.default)
 
 
 class FlagCommand(click.Command):
@@ -87,7 +102,7 @@ class FlagCommand(click.Command):
         written: list[str] = []
         for before, each, after in zip(["", *args], args, [*args[1:], ""], strict=False):
             bare = each in booleans and before not in others  # behind another flag it is that flag's value
-            if bare and after.lower() in _TRUE | _FALSE:
+            if bare and after.lower() in _TRUE | _FALSE and not isinstance(self, PeerCommand):
                 raise click.UsageError(f"The value of a boolean is joined by '=': {each}={after}", ctx)
             written.append(f"{each}=true" if bare else each)
         return super().parse_args(ctx, written)
@@ -106,6 +121,12 @@ class FlagCommand(click.Command):
         formatter.buffer = [each.replace(_NO_BREAK, "-") for each in formatter.buffer]
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
+
+
+class PeerCommand(FlagCommand):
+    """The program by the name of a peer's, which ignores a word that belongs to no flag."""
+
+    allow_extra_args = True
 
 
 class FlagGroup(FlagCommand, click.Group):
@@ -140,6 +161,11 @@ def _switch(group: str, name: str, help_text: str, default: str = "false", **att
     return Flag(name, help_text, group=group, type=BOOLEAN, metavar="[=BOOLEAN]", **attributes)
 
 
+def _conf_file(default: str) -> Flag:
+    help_text = "Configuration to copy to the node, or 'auto' to generate one around the default network's."
+    return _path(_PATHS, "--multus-conf-file", help_text, default)
+
+
 _PATHS = "Paths"
 _GENERATED = "Generated configuration (--multus-conf-file=auto)"
 _MASTER = "Master, the default network's configuration"
@@ -155,18 +181,13 @@ LOG_FORMAT = _flag(
     default="text",
     show_default=True,
 )
-DRY_RUN = _switch(_PROGRAM, "--dry-run", "Print what would be done, the token masked, and touch nothing.")
+DRY_RUN = _switch(_PROGRAM, "--dry-run", "Print what would be done, secrets masked, and touch nothing.")
 
 ENTRYPOINT: tuple[Flag, ...] = (
     _path(_PATHS, "--cni-conf-dir", "Directory that gets the Multus configuration.", settings.DEFAULT_CONF_DIR),
     _path(_PATHS, "--cni-bin-dir", "Directory that gets the multus binary.", settings.DEFAULT_BIN_DIR),
     BIN_FILE,
-    _path(
-        _PATHS,
-        "--multus-conf-file",
-        "Configuration to copy to the node, or 'auto' to generate one around the default network's.",
-        settings.DEFAULT_CONF_FILE,
-    ),
+    _conf_file(settings.DEFAULT_CONF_FILE),
     _path(
         _PATHS,
         "--multus-autoconfig-dir",
@@ -222,6 +243,17 @@ ENTRYPOINT: tuple[Flag, ...] = (
     ),
     _path(_GENERATED, "--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
     _flag(
+        _GENERATED,
+        "--multus-conf-patch",
+        "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
+        metavar="JSON|PATH",
+    ),
+    _switch(
+        _GENERATED,
+        "--wait-for-readiness-indicator",
+        "Write the configuration only once the file of --readiness-indicator-file is there.",
+    ),
+    _flag(
         _MASTER,
         "--multus-master-cni-file-name",
         "The one file of the autoconfig directory to wrap.",
@@ -241,11 +273,11 @@ ENTRYPOINT: tuple[Flag, ...] = (
     _flag(
         _MASTER,
         "--wait-timeout",
-        "How long to wait for a first master before giving up.",
+        "How long to wait for a first master before giving up: seconds, or as 10m.",
         type=SECONDS,
         default="600",
         show_default=True,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     _switch(_BEHAVIOUR, "--skip-multus-binary-copy", "Leave the installed multus binary alone."),
     _switch(
@@ -288,11 +320,11 @@ CHECK: tuple[Flag, ...] = (
     _flag(
         "Check",
         "--timeout",
-        "How long to wait for the API server.",
+        "How long to wait for the API server: seconds, or as 10s.",
         type=SECONDS,
         default="5",
         show_default=True,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
 )
 """What only `check` takes."""
@@ -333,3 +365,13 @@ INSTALL: tuple[Flag, ...] = (
     DRY_RUN,
 )
 """What `install` takes: its own, under the names that Multus 4.3 gave them, and a few of everybody's."""
+
+ALL: tuple[Flag, ...] = (*ENTRYPOINT, *CHECK, *UNINSTALL, *INSTALL)
+
+OF_AUTO: tuple[Flag, ...] = tuple(flag for flag in ENTRYPOINT if flag.group in (_GENERATED, _MASTER))
+"""Those that shape a generated configuration, or choose what it wraps."""
+
+
+def thin() -> list[Flag]:
+    """Return the flags of the entrypoint with the one default that is another in the program of Multus 4.3."""
+    return [_conf_file("auto") if flag.name == "multus_conf_file" else flag for flag in ENTRYPOINT]

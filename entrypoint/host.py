@@ -72,6 +72,8 @@ class Host:
             kubeconfig=_own(settings.kubeconfig_file),
             binary=self._binary(compare=binary),
             static=read(settings.static_conf_file) if settings.static_conf_file else None,
+            patch=read(settings.conf_patch_file) if settings.conf_patch_file else None,
+            readiness=_missing(settings.readiness_gate),
             outputs={path.name: _output(path) for path in settings.output_files},
             candidates=tuple(live),
             retired=tuple(retired),
@@ -254,6 +256,10 @@ def swept_directories(settings: Settings) -> Iterable[Path]:
     yield from (settings.cni_conf_dir, settings.kubeconfig_file.parent, settings.cni_bin_dir)
     if settings.ready_file:
         yield settings.ready_file.parent
+
+
+def _missing(path: Path | None) -> str | None:
+    return None if path is None or path.exists() else str(path)
 
 
 def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:

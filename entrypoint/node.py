@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from entrypoint.cniconf import Verdict
 
@@ -71,8 +72,12 @@ class Seen(NamedTuple):
     binary: Binary
     static: Look | None
     """The source of a static configuration; None with auto configuration."""
+    patch: Look | None
+    """The file of `--multus-conf-patch`; None when there is none."""
     outputs: dict[str, Look]
     """What stands under each configuration file name that this program may write."""
+    readiness: str | None = None
+    """Where the readiness indicator is missing that the configuration waits for; None when it is there."""
     candidates: tuple[Candidate, ...] = ()
     """Possible masters in byte order of their names."""
     retired: tuple[Candidate, ...] = ()
@@ -162,6 +167,8 @@ class Memory(NamedTuple):
     """A configuration has been in place once: from then on a missing master is waited for without limit."""
     output: Output | None = None
     """The configuration that must be there; None before there was one, and after its removal."""
+    patch: Mapping[str, Any] | None = None
+    """The last good merge patch for Multus's part of the configuration."""
     renamed: frozenset[str] = frozenset()
     """Names of the masters that this run was to rename to NAME.old."""
     satisfied: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import cniconf, render, verdict
+from entrypoint import cniconf, mergepatch, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -56,11 +56,14 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     missing = {path for _, path in seen.missing_dirs}
     kubeconfig, kubeconfig_problems, warnings = _kubeconfig(settings, seen, memory)
     binary, binary_problems = _binary(settings, seen, memory)
+    memory, patch_problems = _with_patch(settings, seen, memory)
     wanted = _static(settings, seen, memory) if seen.static is not None else _auto(settings, seen, memory)
     awaited = verdict.program_missing(settings, seen.binary.source_fault if binary else seen.binary.fault)
+    if seen.readiness and memory.output is None:
+        awaited = f"waiting for {seen.readiness} (--wait-for-readiness-indicator)"
     if awaited and wanted.output is not None and not binary_problems:
-        wanted = _without_program(settings, seen, memory, wanted, awaited)
-    problems += [*kubeconfig_problems, *binary_problems, *wanted.problems]
+        wanted = _held_back(settings, seen, memory, wanted, awaited)
+    problems += [*kubeconfig_problems, *binary_problems, *patch_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
     output = wanted.output
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
@@ -81,6 +84,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             first=False,
             configured=memory.configured or output is not None,
             output=output,
+            patch=memory.patch,
             renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
             satisfied=satisfied,
             retry=retry,
@@ -183,6 +187,23 @@ def _binary(settings: Settings, seen: Seen, memory: Memory) -> tuple[Copy | None
 # ---- the configuration ----
 
 
+def _with_patch(settings: Settings, seen: Seen, memory: Memory) -> tuple[Memory, list[Problem]]:
+    """Return the memory with the patch that is to be applied: the last good one when the file has turned bad."""
+    content = settings.conf_patch
+    if seen.patch is not None:
+        if _unknown(seen.patch) and not memory.first:
+            return memory, []
+        if isinstance(seen.patch, Absent):
+            return memory, [Problem(f"--multus-conf-patch={settings.conf_patch_file} {seen.patch.why}", memory.first)]
+        content = seen.patch.content
+    if content is None:
+        return memory, []
+    try:
+        return memory._replace(patch=mergepatch.read(content, settings.node_name)), []
+    except mergepatch.InvalidPatchError as error:
+        return memory, [Problem(f"--multus-conf-patch={settings.conf_patch_file}: {error}", memory.first)]
+
+
 def _static(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     source, path = seen.static, settings.static_conf_file
     assert source is not None and path is not None  # noqa: S101 - both belong to static mode
@@ -233,9 +254,7 @@ def _gave_up(settings: Settings, seen: Seen, memory: Memory, message: str) -> tu
     return (Problem(f"gave up after {settings.wait_timeout:g} s: {message}", fatal=True),)
 
 
-def _without_program(
-    settings: Settings, seen: Seen, memory: Memory, wanted: _Configuration, awaited: str
-) -> _Configuration:
+def _held_back(settings: Settings, seen: Seen, memory: Memory, wanted: _Configuration, awaited: str) -> _Configuration:
     """Hold the configuration back: one that names a program that is not there stops every pod."""
     problems = (Problem(awaited, fatal=False),) if memory.configured else ()
     return _Configuration(
@@ -256,7 +275,7 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
             "Multus configuration gets; give it one, or set --cni-version"
         )
     try:
-        file_name, content = render.multus_configuration(settings, master)
+        file_name, content = render.multus_configuration(settings, master, memory.patch or {})
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
@@ -358,4 +377,6 @@ def _names_after(
 def _failed_looks(settings: Settings, seen: Seen) -> list[str]:
     looks = {settings.cni_conf_dir / name: look for name, look in seen.outputs.items()}
     looks[settings.kubeconfig_file] = seen.kubeconfig
+    if settings.conf_patch_file is not None and seen.patch is not None:
+        looks[settings.conf_patch_file] = seen.patch
     return [f"{path} {look.why}" for path, look in looks.items() if isinstance(look, Absent) and look.failed]

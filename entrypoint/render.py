@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
 from entrypoint.cniconf import Master, parse
+from entrypoint.mergepatch import merged
 from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings, version_key
 
 DEFAULT_NETWORK_NAME = "multus-cni-network"
@@ -23,8 +25,10 @@ class CannotWrapError(ValueError):
     """The master cannot be wrapped as the flags ask; the message says why and what to do."""
 
 
-def multus_configuration(settings: Settings, master: Master) -> tuple[str, bytes]:
+def multus_configuration(settings: Settings, master: Master, patch: Mapping[str, Any]) -> tuple[str, bytes]:
     """Wrap the master; return the file name and content of the configuration that the CNI runtime shall read.
+
+    `patch` is a JSON merge patch for Multus's part of it.
 
     Below CNI 1.0.0 that is a single plugin in `00-multus.conf`, from 1.0.0 on a list in `00-multus.conflist`.
     Raises `CannotWrapError`.
@@ -35,7 +39,7 @@ def multus_configuration(settings: Settings, master: Master) -> tuple[str, bytes
         file_name.removeprefix("00-") + ".j2",
         cni_version=version,
         name=master.name if settings.override_network_name else DEFAULT_NETWORK_NAME,
-        plugin=_plugin_options(settings, master),
+        plugin=list(merged(_plugin_options(settings, master), patch).items()),
         master=document,
     )
     parse(content)  # never write what the runtime could not read
@@ -77,7 +81,7 @@ def _with_version(document: dict[str, Any], version: str) -> dict[str, Any]:
     return {"cniVersion": version, **document}
 
 
-def _plugin_options(settings: Settings, master: Master) -> list[tuple[str, Any]]:
+def _plugin_options(settings: Settings, master: Master) -> dict[str, Any]:
     """Return what goes into the plugin beside its delegates, under the names of Multus's configuration reference."""
     options: dict[str, Any] = {
         "type": "multus",
@@ -91,9 +95,9 @@ def _plugin_options(settings: Settings, master: Master) -> list[tuple[str, Any]]
         "confDir": settings.multus_conf_dir_on_host,
         "kubeconfig": settings.kubeconfig_path_on_host,
     }
-    chosen = [(key, value) for key, value in options.items() if value]
+    chosen = {key: value for key, value in options.items() if value}
     # Multus logs to stderr unless told otherwise, so only the `false` is written.
-    return chosen if settings.log_to_stderr else [*chosen, ("logToStderr", False)]
+    return chosen if settings.log_to_stderr else {**chosen, "logToStderr": False}
 
 
 def _json(value: object) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 
 from entrypoint.logs import logger
+from entrypoint.masking import masked
 from entrypoint.node import Copy, Plan, Remove, Rename, Step, Write
 from entrypoint.settings import Settings
 
 _WAITING_INTERVAL = 30.0  # seconds
-_TOKEN = re.compile(rb'(?m)^( *token: )".*"$')
 
 
 class Reporter:
@@ -61,15 +60,14 @@ def done(step: Step) -> str:
 
 
 def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
-    """Yield the lines of `--dry-run`: each step, and under a file its content with the token masked."""
+    """Yield the lines of `--dry-run`: each step, and under a file its content with secrets masked."""
     if not plan.steps:
         yield "nothing to do: the node is as it must be"
     for step in plan.steps:
         match step:
             case Write():
                 yield f"would write {step.path}, mode {step.mode:o}:"
-                content = _TOKEN.sub(rb'\1"(masked)"', step.content)
-                yield from (f"    {line}" for line in content.decode("utf-8", "replace").splitlines())
+                yield from (f"    {line}" for line in masked(step.content).splitlines())
             case Copy():
                 yield f"would install {step.path} from {step.source}"
             case Remove():

@@ -24,6 +24,16 @@ DEFAULT_DATA_DIR = "/host/var/lib/cni/multus"
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+HOST_PATHS = (
+    "multus_kubeconfig_file_host",
+    "multus_cni_conf_dir",
+    "additional_bin_dir",
+    "readiness_indicator_file",
+    "multus_log_file",
+)
+"""Options that are paths of the host, where the plugin runs, and not of this container."""
+
+_HOST_CONF_DIR = "/etc/cni/net.d"
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
 _LAST_PORT = 65535
 # A pattern, and not compiled here: most starts have no taint.
@@ -68,6 +78,10 @@ class Settings(NamedTuple):
     kubeconfig_path_on_host: str
     kubeconfig_path_given: bool
     multus_conf_dir_on_host: str | None
+    conf_patch: bytes | None
+    """Merge patch for Multus's part of the configuration, given on the command line: JSON."""
+    conf_patch_file: Path | None
+    """The same, given as a file that is followed."""
     cni_version: str | None
     force_cni_version: bool
     namespace_isolation: bool
@@ -77,6 +91,8 @@ class Settings(NamedTuple):
     log_to_stderr: bool
     override_network_name: bool
     readiness_indicator_file: str
+    wait_for_readiness: bool
+    """The configuration waits for that file."""
     additional_bin_dir: str
     skip_binary_copy: bool
     rename_master: bool
@@ -113,6 +129,21 @@ class Settings(NamedTuple):
         return self.kubeconfig_path_on_host.endswith("/multus.d/multus.kubeconfig")
 
     @property
+    def readiness_gate(self) -> Path | None:
+        """Where this container sees the file that the configuration waits for; None: it does not wait."""
+        if not self.wait_for_readiness:
+            return None
+        path = self.readiness_indicator_file
+        return self.in_container(path) or Path("/host/" + path.lstrip("/"))
+
+    def in_container(self, path_on_host: str) -> Path | None:
+        """Return a path of the host as the container sees it if it is mounted beside the configuration directory."""
+        directory = str(self.cni_conf_dir)
+        if not directory.endswith(_HOST_CONF_DIR):
+            return None
+        return Path(directory.removesuffix(_HOST_CONF_DIR) + "/" + path_on_host.lstrip("/"))
+
+    @property
     def binary_file(self) -> Path:
         """Where the multus binary is installed."""
         return self.cni_bin_dir / "multus"
@@ -136,6 +167,8 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     conf_file = options["multus_conf_file"]
     autoconfig_dir = Path(options["multus_autoconfig_dir"] or conf_dir)
     service_account_dir = Path(options["service_account_dir"])
+    on_host = {name: _host_path(name, options[name]) for name in HOST_PATHS}
+    patch = options["multus_conf_patch"].strip()
     return Settings(
         cni_conf_dir=conf_dir,
         cni_bin_dir=Path(options["cni_bin_dir"]),
@@ -144,19 +177,22 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         autoconfig_dir=autoconfig_dir,
         master_name=_master_name(options["multus_master_cni_file_name"], autoconfig_dir),
         master_exclude=options["multus_master_cni_exclude"],
-        kubeconfig_path_on_host=options["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
+        kubeconfig_path_on_host=on_host["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
         kubeconfig_path_given=bool(options["multus_kubeconfig_file_host"]),
-        multus_conf_dir_on_host=_on_host(options["multus_cni_conf_dir"]),
+        multus_conf_dir_on_host=on_host["multus_cni_conf_dir"] or None,
+        conf_patch=patch.encode("utf-8", "surrogateescape") if patch.startswith(("{", "[")) else None,
+        conf_patch_file=Path(patch) if patch and not patch.startswith(("{", "[")) else None,
         cni_version=_cni_version(options["cni_version"]),
         force_cni_version=options["force_cni_version"],
         namespace_isolation=options["namespace_isolation"],
         global_namespaces=options["global_namespaces"],
         log_level=_log_level(options["multus_log_level"]),
-        log_file=options["multus_log_file"],
+        log_file=on_host["multus_log_file"],
         log_to_stderr=options["multus_log_to_stderr"],
         override_network_name=options["override_network_name"],
-        readiness_indicator_file=options["readiness_indicator_file"],
-        additional_bin_dir=options["additional_bin_dir"],
+        readiness_indicator_file=on_host["readiness_indicator_file"],
+        wait_for_readiness=options["wait_for_readiness_indicator"],
+        additional_bin_dir=on_host["additional_bin_dir"],
         skip_binary_copy=options["skip_multus_binary_copy"],
         rename_master=options["rename_conf_file"],
         cleanup_on_exit=options["cleanup_config_on_exit"],
@@ -196,7 +232,7 @@ def is_token(content: bytes) -> bool:
 
 def _static_conf_file(value: str) -> Path:
     path = Path(value)
-    if not path.name:
+    if not path.name or value.strip().lower() == AUTO:
         raise InvalidSettingError("--multus-conf-file", f"expected a file or 'auto', got {value!r}")
     return path
 
@@ -220,11 +256,16 @@ def _master_name(value: str, autoconfig_dir: Path) -> str | None:
     return name
 
 
-def _on_host(path: str) -> str | None:
-    """Return the path as the host sees it: the DaemonSet mounts the host's directories below /host."""
-    if path == "/host" or path.startswith("/host/"):
-        return path.removeprefix("/host") or "/"
-    return path or None
+def on_host(path: str) -> str:
+    """Return a path as the host sees it: the DaemonSet mounts the host's directories below /host."""
+    return (path.removeprefix("/host") or "/") if path == "/host" or path.startswith("/host/") else path
+
+
+def _host_path(option: str, value: str) -> str:
+    if value and not value.startswith("/"):
+        flag = f"--{option.replace('_', '-')}"
+        raise InvalidSettingError(flag, f"expected an absolute path of the host, where the plugin runs, got {value!r}")
+    return on_host(value)
 
 
 def _cni_version(value: str) -> str | None:
@@ -272,7 +313,10 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
         raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number, got {port!r}")
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
-    return f"{environ.get('KUBERNETES_SERVICE_PROTOCOL') or 'https'}://{host}:{port}"
+    protocol = environ.get("KUBERNETES_SERVICE_PROTOCOL") or "https"
+    if protocol.lower() not in {"http", "https"}:
+        raise InvalidSettingError("KUBERNETES_SERVICE_PROTOCOL", f"expected http or https, got {protocol!r}")
+    return f"{protocol.lower()}://{host}:{port}"
 
 
 def in_byte_order(names: Iterable[str]) -> list[str]:

@@ -173,6 +173,20 @@ def _second_multus(host, _cluster):
     (host.conf_dir / "00-a-multus.conf").write_text(host.generated.read_text())
 
 
+def _meta_only(host, _cluster):
+    _no_master(host, _cluster)
+    host.master(document={"cniVersion": "0.3.1", "name": "lo", "type": "loopback"})
+
+
+def _list_in_a_conf(host, _cluster):
+    plugin = json.loads(host.generated.read_text())
+    host.generated.write_text(json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [plugin]}))
+
+
+def _rival(host, _cluster):
+    host.master("00-calico.conflist")
+
+
 def _only_multus(host, _cluster):
     (host.conf_dir / "05-multus.conf").write_text(host.generated.read_text())
     _no_master(host, _cluster)
@@ -187,6 +201,9 @@ SCENARIOS = {
     "nested": _nested,
     "second-multus": _second_multus,
     "only-multus": _only_multus,
+    "meta-only": _meta_only,
+    "list-in-a-conf": _list_in_a_conf,
+    "rival": _rival,
     "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
     "no-binary": lambda host, _cluster: host.binary.unlink(),
@@ -201,6 +218,7 @@ COMMANDS = {
     "no-master": ["--wait-timeout=0"],
     "cut-off": ["--wait-timeout=0"],
     "only-multus": ["--wait-timeout=0"],
+    "meta-only": ["--wait-timeout=0"],
     "no-directory": [],
     "records": ["uninstall"],
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import socket
 import ssl
@@ -12,6 +14,11 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 USER = "system:serviceaccount:kube-system:multus"
 
@@ -24,6 +31,39 @@ def authority():
 @cache
 def other_authority():
     return trustme.CA()
+
+
+class BareCA:
+    """A CA whose certificate says only that it is one, as clusters have them that are years old.
+
+    Neither it nor what it signs has key identifiers or a key usage. Go accepts that, and so does Python before 3.13.
+    """
+
+    def __init__(self):
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        certificate = _certificate(self._name, self._key.public_key(), self._name, self._key, constraints)
+        self.cert_pem = trustme.Blob(certificate.public_bytes(Encoding.PEM))
+
+    def issue_cert(self, *hosts):
+        key = ec.generate_private_key(ec.SECP256R1())
+        address = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts if host[0].isdigit()]
+        named = [x509.DNSName(host) for host in hosts if not host[0].isdigit()]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
+        names = x509.SubjectAlternativeName([*address, *named])
+        certificate = _certificate(subject, key.public_key(), self._name, self._key, names)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        return trustme.LeafCert(private, certificate.public_bytes(Encoding.PEM), [])
+
+
+def _certificate(subject, public_key, issuer, signing_key, extension):
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(issuer, subject, public_key, x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
+    )
+    return builder.add_extension(extension, critical=False).sign(signing_key, hashes.SHA256())
 
 
 def pem(ca):
@@ -160,8 +200,8 @@ def _forbidden(verb, resource, name):
 
 
 @contextmanager
-def serving(cluster, ca=None, port=0):
-    """Serve the cluster on 127.0.0.1; `cluster.url` is where."""
+def serving(cluster, ca=None, port=0, hosts=("127.0.0.1", "localhost")):
+    """Serve the cluster on 127.0.0.1; `cluster.url` is where, and `hosts` is who its certificate says that it is."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -200,7 +240,7 @@ def serving(cluster, ca=None, port=0):
             pass
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    (ca or authority()).issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    (ca or authority()).issue_cert(*hosts).configure_cert(context)
     server = Server(("127.0.0.1", port), Handler)
     cluster.url = f"https://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

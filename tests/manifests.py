@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -12,13 +19,58 @@ DEPLOYMENTS = ROOT / "deployments"
 PUBLISHED = Path(__file__).parent / "data" / "published"
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "K": 10**3, "M": 10**6, "G": 10**9}
 
+CHART = DEPLOYMENTS / "helm" / "multus-entrypoint"
+PLATFORMS = sorted(path.parent.name for path in DEPLOYMENTS.glob("*/kustomization.yaml"))
+"""The directories for `kubectl apply -k`, their common base included; each has one for the uninstaller in it."""
+
 
 def documents(path, *, switched_on=False):
-    """Return the documents of a manifest; `switched_on` with the settings that a # in the first column holds off."""
+    """Return the documents of a manifest, or of a directory for `kubectl apply -k`.
+
+    With `switched_on` the settings count that a # in the first column holds off.
+    """
+    return parse(_kustomized(path, switched_on) if path.is_dir() else _text(path, switched_on))
+
+
+def parse(text):
+    """Return the documents of a text, which the caller may change."""
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.cache
+def _parsed(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def _text(path, switched_on):
     text = path.read_text()
-    if switched_on:
-        text = re.sub(r"^#(?=  +\S)", "", text, flags=re.MULTILINE)
-    return list(yaml.safe_load_all(text))
+    return re.sub(r"^#(?=  +\S)", "", text, flags=re.MULTILINE) if switched_on else text
+
+
+def kustomize(target):
+    """Return what `kubectl kustomize` makes of a directory or a URL, as text."""
+    command = [Path(sys.executable).parent / "kubectl", "kustomize", target]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@functools.cache
+def _kustomized(directory, switched_on):
+    """Return the text for a directory below `DEPLOYMENTS`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "deployments"
+        shutil.copytree(DEPLOYMENTS, root)
+        for path in root.rglob("*.y*ml") if switched_on else ():
+            path.write_text(_text(path, switched_on))
+        return kustomize(root / directory.relative_to(DEPLOYMENTS))
+
+
+def charted(values):
+    """Return the documents that `helm install` would make of the chart in kube-system."""
+    helm = pytest.importorskip("helm_python", reason="the Helm engine is not installed: `make helm` does that")
+    with helm.Chart.load(CHART) as chart:
+        rendered = chart.render(values, name="any", namespace="kube-system")
+        texts = [*(crd["data"] for crd in chart.crds), *(rendered[name] for name in rendered if name.endswith(".yaml"))]
+    return [document for text in texts for document in parse(text)]
 
 
 def only(found, kind):

@@ -75,6 +75,7 @@ def seen(wanted: Settings, **changes: object) -> Seen:
         kubeconfig=Absent(),
         binary=Binary(None, installed=False),
         static=None,
+        patch=None,
         outputs=files,
     )
     return start._replace(**changes)

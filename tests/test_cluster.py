@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from entrypoint import cluster, memory
 from entrypoint.errands import child, taint
 from entrypoint.settings import Taint
-from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
+from tests.fake_api import BareCA, FakeCluster, authority, other_authority, pem, serving
 
 KEY = "multus.example/not-ready"
 MINE = {"key": KEY, "effect": "NoSchedule"}
@@ -219,6 +220,29 @@ def test_a_certificate_of_another_ca_is_named_as_the_reason(api):
     client = cluster.Api(access(api, certificate_authority=pem(other_authority())))
     with pytest.raises(cluster.UnreachableError, match="its certificate is not trusted"):
         client.request("GET", "/version", timeout=5)
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """Verify as Python 3.13 does, whatever runs the tests: there urllib3 asks for key identifiers."""
+    monkeypatch.setattr("urllib3.util.ssl_.sys", SimpleNamespace(version_info=(3, 13)))
+
+
+def test_a_ca_without_key_identifiers_is_trusted_as_multus_trusts_it(strict):
+    old = BareCA()
+    with serving(FakeCluster(), ca=old) as served:
+        client = cluster.Api(access(served, certificate_authority=pem(old)))
+        assert client.request("GET", "/version", timeout=5).ok
+
+
+def test_the_chain_and_the_host_name_are_verified_all_the_same(strict):
+    old, other = BareCA(), BareCA()
+    with serving(FakeCluster(), ca=old) as served:
+        with pytest.raises(cluster.UnreachableError, match="its certificate is not trusted"):
+            cluster.Api(access(served, certificate_authority=pem(other))).request("GET", "/version", timeout=5)
+    with serving(FakeCluster(), ca=old, hosts=("10.96.0.1", "other.example")) as served:
+        with pytest.raises(cluster.UnreachableError, match="IP address mismatch"):
+            cluster.Api(access(served, certificate_authority=pem(old))).request("GET", "/version", timeout=5)
 
 
 def test_a_ca_that_is_no_certificate_is_an_answer_and_no_traceback(api):

@@ -11,7 +11,15 @@ import yaml
 from entrypoint.flags import CHECK, ENTRYPOINT, UNINSTALL
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("tests/**/*.md")})
+PAGES = sorted(
+    {
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("bench/*.md"),
+        *ROOT.glob("tests/**/*.md"),
+        *ROOT.glob("deployments/**/*.md"),
+    }
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

@@ -14,13 +14,15 @@ MAY_IMPORT = {
     "logs": set(),
     "wakeup": set(),
     "memory": set(),
+    "masking": set(),
     "cniconf": {"settings"},
+    "mergepatch": {"cniconf"},
     "node": {"cniconf"},
-    "render": {"cniconf", "settings"},
+    "render": {"cniconf", "mergepatch", "settings"},
     "verdict": {"cniconf", "settings"},
     "choose": {"cniconf", "node", "settings"},
-    "plan": {"choose", "cniconf", "node", "render", "settings", "verdict"},
-    "report": {"logs", "node", "settings"},
+    "plan": {"choose", "cniconf", "mergepatch", "node", "render", "settings", "verdict"},
+    "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
     "readiness": {"files"},
@@ -31,6 +33,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files"},
     "flags": {"settings"},
+    "remarks": {"flags", "settings"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
     "errands.taint": {"cluster", "errands.child", "settings"},
@@ -74,7 +77,18 @@ MAY_IMPORT = {
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "presence", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
-PURE = {"choose", "settings", "verdict", "cniconf", "node", "render", "plan", "uninstall.deciding"}
+PURE = {
+    "choose",
+    "masking",
+    "mergepatch",
+    "settings",
+    "verdict",
+    "cniconf",
+    "node",
+    "render",
+    "plan",
+    "uninstall.deciding",
+}
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
 
 

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 
 import kubernetes_validate
 import pytest
 import yaml
 
 import entrypoint
-from tests.manifests import DEPLOYMENTS, PUBLISHED, ROOT, containers, documents, memory, only
+from tests.manifests import (
+    CHART,
+    DEPLOYMENTS,
+    PLATFORMS,
+    PUBLISHED,
+    ROOT,
+    charted,
+    containers,
+    documents,
+    kustomize,
+    memory,
+    only,
+)
 
-INSTALLERS = ["multus-daemonset.yml", "multus-daemonset-crio.yml"]
-ALL = [*INSTALLERS, "multus-uninstall.yml"]
+PLAIN, UNINSTALL = "multus-daemonset.yml", "multus-uninstall.yml"
+CHARTS = ["helm", *(f"helm {platform}" for platform in PLATFORMS if platform != "base")]
+INSTALLERS = [PLAIN, *PLATFORMS, *CHARTS]
+UNINSTALLERS = [UNINSTALL, *(f"{platform}/uninstall" for platform in PLATFORMS)]
+ALL = [*INSTALLERS, *UNINSTALLERS]
 RELEASES = ["1.37", "1.35"]
 """The Kubernetes release that is current at the time of writing, and the oldest that still gets fixes."""
+ALL_OF_THE_CHART = {
+    "flags": {"startup-taint": "multus-cni.io/not-ready:NoSchedule", "repair-pods": "delete"},
+    "rbac": {"check": True},
+}
+"""Values that switch on what the manifest holds off with a # in the first column."""
+TAINT = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}
 
 
-def objects(name, **options):
-    return documents(DEPLOYMENTS / name, **options)
+def objects(name, *, switched_on=False):
+    """Return the documents of a manifest, of a directory for `kubectl apply -k`, or of the chart for a platform."""
+    kind, _, platform = name.partition(" ")
+    if kind == "helm":
+        return charted({"platform": platform, **(ALL_OF_THE_CHART if switched_on else {})})
+    return documents(DEPLOYMENTS / name, switched_on=switched_on)
 
 
 def daemon_set(name, **options):
@@ -27,6 +55,10 @@ def daemon_set(name, **options):
 
 def pod_spec(name, **options):
     return daemon_set(name, **options)["spec"]["template"]["spec"]
+
+
+def by_kind(found):
+    return {document["kind"]: document for document in found}
 
 
 def walk(value):
@@ -38,7 +70,7 @@ def walk(value):
 
 
 def test_every_manifest_of_the_directory_is_tested_here():
-    assert sorted(path.name for path in DEPLOYMENTS.iterdir()) == sorted(ALL)
+    assert {path.name for path in DEPLOYMENTS.iterdir()} == {PLAIN, UNINSTALL, "helm", *PLATFORMS}
 
 
 @pytest.mark.parametrize("switched_on", [False, True], ids=["as it is", "with what is off switched on"])
@@ -64,37 +96,49 @@ def test_what_is_off_can_be_switched_on(name):
 
 @pytest.mark.parametrize("name", INSTALLERS)
 def test_switching_the_startup_taint_on_gives_the_flag_and_the_right_that_it_needs(name):
-    def nodes_rules(found):
-        return [rule for rule in only(found, "ClusterRole")["rules"] if "nodes" in rule["resources"]]
-
     def flags(found):
         (container,) = containers(only(found, "DaemonSet"))
         return [flag for flag in container["args"] if flag.startswith("--startup-taint")]
 
     off, on = objects(name), objects(name, switched_on=True)
-    assert (nodes_rules(off), flags(off)) == ([], [])
-    assert nodes_rules(on) == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}]
+    assert (TAINT in only(off, "ClusterRole")["rules"], flags(off)) == (False, [])
+    assert TAINT in only(on, "ClusterRole")["rules"]
     assert flags(on) == ["--startup-taint=multus-cni.io/not-ready:NoSchedule"]
     (container,) = containers(only(off, "DaemonSet"))
     assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in container["env"]
 
 
-@pytest.mark.parametrize("name", INSTALLERS)
-def test_the_role_holds_what_multus_uses_and_nothing_else(name):
-    granted = {
+def granted(found):
+    return {
         (group, resource, verb)
-        for rule in only(objects(name), "ClusterRole")["rules"]
+        for rule in only(found, "ClusterRole")["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    definitions = [("k8s.cni.cncf.io", "network-attachment-definitions", verb) for verb in ("get", "list", "watch")]
-    status = [("", "pods/status", verb) for verb in ("get", "update", "patch")]
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_the_role_holds_what_multus_uses_and_nothing_else(name):
+    """Looked up in Multus: k8sclient.go gets, draclient.go gets claims and lists slices, SetNetworkStatus updates."""
+    definition = ("k8s.cni.cncf.io", "network-attachment-definitions", "get")
+    pods = [("", "pods", "get"), ("", "pods/status", "update")]
     events = [(group, "events", verb) for group in ("", "events.k8s.io") for verb in ("create", "patch", "update")]
-    devices = [
-        ("resource.k8s.io", kind, verb) for kind in ("resourceclaims", "resourceslices") for verb in ("get", "list")
-    ]
-    assert granted == {("", "pods", "get"), *definitions, *status, *events, *devices}
+    devices = [("resource.k8s.io", "resourceclaims", "get"), ("resource.k8s.io", "resourceslices", "list")]
+    scc = [("security.openshift.io", "securitycontextconstraints", "use")] if "openshift" in name else []
+    assert granted(objects(name)) == {definition, *pods, *events, *devices, *scc}
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_what_only_check_and_the_errands_use_is_off_until_it_is_switched_on(name):
+    more = granted(objects(name, switched_on=True)) - granted(objects(name))
+    assert more == {
+        ("", "nodes", "get"),
+        ("", "nodes", "patch"),
+        ("", "pods", "list"),
+        ("k8s.cni.cncf.io", "network-attachment-definitions", "list"),
+        ("", "pods/eviction", "create"),
+    }
 
 
 @pytest.mark.parametrize("name", INSTALLERS)
@@ -131,11 +175,23 @@ def test_nothing_is_privileged_and_every_container_gives_up_what_it_can(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_pod_is_of_the_class_guaranteed(name):
+def test_every_container_asks_for_cpu_without_a_limit_and_for_all_the_memory_that_it_may_have(name):
     for container in containers(daemon_set(name)):
         resources = container["resources"]
-        assert set(resources["limits"]) == {"cpu", "memory"}
-        assert resources["limits"] == resources["requests"]
+        assert set(resources["requests"]) == {"cpu", "memory"}
+        assert resources["limits"] == {"memory": resources["requests"]["memory"]}
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_the_installer_reserves_little_on_each_node(name):
+    (container,) = containers(daemon_set(name))
+    assert container["resources"]["requests"]["cpu"] == "100m"
+    assert memory(container["resources"]["requests"]["memory"]) <= 96 * 2**20
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_service_of_the_namespace_becomes_a_variable_of_the_pod(name):
+    assert pod_spec(name)["enableServiceLinks"] is False
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -150,10 +206,12 @@ def test_every_pod_reaches_every_node_early_and_says_why_it_failed(name):
 
 
 @pytest.mark.parametrize("name", INSTALLERS)
-def test_a_rollout_goes_node_by_node_and_waits_for_the_ready_file(name):
+def test_a_rollout_goes_node_by_node_starts_the_new_pod_first_and_waits_for_the_ready_file(name):
     found = daemon_set(name)
-    assert found["spec"]["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert found["spec"]["updateStrategy"] == strategy
     (container,) = containers(found)
+    assert not any("ports" in each for each in containers(found))  # two pods of a node's network could not share one
     (flag,) = [flag for flag in container["args"] if flag.startswith("--ready-file=")]
     ready_file = flag.partition("=")[2]
     assert container["readinessProbe"]["exec"]["command"] == ["/usr/bin/test", "-f", ready_file]
@@ -176,14 +234,15 @@ def test_an_existing_installation_is_updated_in_place(name):
     assert containers(ours)[-1]["name"] == containers(theirs)[-1]["name"]
 
 
-def test_the_uninstaller_is_a_daemon_set_of_its_own():
-    installer, uninstaller = (daemon_set(name) for name in ("multus-daemonset.yml", "multus-uninstall.yml"))
+@pytest.mark.parametrize("name", UNINSTALLERS)
+def test_the_uninstaller_is_a_daemon_set_of_its_own(name):
+    installer, uninstaller = daemon_set(PLAIN), daemon_set(name)
     assert installer["metadata"]["name"] != uninstaller["metadata"]["name"]
     labels = uninstaller["spec"]["template"]["metadata"]["labels"]
     (key, value), *_ = installer["spec"]["selector"]["matchLabels"].items()
     assert labels[key] != value
     assert uninstaller["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert [document["kind"] for document in objects("multus-uninstall.yml")] == ["DaemonSet"]
+    assert [document["kind"] for document in objects(name)] == ["DaemonSet"]
 
 
 @pytest.mark.parametrize("name", INSTALLERS)
@@ -214,23 +273,227 @@ def test_the_configuration_of_the_config_map_is_the_one_that_the_image_carries(n
     assert json.loads(text) == json.loads((ROOT / "images" / "70-multus.conf").read_text())
 
 
-def test_the_two_installers_differ_only_in_what_cri_o_needs():
-    plain, crio = (objects(name) for name in INSTALLERS)
-    for ours, theirs in zip(plain, crio, strict=True):
-        if ours["kind"] != "DaemonSet":
-            assert ours == theirs
-    text = yaml.safe_dump(only(crio, "DaemonSet")).replace("/usr/libexec/cni", "/opt/cni/bin")
-    document = yaml.safe_load(text)
-    (container,) = containers(document)
-    container["args"].remove("--restart-crio=false")
-    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "dbus"]
-    spec = document["spec"]["template"]["spec"]
-    spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "dbus"]
-    assert document == only(plain, "DaemonSet")
-
-
 @pytest.mark.parametrize("name", ["multus-3.9.yml", "multus-4.3.yml"])
 def test_the_published_forms_are_those_that_have_fifty_mebibytes_and_a_tenth_of_a_cpu(name):
     *_, container = containers(only(documents(PUBLISHED / name), "DaemonSet"))
     assert memory(container["resources"]["limits"]["memory"]) == 50 * 2**20
     assert container["resources"]["limits"]["cpu"] == "100m"
+
+
+# The platforms, for `kubectl apply -k`.
+
+
+def host_paths(name):
+    """Return the runtime's directories on the host: of the configuration, and of the plugins."""
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod_spec(name)["volumes"] if "hostPath" in volume}
+    return paths["cni"], paths["cnibin"]
+
+
+def installs(daemon_set):
+    """Return the container that has the flags."""
+    return containers(daemon_set)[0]
+
+
+@pytest.mark.parametrize("path", ["multus-daemonset.yml", "uninstall/multus-uninstall.yml"])
+def test_the_base_is_a_copy_of_the_manifest(path):
+    copy = DEPLOYMENTS / "base" / path
+    assert copy.read_text() == (DEPLOYMENTS / copy.name).read_text(), "run `make manifests`"
+
+
+@pytest.mark.parametrize(("name", "manifest"), [("base", PLAIN), ("base/uninstall", UNINSTALL)])
+def test_the_base_makes_the_objects_of_the_manifest(name, manifest):
+    assert by_kind(objects(name)) == by_kind(objects(manifest))
+
+
+@pytest.mark.parametrize("name", [*PLATFORMS, *(f"{platform}/uninstall" for platform in PLATFORMS)])
+def test_a_platform_differs_from_the_base_in_the_paths_on_the_host_and_in_what_its_file_says(name):
+    manifest = UNINSTALL if name.endswith("/uninstall") else PLAIN
+    ours, theirs = by_kind(objects(name)), by_kind(objects(manifest))
+    document = ours["DaemonSet"]
+    spec = document["spec"]["template"]["spec"]
+    for volume in spec["volumes"]:
+        if volume["name"] in ("cni", "cnibin"):
+            volume["hostPath"]["path"] = {"cni": "/etc/cni/net.d", "cnibin": "/opt/cni/bin"}[volume["name"]]
+    arguments = installs(document)["args"]
+    arguments[:] = [flag for flag in arguments if not flag.startswith("--multus-kubeconfig-file-host=")]
+    if name == "crio":
+        (container,) = containers(document)
+        container["args"].remove("--restart-crio=false")
+        container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "dbus"]
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "dbus"]
+    elif name == "openshift":
+        ours["ClusterRole"]["rules"].pop()
+    elif name == "openshift/uninstall":
+        assert spec.pop("serviceAccountName") == "multus"
+    for found in (document, theirs["DaemonSet"]):
+        found["spec"]["template"]["spec"]["volumes"].sort(key=lambda volume: volume["name"])
+        installs(found)["volumeMounts"].sort(key=lambda mount: mount["name"])
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", [*INSTALLERS, *UNINSTALLERS])
+def test_the_kubeconfig_is_named_by_the_path_that_it_has_on_the_host(name):
+    configuration, _ = host_paths(name)
+    named = [flag for flag in installs(daemon_set(name))["args"] if flag.startswith("--multus-kubeconfig-file-host=")]
+    path = f"{configuration}/multus.d/multus.kubeconfig"
+    default = "/etc/cni/net.d/multus.d/multus.kubeconfig"
+    assert named == ([] if path == default else [f"--multus-kubeconfig-file-host={path}"])
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_uninstaller_of_a_platform_cleans_where_its_installer_wrote(platform):
+    assert host_paths(f"{platform}/uninstall") == host_paths(platform)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_platform_says_where_its_paths_are_from(platform):
+    text = (DEPLOYMENTS / platform / "kustomization.yaml").read_text()
+    assert f"kubectl apply -k deployments/{platform}" in text
+    assert platform == "base" or re.search(r"^# Source: .*?\b20\d\d\.?", text, re.MULTILINE | re.DOTALL)
+
+
+def test_a_platform_can_be_applied_from_a_repository_by_its_url(tmp_path):
+    shutil.copytree(DEPLOYMENTS, tmp_path / "deployments")
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-q", "-m", "test"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    text = kustomize(f"file://{tmp_path}//deployments/crio?ref=main")
+    assert list(yaml.safe_load_all(text)) == objects("crio")
+
+
+# The Helm chart.
+
+
+def test_the_chart_makes_the_objects_of_the_manifest():
+    assert by_kind(objects("helm")) == by_kind(objects(PLAIN))
+    assert len(objects("helm")) == len(objects(PLAIN))
+
+
+@pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform != "base"])
+def test_the_chart_makes_of_a_platform_what_kustomize_makes_of_its_directory(platform):
+    chart, directory = by_kind(objects(f"helm {platform}")), by_kind(objects(platform))
+    for found in (chart, directory):
+        found["DaemonSet"]["spec"]["template"]["spec"]["volumes"].sort(key=lambda volume: volume["name"])
+        installs(found["DaemonSet"])["volumeMounts"].sort(key=lambda mount: mount["name"])
+    assert chart == directory
+
+
+def chart_args(**values):
+    (container,) = containers(only(charted(values), "DaemonSet"))
+    return container["args"]
+
+
+def test_the_chart_has_every_platform_in_its_schema():
+    assert sorted(schema()["platform"]["enum"]) == sorted({"", *PLATFORMS} - {"base"})
+
+
+def schema():
+    return json.loads((CHART / "values.schema.json").read_text())["properties"]
+
+
+MOUNTED = {"cni-conf-dir", "cni-bin-dir", "multus-autoconfig-dir", "ready-file", "service-account-dir"}
+"""Flags that follow from what the chart mounts where."""
+NOT_YET = {"repair-pods"}
+"""What the chart knows already, and the program will."""
+
+
+def test_the_chart_takes_every_flag_of_the_program():
+    table = (ROOT / "README.md").read_text().partition("<!-- flags")[2].partition("<!-- end of flags")[0]
+    flags = set(re.findall(r"^\| `--([\w-]+)`", table, re.MULTILINE))
+    assert len(flags) > 20
+    assert set(schema()["flags"]["properties"]) | NOT_YET == (flags - MOUNTED - {"dry-run"}) | NOT_YET
+
+
+def test_a_flag_of_the_chart_is_a_flag_of_the_program():
+    args = chart_args(
+        flags={
+            "cni-version": "0.3.1",
+            "namespace-isolation": True,
+            "multus-log-to-stderr": False,
+            "wait-timeout": 1000000,
+            "global-namespaces": "",
+            "multus-log-file": None,
+            "multus-conf-patch": {"logOptions": {"maxSize": 10}},
+            "multus-master-cni-exclude": ["200-*", "87-*"],
+        },
+        extraArgs=["--cleanup-config-on-exit"],
+    )
+    assert args[5:] == [
+        "--cni-version=0.3.1",
+        '--multus-conf-patch={"logOptions":{"maxSize":10}}',
+        "--multus-log-to-stderr=false",
+        "--multus-master-cni-exclude=200-*",
+        "--multus-master-cni-exclude=87-*",
+        "--namespace-isolation=true",
+        "--wait-timeout=1000000",
+        "--cleanup-config-on-exit",
+    ]
+
+
+def test_directories_of_your_own_win_over_those_of_the_platform():
+    found = charted({"platform": "k3s", "hostPaths": {"confDir": "/data/k3s/agent/etc/cni/net.d"}})
+    spec = only(found, "DaemonSet")["spec"]["template"]["spec"]
+    paths = [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume]
+    assert paths == ["/data/k3s/agent/etc/cni/net.d", "/var/lib/rancher/k3s/data/cni"]
+    path = "/data/k3s/agent/etc/cni/net.d/multus.d/multus.kubeconfig"
+    assert spec["containers"][0]["args"][5:] == [f"--multus-kubeconfig-file-host={path}"]
+
+
+def test_the_image_of_the_chart_can_be_one_digest():
+    digest = f"sha256:{'0' * 64}"
+    (container,) = containers(only(charted({"image": {"digest": digest, "tag": "v9"}}), "DaemonSet"))
+    assert container["image"] == f"ghcr.io/multus-entrypoint/multus-entrypoint@{digest}"
+
+
+def test_the_chart_passes_on_what_is_for_the_scheduler_and_the_registry():
+    values = {
+        "nodeSelector": {"pool": "blue"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "affinity": {"podAffinity": {}},
+        "imagePullSecrets": [{"name": "registry"}],
+        "podLabels": {"team": "net", "name": "not this one"},
+        "podAnnotations": {"note": "x"},
+        "extraEnv": [{"name": "KUBECONFIG_MODE", "value": "640"}],
+    }
+    template = only(charted(values), "DaemonSet")["spec"]["template"]
+    spec = template["spec"]
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "blue"}
+    assert (spec["tolerations"], spec["affinity"]) == (values["tolerations"], values["affinity"])
+    assert spec["imagePullSecrets"] == values["imagePullSecrets"]
+    assert spec["containers"][0]["env"][1:] == values["extraEnv"]
+    assert template["metadata"]["labels"] == {"team": "net", "tier": "node", "app": "multus", "name": "multus"}
+    assert template["metadata"]["annotations"] == values["podAnnotations"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"platfrom": "k3s"}, "'platfrom' not allowed"),
+        ({"platform": "k8s"}, "/platform"),
+        ({"flags": {"cni-vers": "1.0.0"}}, "'cni-vers' not allowed"),
+        ({"flags": {"namespace-isolation": "maybe"}}, "namespace-isolation"),
+        ({"flags": {"cni-conf-dir": "/elsewhere"}}, "'cni-conf-dir' not allowed"),
+        ({"image": {"digest": "sha256:short"}}, "digest"),
+    ],
+)
+def test_the_chart_refuses_what_its_schema_does_not_have(values, message):
+    helm = pytest.importorskip("helm_python")
+    with pytest.raises(helm.HelmError, match=re.escape(message)):
+        charted(values)
+
+
+def test_helm_finds_nothing_to_complain_about():
+    helm = pytest.importorskip("helm_python")
+    report = helm.chart.lint(CHART, strict=True)
+    assert report["errors"] == []
+    assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
+
+
+def test_the_version_of_the_chart_is_that_of_the_package():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == entrypoint.__version__
+
+
+def test_the_values_on_the_page_of_the_chart_are_taken():
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", (CHART / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "--multus-log-level=verbose" in chart_args(**yaml.safe_load(text))

@@ -633,3 +633,62 @@ def test_a_kubeconfig_that_nobody_writes_and_that_is_not_there_leaves_the_node_n
     assert there.satisfied
     elsewhere = settings_for(tmp_path, "--multus-kubeconfig-file-host=/etc/multus/kubeconfig")
     assert decide(elsewhere, node, START).satisfied
+
+
+class TestPatch:
+    def plugin(self, tmp_path, patch, content=FLANNEL):
+        wanted = settings_for(tmp_path, f"--multus-conf-patch={patch}")
+        node = seen(wanted, candidates=(master("10-a.conflist", content),))
+        return json.loads(decide(wanted, node, START).configuration.content)
+
+    def test_it_is_merged_into_the_multus_plugins_part(self, tmp_path):
+        patch = '{"logOptions": {"maxSize": 10}, "capabilities": null, "kubeconfig": "/k"}'
+        document = self.plugin(tmp_path, patch)
+        assert document["logOptions"] == {"maxSize": 10}
+        assert "capabilities" not in document
+        assert document["kubeconfig"] == "/k"
+        (plugin,) = self.plugin(tmp_path, patch, CRIO)["plugins"]
+        assert plugin["logOptions"] == {"maxSize": 10}
+
+    def test_a_file_is_followed_and_one_that_turns_bad_keeps_the_last_good_one(self, tmp_path):
+        wanted = settings_for(tmp_path, "--multus-conf-patch=/p/patch.json")
+        good = File(b'{"retryDeleteOnError": true}', 0o644, (6, 6, 0))
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),), patch=good)
+        plan = decide(wanted, node, START)
+        assert json.loads(plan.configuration.content)["retryDeleteOnError"] is True
+        node = after(wanted, node, plan)
+        for bad in (File(b"{", 0o644, (6, 7, 0)), File(b"[]", 0o644, (6, 7, 0)), Absent()):
+            again = decide(wanted, node._replace(patch=bad), plan.memory)
+            assert (again.steps, again.satisfied) == ((), False)
+            assert again.problems[0].message.startswith("--multus-conf-patch=/p/patch.json")
+            assert not again.problems[0].fatal
+            (problem,) = decide(wanted, node._replace(patch=bad), START).problems
+            assert problem.fatal
+        empty = decide(wanted, node._replace(patch=File(b"{}", 0o644, (6, 8, 0))), plan.memory)
+        assert "retryDeleteOnError" not in json.loads(empty.configuration.content)
+        failed = Absent("cannot be read: Input/output error", missing=False, failed=True)
+        assert decide(wanted, node._replace(patch=failed), plan.memory).satisfied
+
+
+class TestReadinessGate:
+    FLAGS = ("--wait-for-readiness-indicator", "--readiness-indicator-file=/run/x/ready", "--wait-timeout=60")
+
+    def test_the_configuration_waits_for_the_indicator_once(self, tmp_path):
+        wanted = settings_for(tmp_path, *self.FLAGS)
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),), readiness="/host/run/x/ready")
+        plan = decide(wanted, node, START)
+        assert plan.configuration is None
+        assert plan.kubeconfig is not None
+        assert "waiting for /host/run/x/ready (--wait-for-readiness-indicator)" in plan.waiting
+        assert not plan.satisfied
+        assert decide(wanted, node._replace(now=plan.deadline), plan.memory).problems[0].fatal
+        ready = decide(wanted, node._replace(readiness=None), plan.memory)
+        assert ready.satisfied
+        gone = decide(wanted, after(wanted, node, ready), ready.memory)
+        assert (gone.steps, gone.satisfied) == ((), True)
+
+    def test_it_is_looked_for_where_the_host_is_mounted(self, tmp_path):
+        assert str(settings_for(tmp_path, *self.FLAGS).readiness_gate) == "/host/run/x/ready"
+        scratch = settings_for(tmp_path, *self.FLAGS, "--cni-conf-dir=/elsewhere/etc/cni/net.d")
+        assert str(scratch.readiness_gate) == "/elsewhere/run/x/ready"
+        assert settings_for(tmp_path, *self.FLAGS[1:]).readiness_gate is None

@@ -51,7 +51,7 @@ def plugin_of(configuration):
 @given(masters())
 def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, document):
     master = examined(document)
-    name, content = render.multus_configuration(settings_for(tmp_path_factory.getbasetemp()), master)
+    name, content = render.multus_configuration(settings_for(tmp_path_factory.getbasetemp()), master, {})
     configuration = json.loads(content)
     (delegate,) = plugin_of(configuration)["delegates"]
     if "cniVersion" not in document:
@@ -64,19 +64,19 @@ def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, doc
 @given(masters(), texts, texts)
 def test_rendering_always_yields_what_can_be_parsed(tmp_path_factory, document, namespaces, path):
     assume(namespaces.isprintable() and path.isprintable())
-    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file={path}", "--override-network-name"]
+    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file=/log{path}", "--override-network-name"]
     settings = settings_for(tmp_path_factory.getbasetemp(), *flags)
-    configuration = cniconf.parse(render.multus_configuration(settings, examined(document))[1])
+    configuration = cniconf.parse(render.multus_configuration(settings, examined(document), {})[1])
     assert configuration["name"] == document["name"]
     assert plugin_of(configuration).get("globalNamespaces", "") == namespaces
-    assert plugin_of(configuration).get("logFile", "") == path
+    assert plugin_of(configuration)["logFile"] == f"/log{path}"
 
 
 def test_the_deepest_usable_master_can_be_wrapped(tmp_path):
     nested = "[" * (cniconf.MAX_DEPTH - 1) + "]" * (cniconf.MAX_DEPTH - 1)
     master = cniconf.examine(b'{"cniVersion": "0.3.1", "name": "n", "type": "t", "x": %s}' % nested.encode())
     assert isinstance(master, cniconf.Master)
-    content = render.multus_configuration(settings_for(tmp_path), master)[1]
+    content = render.multus_configuration(settings_for(tmp_path), master, {})[1]
     assert json.loads(content)["delegates"] == [master.document]
 
 
@@ -85,7 +85,7 @@ def test_a_master_without_a_version_gets_the_one_chosen(tmp_path):
     assert isinstance(master, cniconf.Master)
     for flag, version in (("", "0.1.0"), ("0.3.1", "0.3.1"), ("1.0.0", "1.0.0")):
         settings = settings_for(tmp_path, f"--cni-version={flag}")
-        configuration = json.loads(render.multus_configuration(settings, master)[1])
+        configuration = json.loads(render.multus_configuration(settings, master, {})[1])
         (delegate,) = plugin_of(configuration)["delegates"]
         assert configuration["cniVersion"] == delegate["cniVersion"] == version
         assert {**delegate, "cniVersion": None} == {**master.document, "cniVersion": None}
@@ -93,7 +93,7 @@ def test_a_master_without_a_version_gets_the_one_chosen(tmp_path):
 
 def test_an_empty_version_in_the_master_is_filled_in_where_it_stands(tmp_path):
     master = examined({"name": "n", "cniVersion": "", "type": "t"})
-    (delegate,) = json.loads(render.multus_configuration(settings_for(tmp_path), master)[1])["delegates"]
+    (delegate,) = json.loads(render.multus_configuration(settings_for(tmp_path), master, {})[1])["delegates"]
     assert list(delegate.items()) == [("name", "n"), ("cniVersion", "0.1.0"), ("type", "t")]
 
 
@@ -101,16 +101,18 @@ def test_an_empty_version_in_the_master_is_filled_in_where_it_stands(tmp_path):
 def test_a_version_that_calls_check_cannot_wrap_an_older_master_unless_forced(tmp_path, asked, has):
     master = examined({"name": "n", "cniVersion": has, "type": "t"})
     with pytest.raises(render.CannotWrapError, match=f"--cni-version={asked} .* {has}"):
-        render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master)
+        render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master, {})
     forced = settings_for(tmp_path, f"--cni-version={asked}", "--force-cni-version")
-    configuration = json.loads(render.multus_configuration(forced, master)[1])
+    configuration = json.loads(render.multus_configuration(forced, master, {})[1])
     assert plugin_of(configuration)["delegates"][0]["cniVersion"] == asked
 
 
 @pytest.mark.parametrize(("asked", "has"), [("0.3.1", "0.3.0"), ("0.3.1", "1.0.0"), ("1.0.0", "0.4.0")])
 def test_any_other_mix_of_versions_works(tmp_path, asked, has):
     master = examined({"name": "n", "cniVersion": has, "type": "t"})
-    configuration = json.loads(render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master)[1])
+    configuration = json.loads(
+        render.multus_configuration(settings_for(tmp_path, f"--cni-version={asked}"), master, {})[1]
+    )
     assert configuration["cniVersion"] == asked
     assert plugin_of(configuration)["delegates"][0]["cniVersion"] == has
 

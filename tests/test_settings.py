@@ -1,5 +1,9 @@
+from contextlib import suppress
+
+import click
 import pytest
 
+from entrypoint.flags import ENTRYPOINT, Flag, FlagCommand, chosen
 from entrypoint.settings import InvalidSettingError, Taint, build, version_key
 from tests.node import IN_CLUSTER, click_error, options, settings_for
 
@@ -44,12 +48,36 @@ def test_what_this_program_writes_cannot_be_the_master(value):
         built(f"--multus-master-cni-file-name={value}")
 
 
+HOST_PATHS = {
+    "--multus-kubeconfig-file-host": "kubeconfig_path_on_host",
+    "--multus-cni-conf-dir": "multus_conf_dir_on_host",
+    "--additional-bin-dir": "additional_bin_dir",
+    "--readiness-indicator-file": "readiness_indicator_file",
+    "--multus-log-file": "log_file",
+}
+
+
+@pytest.mark.parametrize("flag", HOST_PATHS)
 @pytest.mark.parametrize(
     ("given", "on_host"),
-    [("/host/etc/x", "/etc/x"), ("/host", "/"), ("/hostile/x", "/hostile/x"), ("/etc/x", "/etc/x"), ("", None)],
+    [("/host/etc/x", "/etc/x"), ("/host", "/"), ("/hostile/x", "/hostile/x"), ("/etc/x", "/etc/x")],
 )
-def test_the_configuration_directory_of_multus_is_a_host_path(given, on_host):
-    assert built(f"--multus-cni-conf-dir={given}").multus_conf_dir_on_host == on_host
+def test_a_path_on_the_host_loses_the_directory_at_which_this_container_has_it(flag, given, on_host):
+    assert getattr(built(f"{flag}={given}"), HOST_PATHS[flag]) == on_host
+
+
+@pytest.mark.parametrize("flag", HOST_PATHS)
+@pytest.mark.parametrize("value", ["x", "./x", "host/x", "~/x"])
+def test_a_relative_path_on_the_host_is_refused(flag, value):
+    with pytest.raises(InvalidSettingError, match="absolute") as caught:
+        built(f"{flag}={value}")
+    assert caught.value.name == flag
+
+
+@pytest.mark.parametrize("value", ["Auto", "AUTO", " auto"])
+def test_auto_in_other_letters_is_no_file_and_the_message_says_how_it_is_written(value):
+    with pytest.raises(InvalidSettingError, match="'auto'"):
+        built(f"--multus-conf-file={value}")
 
 
 @pytest.mark.parametrize("value", ["0.3", "1", "0.3.1", "1.1.0"])
@@ -86,6 +114,7 @@ def test_a_kubeconfig_mode_that_is_not_octal_is_refused(value):
         ({"KUBERNETES_SERVICE_HOST": "[fd00::1]"}, "https://[fd00::1]:443"),
         ({"KUBERNETES_SERVICE_HOST": "api.example"}, "https://api.example:443"),
         ({"KUBERNETES_SERVICE_PROTOCOL": "http"}, "http://10.96.0.1:443"),
+        ({"KUBERNETES_SERVICE_PROTOCOL": "HTTPS"}, "https://10.96.0.1:443"),
         ({"KUBERNETES_SERVICE_HOST": ""}, None),
         ({"KUBERNETES_SERVICE_PORT": ""}, None),
     ],
@@ -98,6 +127,13 @@ def test_the_api_server_comes_from_the_environment(environ, url):
 def test_a_port_that_is_none_is_refused(port):
     with pytest.raises(InvalidSettingError, match="port number"):
         built(KUBERNETES_SERVICE_PORT=port)
+
+
+@pytest.mark.parametrize("protocol", ["foo", "https:", "tcp", " https"])
+def test_a_protocol_other_than_http_is_refused(protocol):
+    with pytest.raises(InvalidSettingError, match="http or https") as caught:
+        built(KUBERNETES_SERVICE_PROTOCOL=protocol)
+    assert caught.value.name == "KUBERNETES_SERVICE_PROTOCOL"
 
 
 def test_log_levels_are_known_in_any_case_and_written_in_lower_case():
@@ -140,15 +176,41 @@ def test_a_bare_boolean_means_true_and_takes_no_word_after_it():
 
 
 def test_a_value_that_looks_like_a_boolean_flag_stays_a_value():
-    assert built("--multus-log-file", "--namespace-isolation").log_file == "--namespace-isolation"
+    assert built("--global-namespaces", "--namespace-isolation").global_namespaces == "--namespace-isolation"
 
 
 def test_an_empty_value_means_the_default_for_every_flag():
-    from entrypoint.flags import ENTRYPOINT
-
     names = [param.opts[0] for param in ENTRYPOINT]
     assert built(*(f"{name}=" for name in names)) == built()
     assert built(*(word for name in names if name not in BOOLEANS for word in (name, ""))) == built()
+
+
+VALUES = ("true", "false", "/elsewhere/x", "1.0.0", "debug", "a.example/b", "7", "json", "report", '{"a": 1}')
+"""Among them every flag finds one that it takes and that is not its default."""
+
+
+def unread(declared):
+    """Return the flags that change nothing of the settings, whatever is said."""
+
+    def settings_with(*arguments):
+        command = FlagCommand("x", params=[*declared])
+        return build(chosen(command.make_context("x", list(arguments))), IN_CLUSTER)
+
+    def outcome(argument):
+        with suppress(InvalidSettingError, click.UsageError):
+            return settings_with(argument)
+
+    usual = settings_with()
+    names = [flag.opts[0] for flag in declared]
+    return [name for name in names if {outcome(f"{name}={value}") for value in VALUES} <= {usual, None}]
+
+
+def test_every_flag_changes_the_settings():
+    assert unread(ENTRYPOINT) == []
+
+
+def test_a_flag_that_is_declared_and_read_by_nobody_is_found():
+    assert unread([*ENTRYPOINT, Flag("--read-by-nobody", "", group="x")]) == ["--read-by-nobody"]
 
 
 BOOLEANS = {
@@ -163,6 +225,7 @@ BOOLEANS = {
     "--skip-config-watch",
     "--skip-multus-binary-copy",
     "--skip-tls-verify",
+    "--wait-for-readiness-indicator",
 }
 
 
@@ -185,9 +248,30 @@ def test_tls_verification_is_skipped_by_the_environment_variable_of_3_9(monkeypa
     assert built("--skip-tls-verify=false").skip_tls_verify is False
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "ten"])
-def test_a_wait_time_out_is_a_number_of_seconds(value):
-    assert "number of seconds" in click_error(f"--wait-timeout={value}")
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *(("600", 600), ("1.5", 1.5), ("0", 0), ("1e2", 100), ("", 600)),
+        *(
+            ("10m", 600),
+            ("90s", 90),
+            ("1h30m", 5400),
+            ("1.5h", 5400),
+            (".5s", 0.5),
+            ("250ms", 0.25),
+            ("2h45m30.5s", 9930.5),
+        ),
+    ],
+)
+def test_a_duration_is_a_number_of_seconds_or_as_in_go(value, seconds):
+    assert built(f"--wait-timeout={value}").wait_timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "ten", "10x", "m", "10m ", "1h-5m", "-10m", "10 m", "1d", "1m5"])
+def test_anything_else_is_no_duration_and_the_message_shows_some(value):
+    said = click_error(f"--wait-timeout={value}")
+    for part in (repr(value), "600", "10m", "1h30m"):
+        assert part in said
 
 
 def test_an_unknown_flag_suggests_the_nearest_known_one():

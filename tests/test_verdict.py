@@ -1,6 +1,5 @@
 """The verdict against a model of what libcni and containerd do with a configuration directory."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,122 +10,13 @@ from hypothesis import strategies as st
 from entrypoint.host import Host
 from entrypoint.node import Memory
 from entrypoint.plan import decide
-from tests.node import FLANNEL, scratch, settings_for
+from tests.node import scratch, settings_for
+from tests.runtime import CONTENTS, MODES, NAMES, STATIC, put, works
 
-# ---- the model: libcni/conf.go and containerd's go-cni, in the words of this test ----
-
-
-class CannotLoadError(Exception):
-    pass
-
-
-def loaded(directory):
-    """Return the list of plugin types that containerd would run for a pod; it stops at the first file."""
-    files = [
-        path for path in directory.iterdir() if path.suffix in {".conf", ".conflist", ".json"} and not is_dir(path)
-    ]
-    for path in sorted(files, key=lambda each: each.name.encode()):
-        try:
-            document = json.loads(path.read_bytes())
-        except (ValueError, OSError) as error:
-            raise CannotLoadError(path) from error
-        if not isinstance(document, dict) or not isinstance(document.get("name"), str):
-            raise CannotLoadError(path)
-        if path.suffix == ".conflist":
-            plugins = document.get("plugins")
-            if not isinstance(plugins, list) or not plugins:
-                raise CannotLoadError(path)
-        else:
-            plugins = [document]
-        if not all(isinstance(each, dict) and isinstance(each.get("type"), str) and each["type"] for each in plugins):
-            raise CannotLoadError(path)
-        return [each["type"] for each in plugins]
-    raise CannotLoadError("nothing is there")
-
-
-def is_dir(path):
-    return path.is_dir() and not path.is_symlink()
-
-
-def works(directory, bin_dir):
-    """Say whether a pod would get its networks from Multus: the plugin is called, and is there."""
-    try:
-        types = loaded(directory)
-    except CannotLoadError:
-        return False
-    program = bin_dir / types[0]
-    kubeconfig = directory / "multus.d/multus.kubeconfig"
-    return types[0] == "multus" and program.is_file() and bool(program.stat().st_mode & 0o111) and kubeconfig.is_file()
-
-
-# ---- random nodes ----
-
-MULTUS = json.dumps({"cniVersion": "0.3.1", "name": "m", "type": "multus", "delegates": []}).encode()
-MULTUS_LIST = json.dumps({"cniVersion": "1.0.0", "name": "m", "plugins": [{"type": "multus"}]}).encode()
-BRIDGE = b'{"cniVersion": "0.3.1", "name": "b", "type": "bridge"}'
-names = st.sampled_from(
-    [
-        "00-a.conf",
-        "00-multus.conf",
-        "00-multus.conflist",
-        "00-multus.json",
-        "00-n.json",
-        "05-b.conflist",
-        "10-c.conf",
-        "10-flannel.conflist",
-        "70-multus.conf",
-        "99-loopback.conf",
-        ".conf",
-        "01-README",
-        "00-a.conf.bak",
-    ]
-)
-contents = st.sampled_from(
-    [
-        FLANNEL,
-        BRIDGE,
-        MULTUS,
-        MULTUS_LIST,
-        b"",
-        b"{",
-        b"[]",
-        b'{"name": "x"}',
-        b'{"name": "x", "plugins": []}',
-        b'{"cniVersion": "0.3.1", "name": "lo", "type": "loopback"}',
-        b'{"cniVersion": "1.0.0", "name": "i", "plugins": [{"type": "istio-cni"}]}',
-        None,  # a directory
-    ]
-)
-directories = st.dictionaries(names, contents, max_size=5)
-modes = st.sampled_from(
-    [
-        (),
-        ("--cni-version=1.0.0",),
-        ("--rename-conf-file",),
-        ("--cleanup-config-on-exit",),
-        ("--skip-multus-binary-copy",),
-        ("--multus-master-cni-file-name=10-flannel.conflist",),
-        ("--multus-master-cni-file-name=00-a.conf",),
-        ("--multus-conf-file={root}/static/00-multus.conf",),
-        ("--multus-conf-file={root}/static/70-multus.conf",),
-        ("--multus-conf-file={root}/static/00-multus.cfg",),
-        ("--multus-conf-file={root}/static/00-multus.conflist",),
-    ]
-)
+contents = st.sampled_from([each for each in CONTENTS if each is not None])
+directories = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(CONTENTS), max_size=5)
 binaries = st.sampled_from([None, 0o755, 0o644])
 sources = st.sampled_from([0o755, 0o755, 0o644])
-
-
-def put(directory, files):
-    for name, content in files.items():
-        path = directory / name
-        if path.is_dir() and not path.is_symlink():
-            continue
-        path.unlink(missing_ok=True)
-        if content is None:
-            path.mkdir()
-        else:
-            path.write_bytes(content)
 
 
 def settle(host, wanted, memory):
@@ -141,14 +31,14 @@ def settle(host, wanted, memory):
     raise AssertionError("it does not come to rest")
 
 
-@given(directories, directories, modes, binaries, sources, contents.filter(lambda content: content is not None))
+@given(directories, directories, st.sampled_from(MODES), binaries, sources, contents)
 @hypothesis_settings(max_examples=400, deadline=None)
 def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
     tmp_path_factory, before, later, mode, binary, source, static
 ):
     root = scratch(tmp_path_factory.mktemp("node"))
     (root / "static").mkdir()
-    for name in ("00-multus.conf", "70-multus.conf", "00-multus.cfg", "00-multus.conflist"):
+    for name in STATIC:
         (root / "static" / name).write_bytes(static)
     (root / "src/multus").chmod(source)
     if binary is not None:

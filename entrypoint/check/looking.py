@@ -15,8 +15,6 @@ from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
 
-_HOST_CONF_DIR = "/etc/cni/net.d"
-
 
 def run(settings: Settings, timeout: float) -> list[Finding]:
     """Look at everything; wait at most `timeout` seconds for the API server."""
@@ -54,7 +52,7 @@ def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
     """Return where Multus looks for plugins, and whether it also looks where this container cannot see."""
     if not settings.additional_bin_dir:
         return [settings.cni_bin_dir], False
-    additional = _in_container(settings, settings.additional_bin_dir)
+    additional = settings.in_container(settings.additional_bin_dir)
     if additional is None or not additional.is_dir():
         return [settings.cni_bin_dir], True
     return [settings.cni_bin_dir, additional], False
@@ -85,13 +83,5 @@ def _kubeconfig_file(settings: Settings) -> Path | None:
     """Return where this container sees the kubeconfig that Multus uses; None when it does not see it."""
     if settings.kubeconfig_is_ours:
         return settings.kubeconfig_file
-    path = _in_container(settings, settings.kubeconfig_path_on_host)
+    path = settings.in_container(settings.kubeconfig_path_on_host)
     return path if path and path.exists() else None
-
-
-def _in_container(settings: Settings, path_on_host: str) -> Path | None:
-    """Return a path of the host as the container would see it if it is mounted beside the configuration directory."""
-    directory = str(settings.cni_conf_dir)
-    if not directory.endswith(_HOST_CONF_DIR):
-        return None
-    return Path(directory.removesuffix(_HOST_CONF_DIR) + "/" + path_on_host.lstrip("/"))

@@ -124,13 +124,11 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
 
 
 def _valid(name: str, look: File) -> Finding:
-    found = cniconf.examine(look.content)
-    if isinstance(found, cniconf.Multus):
-        if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
-            return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
-        return passed("configuration.valid", f"{name} is a Multus configuration")
-    fault = found.reason if isinstance(found, cniconf.Unusable) else "it does not run Multus"
-    return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+    if fault := cniconf.runtime_fault(name, look.content):
+        return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+    if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
+        return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
+    return passed("configuration.valid", f"{name} is a Multus configuration")
 
 
 def _current(settings: Settings, view: View) -> Finding:

@@ -46,8 +46,9 @@ def wait_for(condition, timeout, what):
 class AtomicDirectory:
     """A volume that kubelet writes: the files are links through `..data`, which is swapped as a whole."""
 
-    def __init__(self, path, files):
+    def __init__(self, path, files, *, mode=0o644):
         self.path = path
+        self._mode = mode
         path.mkdir(parents=True)
         self._publish(files)
         for name in files:
@@ -64,6 +65,7 @@ class AtomicDirectory:
         directory.mkdir()
         for name, content in files.items():
             (directory / name).write_text(content)
+            (directory / name).chmod(self._mode)
         link = self.path / "..data_tmp"
         link.symlink_to(directory.name)
         link.rename(self.path / "..data")
@@ -159,8 +161,9 @@ class Pod:
         path = self.directory / volume["name"]
         if "configMap" in volume:
             data = self._config_maps.get(volume["configMap"]["name"], {})
-            items = volume["configMap"]["items"]
-            AtomicDirectory(path, {item["path"]: data.get(item["key"], "{}") for item in items})
+            items = volume["configMap"].get("items", [{"key": key, "path": key} for key in data])
+            files = {item["path"]: data.get(item["key"], "{}") for item in items}
+            AtomicDirectory(path, files, mode=volume["configMap"].get("defaultMode", 0o644))
         elif "projected" in volume:
             self.service_account = AtomicDirectory(path, self._account)
         else:
@@ -196,7 +199,7 @@ class Pod:
 
     def _mounts(self, container):
         mounts = [
-            (self._volumes[mount["name"]], mount["mountPath"], mount.get("readOnly"))
+            (self._volumes[mount["name"]] / mount.get("subPath", ""), mount["mountPath"], mount.get("readOnly"))
             for mount in container.get("volumeMounts", [])
         ]
         if self.spec.get("automountServiceAccountToken", True):

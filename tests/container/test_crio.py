@@ -10,7 +10,7 @@ from tests.container.lab import wait_for
 from tests.manifests import DEPLOYMENTS
 from tests.smallsystemd import SmallSystemd, bus
 
-CRIO = DEPLOYMENTS / "multus-daemonset-crio.yml"
+CRIO = DEPLOYMENTS / "crio"
 PATIENCE = 90
 
 pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus)")

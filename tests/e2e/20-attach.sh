@@ -23,8 +23,9 @@ for node in $(nodes); do
   has_interface json uplink
   start_pod plain "$node" ''
   has_interface plain eth0
-  [ "$(interfaces plain | grep -cx net1)" = 0 ] || fail "a pod that asked for nothing got net1"
-  kubectl -n "$NAMESPACE" get pod text -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}' |
-    grep -q '"net1"' || fail "the pod's network-status does not tell of net1"
+  lacks_interface plain net1
+  status=$(kubectl -n "$NAMESPACE" get pod text \
+    -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}')
+  grep -q '"net1"' <<<"$status" || fail "the pod's network-status does not tell of net1"
   for pod in text json plain; do stop_pod "$pod"; done
 done

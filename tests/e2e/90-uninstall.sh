@@ -5,9 +5,12 @@
 mapfile -t cleaned < <(nodes)
 [ "${#cleaned[@]}" -gt 0 ] || fail "Multus is not installed"
 kubectl -n kube-system delete daemonset kube-multus-ds --wait
-uninstaller=$(manifest multus-uninstall.yml | sed "s#/opt/cni/bin#$BIN_DIR#")
+case $MANIFEST in
+  *.yml) uninstaller=$(manifest multus-uninstall.yml) ;;
+  *) uninstaller=$(manifest "$MANIFEST/uninstall") ;;
+esac
 if [ "${FORCE:-}" = 1 ]; then
-  uninstaller=${uninstaller//'#            - "--force"'/'            - "--force"'}
+  uninstaller=$(sed -E 's#^( *)- "?--multus-data-dir=.*#&\n\1- "--force"#' <<<"$uninstaller")
 fi
 printf '%s\n' "$uninstaller" | kubectl apply -f -
 if ! rolled_out multus-uninstall; then

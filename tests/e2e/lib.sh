@@ -1,5 +1,8 @@
 # shellcheck shell=bash
 # What the steps share. Needs KUBECONFIG, IMAGE and NODE_SHELL, see README.md.
+#
+# Nothing in a pipe may stop reading early (grep -q, head): the writer would die of SIGPIPE, and pipefail take that for
+# a failure. What is searched is kept in a variable first.
 set -euo pipefail
 
 : "${KUBECONFIG:?the kubeconfig of the cluster to test on, as an administrator}"
@@ -19,8 +22,11 @@ fail() {
   exit 1
 }
 
-# Print a manifest of deployments/ with the image to test.
-manifest() { sed -E "s#^( *image:).*#\1 $IMAGE#" "$ROOT/deployments/$1"; }
+# Print a manifest of deployments/, or what kubectl makes of a directory there, with the image to test.
+manifest() {
+  local path="$ROOT/deployments/$1"
+  if [ -d "$path" ]; then kubectl kustomize "$path"; else cat "$path"; fi | sed -E "s#^( *image:).*#\1 $IMAGE#"
+}
 
 # Run a line of shell on a node, as root. It goes in by standard input: ssh and `docker exec` differ in how they quote.
 on_node() {
@@ -32,7 +38,7 @@ on_node() {
 # The nodes that have a pod of the DaemonSet, one a line.
 nodes() { kubectl -n kube-system get pods -l name=multus -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}'; }
 
-pod_on() { kubectl -n kube-system get pods -l name=multus --field-selector "spec.nodeName=$1" -o name | head -n 1; }
+pod_on() { kubectl -n kube-system get pods -l name=multus --field-selector "spec.nodeName=$1" -o name | sed -n 1p; }
 
 # Run a command again and again until it succeeds.
 until_true() {
@@ -50,8 +56,7 @@ check_all() {
   local node
   for node in $(nodes); do
     say "check on $node"
-    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check --multus-conf-file=auto \
-      "--cni-bin-dir=/host$BIN_DIR"
+    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check --multus-conf-file=auto
   done
 }
 
@@ -84,4 +89,14 @@ stop_pod() { kubectl -n "$NAMESPACE" delete pod "$1" --wait --timeout="${PATIENC
 # The names of a pod's interfaces, one a line; the image has no `ip`.
 interfaces() { kubectl -n "$NAMESPACE" exec "$1" -- ls /sys/class/net; }
 
-has_interface() { interfaces "$1" | grep -qx "$2" || fail "pod $1 has no interface $2"; }
+has_interface() {
+  local found
+  found=$(interfaces "$1")
+  grep -qx "$2" <<<"$found" || fail "pod $1 has no interface $2"
+}
+
+lacks_interface() {
+  local found
+  found=$(interfaces "$1")
+  ! grep -qx "$2" <<<"$found" || fail "pod $1 has an interface $2"
+}

@@ -394,3 +394,14 @@ def presences(host):
     with contextlib.suppress(FileNotFoundError):
         return sorted(path for path in host.kubeconfig.parent.iterdir() if path.name.endswith(ALIVE))
     return []
+
+
+def open_files(pid):
+    """Return what a process has open at this moment."""
+    found = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(entry.path))
+        except OSError:
+            continue
+    return found

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.scratch import overwrite
+from tests.process.scratch import FLANNEL, MULTUS, overwrite
 
 BOOLEANS = [
     "namespace-isolation",
@@ -64,7 +64,9 @@ VISIBLE = {
 INVALID = {
     "multus-log-level": ["chatty", "debugg", "info"],
     "cni-version": ["one", "1.2.3.4", "v1.0.0", "1.", "-1", " "],
-    "wait-timeout": ["soon", "-1", "nan", "inf", "10m"],
+    "wait-timeout": ["soon", "-1", "nan", "inf", "10x", "1d"],
+    "additional-bin-dir": ["opt/bin"],
+    "multus-log-file": ["multus.log"],
     "log-format": ["xml"],
     "startup-taint": ["key:Never", ":NoSchedule", "a b", "key:"],
     "multus-master-cni-file-name": ["/etc/passwd", "../x.conf", "00-multus.conf"],
@@ -118,6 +120,19 @@ def test_the_command_line_wins_over_the_environment(ready_host, flag):
     if name == "multus-log-level":
         env = {variable(name): "panic"}
     assert VISIBLE[flag].items() <= planned(ready_host, f"--{flag}", env=env).items()
+
+
+def test_a_flag_before_the_subcommand_wins_over_the_environment(ready_host):
+    with ready_host.configured() as program:
+        program.stop()
+    other = ready_host.root / "other"
+    other.mkdir()
+    (other / "00-multus.conf").write_bytes(ready_host.conf.read_bytes())
+    env = {variable("cni-conf-dir"): str(other)}
+    outcome = ready_host.run("uninstall", "--force", env=env)  # --cni-conf-dir stands before it
+    assert outcome.returncode == 0, outcome.stderr
+    assert not ready_host.conf.exists()
+    assert (other / "00-multus.conf").exists()
 
 
 @pytest.mark.parametrize("words", [("true", "false"), ("T", "F"), ("1", "0"), ("Yes", "nO"), ("TRUE", "FALSE")])
@@ -188,7 +203,13 @@ def test_an_invalid_value_is_wrong_usage_on_the_command_line_and_in_the_environm
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("KUBECONFIG_MODE", "rw"), ("KUBECONFIG_MODE", "888"), ("SKIP_TLS_VERIFY", "maybe")]
+    ("name", "value"),
+    [
+        ("KUBECONFIG_MODE", "rw"),
+        ("KUBECONFIG_MODE", "888"),
+        ("SKIP_TLS_VERIFY", "maybe"),
+        ("KUBERNETES_SERVICE_PROTOCOL", "foo"),
+    ],
 )
 def test_an_invalid_variable_is_wrong_usage_that_names_it(ready_host, name, value):
     before = ready_host.snapshot()
@@ -227,6 +248,23 @@ def test_a_dry_run_touches_nothing_and_masks_the_token(ready_host):
     assert "token-1" not in outcome.stdout + outcome.stderr
     for path in (ready_host.kubeconfig, ready_host.installed, ready_host.conf):
         assert str(path) in outcome.stdout
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
+def test_a_dry_run_masks_what_is_secret_in_the_default_networks_configuration(host, static):
+    calico = {"type": "calico", "policy": {"type": "k8s", "k8s_auth_token": "hush"}, "etcd_password": "hush"}
+    flags = []
+    if static:
+        path = host.image / "70-multus.conf"
+        overwrite(path, json.dumps({**MULTUS, "delegates": [{**FLANNEL, "plugins": [calico]}]}))
+        flags = [f"--multus-conf-file={path}"]
+    else:
+        host.master(plugins=[calico])
+    outcome = host.run("--dry-run", *flags)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "hush" not in outcome.stdout
+    assert outcome.stdout.count('"(masked)"') == 3  # and the token of the kubeconfig
+    assert '"type": "k8s"' in outcome.stdout
 
 
 def test_a_dry_run_of_a_configured_node_has_nothing_to_do(ready_host):

@@ -1,0 +1,74 @@
+"""JSON merge patches (RFC 7386), and the one of `--multus-conf-patch`. Pure.
+
+No library does it better: `json-merge-patch` has no types and changes what it is given; the algorithm is the RFC's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from entrypoint import cniconf
+
+PROTECTED = ("type", "delegates", "cniVersion", "name")
+"""What the program decides itself."""
+
+_NODE_NAME = "__NODE_NAME__"
+
+
+class InvalidPatchError(ValueError):
+    """The content is no patch that can be applied; the message says why."""
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """Return `target` with the patch applied: objects are merged, `null` removes, anything else replaces."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def read(content: bytes, node_name: str | None) -> dict[str, Any]:
+    """Return the patch for Multus's part of the configuration, `__NODE_NAME__` filled in.
+
+    Raises `InvalidPatchError`.
+    """
+    if oversize := cniconf.size_fault(len(content)):
+        raise InvalidPatchError(oversize)
+    try:
+        patch = cniconf.parse(content)
+    except cniconf.InvalidJsonError as error:
+        raise InvalidPatchError(str(error)) from None
+    if not isinstance(patch, dict):
+        raise InvalidPatchError("expected a JSON object")
+    if fault := cniconf.depth_fault(patch):
+        raise InvalidPatchError(fault)
+    touched = [key for key in PROTECTED if key in patch]
+    if touched:
+        raise InvalidPatchError(f"{', '.join(touched)}: what this program decides itself cannot be patched")
+    # Multus looks for the default network in a namespace that only a path as clusterNetwork makes needless.
+    if "auxiliaryCNIChainName" in patch and "/" not in str(patch.get("clusterNetwork", "")):
+        raise InvalidPatchError(
+            "auxiliaryCNIChainName: every pod fails with it, unless clusterNetwork is the path of a configuration"
+        )
+    if node_name is None and _NODE_NAME in str(patch):
+        raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
+    filled: dict[str, Any] = _filled(patch, node_name or "")
+    return filled
+
+
+def _filled(value: Any, node_name: str) -> Any:
+    match value:
+        case str():
+            return value.replace(_NODE_NAME, node_name)
+        case list():
+            return [_filled(each, node_name) for each in value]
+        case dict():
+            return {key: _filled(each, node_name) for key, each in value.items()}
+        case _:
+            return value

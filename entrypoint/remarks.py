@@ -1,0 +1,82 @@
+"""What an operator said that has no effect, or another one than it seems to have: not wrong, but worth a warning."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from entrypoint import flags, settings
+from entrypoint.flags import Flag
+
+_OF_A_SERVICE = re.compile(
+    r"ENTRYPOINT_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into the environment for a Service of the name `entrypoint`, or `entrypoint-...`."""
+
+_BESIDE_A_STATIC_ONE_TOO = {
+    "multus_kubeconfig_file_host",  # says that the kubeconfig is somebody else's: no token of ours is needed
+    "wait_timeout",
+}
+
+
+def remarks(context: click.Context, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each thing that was said in vain, on the command line or in the environment."""
+    yield from stray_arguments(context)
+    yield from unknown_variables(environ)
+    yield from _in_vain(context)
+    yield from _paths_of_the_container(flags.chosen(context))
+
+
+def stray_arguments(context: click.Context) -> Iterator[str]:
+    """Warn of each word that belongs to no flag: the peers ignore them, and so does who is called by their names."""
+    for word in context.args:
+        yield f"the argument {word!r} belongs to no flag and is ignored; the value of a boolean is joined by '='"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Warn of each variable that looks as if it should set a flag and does not."""
+    known = {variable for flag in flags.ALL for variable in flag.variables}
+    for name in sorted(environ):
+        if name.startswith(flags.PREFIX) and name not in known and not _OF_A_SERVICE.fullmatch(name):
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f": did you mean {near[0]}?" if near else ""
+            yield f"the environment variable {name} names no flag and has no effect{advice}"
+
+
+def _in_vain(context: click.Context) -> Iterator[str]:
+    values = flags.chosen(context)
+
+    def said(names: Iterable[Flag]) -> list[str]:
+        return [flag.opts[0] for flag in names if values[flag.name or ""] != flag.usual(context)]
+
+    def warned_of(name: str, why: str) -> Iterator[str]:
+        if said(flag for flag in flags.ENTRYPOINT if flag.name == name):
+            yield f"--{name.replace('_', '-')} has no effect {why}"
+
+    static = values["multus_conf_file"]
+    if static != settings.AUTO:
+        in_vain = said(flag for flag in flags.OF_AUTO if flag.name not in _BESIDE_A_STATIC_ONE_TOO)
+        if in_vain:
+            yield (
+                f"{', '.join(in_vain)}: no effect beside the static configuration --multus-conf-file={static}; "
+                "say it in that file, or set --multus-conf-file=auto"
+            )
+        return
+    if not values["namespace_isolation"]:
+        yield from warned_of("global_namespaces", "without --namespace-isolation")
+    if not values["cni_version"]:
+        yield from warned_of("force_cni_version", "without --cni-version")
+    if values["skip_multus_binary_copy"]:
+        yield from warned_of("multus_bin_file", "with --skip-multus-binary-copy")
+
+
+def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:
+    for name in settings.HOST_PATHS:
+        given, used = values[name], settings.on_host(values[name])
+        if used != given:
+            flag = f"--{name.replace('_', '-')}={given}"
+            yield f"{flag} is taken as {used}: the plugin runs on the host, which has no /host"

@@ -1,0 +1,44 @@
+"""The manifest and the uninstaller of each platform, on a node that has the runtime's directories where it has them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.container.lab import wait_for
+from tests.manifests import DEPLOYMENTS, PLATFORMS, ROOT, documents, only
+
+PATIENCE = 60
+
+
+def host_paths(platform):
+    """Return the directories of the configuration and of the plugins on the host."""
+    volumes = only(documents(DEPLOYMENTS / platform), "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in volumes if "hostPath" in volume}
+    return paths["cni"], paths["cnibin"]
+
+
+@pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform != "base"])
+def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_looks(platform, new_pod, node):
+    configuration, plugins = host_paths(platform)
+    for name in ("flannel", "portmap"):
+        node.write(f"{plugins}/{name}", "").chmod(0o755)
+    node.path("/etc/cni/net.d/10-flannel.conflist").unlink()
+    master = (ROOT / "tests/data/master-confs/10-flannel.conflist").read_text()
+    node.write(f"{configuration}/10-flannel.conflist", master)
+    before = node.files()
+
+    running = new_pod(DEPLOYMENTS / platform).start("kube-multus")
+    written = node.path(f"{configuration}/00-multus.conf")
+    wait_for(written.exists, PATIENCE, running.log)
+    kubeconfig = json.loads(written.read_text())["kubeconfig"]
+    assert kubeconfig == f"{configuration}/multus.d/multus.kubeconfig"
+    assert "token-1" in node.path(kubeconfig).read_text()
+    assert node.files() == sorted([*before, f"{configuration}/00-multus.conf", kubeconfig, f"{plugins}/multus"])
+
+    running.signal("TERM")
+    assert running.wait(30) == 0
+    code, log = new_pod(DEPLOYMENTS / platform / "uninstall").run("uninstall")
+    assert code == 0, log
+    assert node.files() == before
