@@ -150,27 +150,30 @@ def test_several_that_start_at_once_agree_on_one(host, older):
             newest.stop(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("flag", ["--multus-master-cni-file-name=99-never.conf", "--skip-multus-binary-copy"])
-def test_one_that_cannot_configure_the_node_leaves_it_to_the_older_one(host, older, newer, flag):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--multus-master-cni-file-name=99-never.conf"],
+        ["--multus-autoconfig-dir=/proc/self/ns", "--cleanup-config-on-exit"],
+        ["--readiness-indicator-file=/never", "--wait-for-readiness-indicator"],
+    ],
+    ids=["master", "directory", "gate"],
+)
+def test_one_that_cannot_configure_the_node_leaves_it_to_the_older_one(host, older, newer, flags):
     with older.running() as first:
-        until(older.owns)
-        gone = host.installed.rename(host.image / "moved") if "skip" in flag else None
-        if gone:
-            _stopped(first)  # else it would put the binary back
-        with host.start(*newer.flags, flag) as second:
+        first.says("the node is configured")
+        with host.start(*newer.flags, *flags) as second:
             second.says("waiting for")
-            if gone:
-                first.process.send_signal(signal.SIGCONT)
-                until(older.owns)
             host.kubeconfig.unlink()
+            host.conf.unlink()
             until(older.owns)
-            if not gone:
-                stays(older.owns, 0.3)
-                assert not newer.ready.exists()
-                assert not second.lines("wrote")
-                assert not first.lines(STANDS_BY)
-                assert second.stop()[0] == 0
-                assert older.owns()
+            stays(older.owns, 0.3)
+            assert not newer.ready.exists()
+            assert not second.lines("wrote") and not second.lines("removed")
+            assert not first.lines(STANDS_BY)
+            assert len(presences(host)) == 1
+            assert second.stop()[0] == 0
+            assert older.owns()
 
 
 def test_one_that_finds_its_master_later_takes_the_node_then(host, older, newer):
@@ -339,6 +342,7 @@ def test_an_older_release_that_keeps_no_such_file_does_not_keep_the_newer_one_fr
         until(newer.ready.exists)
 
 
+@pytest.mark.alone
 def test_standing_by_takes_no_thread_and_no_cpu(host, older, newer):
     with older.running() as first, newer.running():
         time.sleep(0.5)
