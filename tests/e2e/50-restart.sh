@@ -19,6 +19,10 @@ failed_sandboxes() {
     -o jsonpath='{range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}'
 }
 
+# No node has the pod of an earlier rollout beside that of the last one any more.
+settled() { [ -z "$(nodes | sort | uniq -d)" ]; }
+
+until_true "the end of older pods" settled
 scratch=$(mktemp -d)
 # Whatever comes, the workers end.
 trap 'touch "$scratch/ending"' EXIT
@@ -47,4 +51,5 @@ if [ "$lost" != 0 ]; then
 fi
 [ -z "$failed" ] || fail "sandboxes that could not be made at the first attempt: $failed"
 say "$(cat "$scratch"/*-* | grep -c deleted) pods came and went"
+until_true "the end of older pods" settled
 check_all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -220,6 +221,25 @@ def test_a_newer_one_does_not_wait_for_an_older_one_that_is_stopped(host, older,
             first.process.send_signal(signal.SIGCONT)
             first.says(STANDS_BY)
             stays(newer.owns, 0.3)
+
+
+def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
+    """As when an instance is stopped in the midst of its writing."""
+    host.master()
+    host.kubeconfig.parent.mkdir()
+    descriptor = os.open(host.kubeconfig.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with newer.running() as program:
+            assert newer.owns()
+            host.conf.unlink()
+            until(newer.owns)
+            host.conf.unlink()
+            time.sleep(0.1)  # it is waiting for its turn now
+            code, seconds = program.stop()
+            assert (code, seconds < 0.4) == (0, True)
+    finally:
+        os.close(descriptor)
 
 
 def test_what_killed_runs_left_counts_for_nothing_and_is_removed(host, older):
