@@ -33,11 +33,13 @@ SUFFIX = ".alive"
 _NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})" + re.escape(SUFFIX))
 _TRIES = 5
 """Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
-_REMADE, _RETRY = 1.0, 30.0
-"""Seconds between two files of one instance, and until one that could not be made is tried again."""
+_REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
+"""Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
 _TURN = 0.5
 """Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst."""
 
+_NOBODY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Gone, or no file of an instance."""
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Rank = tuple[int, str]
@@ -62,6 +64,8 @@ class Presence:
         self._retry_at: float | None = None
         """When to make the own file, which is missing (monotonic seconds)."""
         self._not_before = float("-inf")
+        self._again_at: float | None = None
+        """When to look again because a look failed."""
         self.complaint: str | None = None
         """Why other instances cannot know of this one."""
         self.look()
@@ -89,15 +93,19 @@ class Presence:
     @property
     def deadline(self) -> float | None:
         """When to look again although nothing happened (monotonic seconds)."""
-        return self._retry_at
+        return min((at for at in (self._retry_at, self._again_at) if at is not None), default=None)
 
     def look(self) -> None:
         """See who lives, take away what killed runs left, and put the own file back when somebody has removed it."""
         own = self._own.path.name if self._own else None
-        with contextlib.suppress(OSError):  # no news: who was known to live is asked directly
-            names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name) and name != own]
-            for name in names:
+        self._again_at = None
+        try:
+            names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name)]
+            for name in set(names) - {own, *self._others}:
                 self._meet(name)
+        except OSError as error:
+            if error.errno not in _NOBODY:  # no news: who was known to live is asked directly
+                self._again_at = time.monotonic() + _AGAIN
         for name, descriptor in list(self._others.items()):
             if not _lives(descriptor):
                 os.close(self._others.pop(name))
@@ -147,14 +155,17 @@ class Presence:
             os.close(self._others.popitem()[1])
 
     def _meet(self, name: str) -> None:
-        """Open the file of an instance that was not known, whether it lives or not."""
-        if name not in self._others:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(self._directory / name, _READING)
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    self._others[name] = descriptor
-                else:
-                    os.close(descriptor)
+        """Open the file of an instance that was not known, whether it lives or not. Raises OSError."""
+        try:
+            descriptor = os.open(self._directory / name, _READING)
+        except OSError as error:
+            if error.errno in _NOBODY:
+                return
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self._others[name] = descriptor
+        else:
+            os.close(descriptor)
 
     def _speak(self) -> None:
         """Make the own file, though not again and again."""
