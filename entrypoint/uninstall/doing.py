@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, renaming
+from entrypoint import cniconf, files, presence, renaming
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
@@ -118,6 +118,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     """
     for path in files.sweep(swept_directories(settings)):
         yield True, f"removed the temporary file {path}"
+    presence.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
     standing = nameless = False
     for act in acts:
