@@ -267,8 +267,9 @@ def test_a_directory_made_again_is_filled_at_once(root, start):
     daemon = start()
     daemon._pass()
     shutil.rmtree(root / "net.d")
-    while "net.d" in str(daemon._watcher._watched.values()):  # until the reader's thread has heard of it
-        pass
+    assert root / "net.d/00-multus.conf" in daemon._throttle._histories
+    daemon._pass()
+    assert root / "net.d/00-multus.conf" not in daemon._throttle._histories
     (root / "net.d").mkdir()
     put(root, FLANNEL)
     daemon._pass()

@@ -291,6 +291,28 @@ def test_the_sweep_takes_what_a_killed_run_left_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".multus-entrypoint-notes", "10-flannel.conflist"]
 
 
+def test_a_sweep_at_any_moment_keeps_no_file_from_being_written(tmp_path):
+    """As when several instances start at once: one sweeps while another has made a file and not locked it yet."""
+    done = threading.Event()
+
+    def sweep_on():
+        while not done.is_set():
+            files.sweep([tmp_path])
+
+    sweepers = [threading.Thread(target=sweep_on) for _ in range(3)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for number in range(300):
+            files.write(tmp_path / "target", str(number).encode(), 0o600)
+    finally:
+        done.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert os.listdir(tmp_path) == ["target"]
+    assert (tmp_path / "target").read_text() == "299"
+
+
 def test_the_sweep_does_not_block_on_a_fifo_of_that_name(tmp_path):
     name = ".multus-entrypoint-0.tmp"
     os.mkfifo(tmp_path / name)
