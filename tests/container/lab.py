@@ -91,8 +91,9 @@ class Node:
         return path
 
     def files(self):
-        """Return every file of the node, as paths on the node."""
-        return sorted(f"/{path.relative_to(self.root)}" for path in self.root.rglob("*") if not path.is_dir())
+        """Return every file of the node, as paths on the node; but for those by which instances know of each other."""
+        found = [path for path in self.root.rglob("*") if not path.is_dir() and path.suffix != ".alive"]
+        return sorted(f"/{path.relative_to(self.root)}" for path in found)
 
 
 class Pod:
