@@ -113,7 +113,7 @@ def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once
         for number in range(2, rounds + 2):
             until(pod.owns)
             writes.since_last()
-            successor = Pod(host, f"pod-{number}", *chance.choice([(), ("--cleanup-config-on-exit",)]))
+            successor = Pod(host, f"pod-{number}", *chance.choice([(), ("--namespace-isolation",)]))
             other = stack.enter_context(successor.start())
             ending = chance.choice(["older", "newer"])
             ends[ending] += 1
