@@ -41,7 +41,10 @@ class PutBack:
         """Say whether the step, which is about to be done, puts back a file that somebody has removed."""
         if not isinstance(step, Write | Copy) or step.path not in self._known or os.path.lexists(step.path):
             return False
-        return self._known[step.path] == _directory(self._settings, step.path)  # else the directory is another now
+        if self._known[step.path] == _directory(self._settings, step.path):
+            return True
+        self._returned.pop(step.path, None)  # the whole directory is another now: nobody has removed the file from it
+        return False
 
     def done(self, step: Step, *, removed: bool) -> None:
         """Note a step that was done."""
