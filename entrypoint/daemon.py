@@ -114,6 +114,8 @@ class Daemon:
         self._memory = plan.memory
         self._adopt(seen, plan)
         self._throttle.forget(self._watcher.lost_directories())
+        complaint = [self._presence.complaint] if self._presence.complaint else []
+        self._reporter.warnings([*plan.warnings, *complaint])  # before anything is written
         held = self._apply_in_turn(plan)
         if self._presence.superseded:
             return self._stand_by(unwatched)
@@ -124,8 +126,7 @@ class Daemon:
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        warnings = [*plan.warnings, *([self._presence.complaint] if self._presence.complaint else [])]
-        self._reporter.troubles([*(each.message for each in plan.problems), *failures, *obstacles], warnings)
+        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
         self._reporter.configured(configured=configured)  # a repair that has to wait a moment is no change
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
         self._errands.pass_done(configured=ready)
@@ -201,15 +202,15 @@ class Daemon:
         for step in plan.steps:
             if self._wakeup.stopping:
                 raise files.CancelledError  # whoever removed what is missing may have meant it
-            if unwritten and isinstance(step, Remove | Rename):
-                continue  # never take a configuration away before its successor is there
+            if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
+                continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:
                 not_before = self._do(step)
             if not_before is None:
                 continue
             held.append(not_before)
-            if step is plan.configuration:
+            if step is plan.configuration or step is plan.record:
                 unwritten = True
             elif (step is plan.kubeconfig or step is plan.binary) and self._ours is None:
                 break
@@ -252,6 +253,8 @@ def _followed_files(settings: Settings) -> Iterable[Path]:
     """Return the files whose change is a reason to look again."""
     yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
     yield settings.binary_file
+    if settings.rename_master:
+        yield settings.record_file
     for path in (settings.conf_patch_file, settings.readiness_gate):
         if path is not None:
             yield path

@@ -7,6 +7,7 @@ then the directory is flushed, so that a power cut leaves the old file or the ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -148,10 +149,12 @@ def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Ite
         yield
 
 
-def rename(path: Path, to: Path) -> None:
-    """Give a file another name in the same directory, over what has that name. Raises OSError."""
+def rename(path: Path, to: Path, *, over: bool) -> None:
+    """Give a file another name in the same directory; only with `over`, over what has that name. Raises OSError."""
     with _renaming(path.parent):
         before = path.lstat()
+        if not over and os.path.lexists(to):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(to))
         path.rename(to)
         # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
         with contextlib.suppress(FileNotFoundError):

@@ -89,7 +89,7 @@ def clean_up(settings: Settings, host: Host, memory: Memory, ours: bytes | None,
 
 def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: bytes | None) -> None:
     seen = host.observe(binary=False)  # a comparison of binaries would take too long here
-    renames, removal = decide_removal(settings, seen, memory, ours)
+    renames, removals = decide_removal(settings, seen, memory, ours)
     restored = 0
     for rename in renames:
         with _failure_logged():
@@ -100,8 +100,8 @@ def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: 
         # On a disk without a free inode, or where there are no hard links.
         logger.error("the configuration stays: the master does not have its name back, and there is no other")
         return
-    with _failure_logged():
-        if removal is not None:
+    for removal in removals:
+        with _failure_logged():
             files.remove(removal.path)
             logger.info("%s", done(removal if settings.cleanup_on_exit else removal._replace(because=_BECAUSE)))
 

@@ -227,7 +227,7 @@ def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path
 def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_file_between_them(tmp_path, monkeypatch):
     """Between link and unlink both names are one file: each took the other's name away, and the master was gone."""
     (tmp_path / "a.old").write_text("master")
-    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"))
+    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"), kwargs={"over": True})
     link = os.link
 
     def link_and_let_the_other_go(*arguments, **options):
