@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, stays, until
 
 TEMPORARY = ".multus-entrypoint-0123456789ab.tmp"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
@@ -195,5 +195,6 @@ def test_killed_at_any_instant_every_file_is_whole(host, seed):
     with host.start() as program:
         host.ready.unlink(missing_ok=True)
         host.until_ready(program)
-        assert not list(host.root.rglob(".multus-entrypoint-*"))
+        assert list(host.root.rglob(".multus-entrypoint-*")) == presences(host)
+        assert len(presences(host)) == 1  # its own
     assert host.installed.read_bytes() == host.multus.read_bytes()
