@@ -102,6 +102,7 @@ MAY_IMPORT = {
     },
     "uninstall.deciding": {"cniconf", "node", "settings"},
     "uninstall.records": {"cniconf", "host", "node"},
+    "uninstall.waiting": {"uninstall.records", "wakeup", "watch"},
     "uninstall.doing": {
         "cniconf",
         "files",
@@ -112,9 +113,7 @@ MAY_IMPORT = {
         "renaming",
         "settings",
         "uninstall.deciding",
-        "uninstall.records",
-        "wakeup",
-        "watch",
+        "uninstall.waiting",
     },
 }
 EVERYBODY = {"cli", "__main__"}

@@ -8,7 +8,7 @@ What is ours: a file under a name that this program writes, if what is in it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,8 +19,6 @@ from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
-_NAMED = 20
-"""How many pods are named in one message."""
 
 
 class Kind(Enum):
@@ -91,21 +89,6 @@ def decide(settings: Settings, seen: Seen) -> list[Act]:
     """Say what to take away, put back and keep, in this order. Deciding again on the node that this leaves: nothing."""
     acts = [*_configurations(settings, seen), *_master(settings, seen), *_kubeconfig(settings, seen)]
     return [*acts, *_programs(settings, seen, was_installed=any(act.kind in _SIGNS for act in acts))]
-
-
-def pods_named(pods: Sequence[object]) -> str:
-    """Name the pods that have networks beside their default network."""
-    more = f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else ""
-    return f"{', '.join(map(str, pods[:_NAMED]))}{more}"
-
-
-def in_the_way(pods: Sequence[object]) -> str:
-    """Say what keeps `uninstall` from going on, and what to do about it."""
-    return (
-        f"{len(pods)} pods of this node have networks beside their default network: {pods_named(pods)}. Once the "
-        "configuration is gone nobody gives the addresses of these networks back: delete these pods, or drain the "
-        "node; with --force it goes on and the addresses stay reserved"
-    )
 
 
 # ---- the configuration ----
