@@ -42,8 +42,8 @@ class Candidate(NamedTuple):
     name: str
     verdict: Verdict
     since: float
-    changed: int = 0
-    """When its content was last written or, of one that was renamed to NAME.old, when that was: wall clock, ns."""
+    digest: str | None = None
+    """Of its content; None for what is no file, or could not be read."""
 
 
 class Binary(NamedTuple):
@@ -81,7 +81,9 @@ class Seen(NamedTuple):
     candidates: tuple[Candidate, ...] = ()
     """Possible masters in byte order of their names."""
     retired: tuple[Candidate, ...] = ()
-    """With `--rename-conf-file`, the masters renamed to NAME.old, under the name NAME; in byte order."""
+    """With `--rename-conf-file`, the files NAME.old, under the name NAME; in byte order."""
+    record: Look = Absent()
+    """With `--rename-conf-file`, what was remembered of the masters that were renamed."""
     unlisted: str | None = None
     """Why the autoconfig directory could not be listed; one that is not there is empty."""
     beside: tuple[str, ...] | None = ()
@@ -90,6 +92,8 @@ class Seen(NamedTuple):
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
     failed: tuple[str, ...] = ()
     """Why the configuration directory could not be listed."""
+    mounted_from: str | None = None
+    """The path of the configuration directory within the file system that it is on; None when nothing tells."""
 
     def settled(self) -> Seen:
         """Return this look with every unusable candidate taken for what it is, and not for one being written.
@@ -133,6 +137,8 @@ class Rename(NamedTuple):
 
     path: Path
     to: Path
+    over: bool = False
+    """A file that we gave this name before is to be replaced; any other is in the way."""
 
 
 Step = Write | Copy | Remove | Rename
@@ -156,6 +162,16 @@ class Output(NamedTuple):
     """File name of the wrapped master; None for a static configuration."""
 
 
+class Record(NamedTuple):
+    """What was renamed to NAME.old, and what stood beside it at the time: it outlives a restart in a file of ours."""
+
+    renamed: dict[str, tuple[str, ...]]
+    """The names NAME, the latest first, with the digests of what this program gave the name NAME.old. Without one,
+    NAME.old was found and wrapped: it is perhaps an operator's own."""
+    beside: dict[str, str]
+    """The name and the digest of each live file that stood beside the latest."""
+
+
 class Memory(NamedTuple):
     """What a decision needs to know of the decisions before it."""
 
@@ -169,8 +185,8 @@ class Memory(NamedTuple):
     """The configuration that must be there; None before there was one, and after its removal."""
     patch: Mapping[str, Any] | None = None
     """The last good merge patch for Multus's part of the configuration."""
-    renamed: frozenset[str] = frozenset()
-    """Names of the masters that this run was to rename to NAME.old."""
+    record: Record | None = None
+    """What must be remembered of renamed masters; None as long as there is none."""
     satisfied: bool = False
     """The last verdict: it stays as long as looks fail."""
     retry: float = 0.0
@@ -185,6 +201,7 @@ class Plan(NamedTuple):
     binary: Copy | None = None
     configuration: Write | None = None
     removals: tuple[Remove, ...] = ()
+    record: Write | None = None
     rename: Rename | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -198,5 +215,5 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order in which they are safe: what the configuration refers to comes before it."""
-        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.rename)
+        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.record, self.rename)
         return tuple(step for step in steps if step is not None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from entrypoint import cniconf, mergepatch, render, verdict
+from entrypoint import cniconf, mergepatch, renaming, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -16,6 +17,7 @@ from entrypoint.node import (
     Output,
     Plan,
     Problem,
+    Record,
     Remove,
     Rename,
     Seen,
@@ -36,6 +38,8 @@ class _Configuration(NamedTuple):
     clean: bool = False
     """Nothing that we write may be there."""
     rename: Rename | None = None
+    record: Record | None = None
+    """What must be remembered of renamed masters; None for what is remembered already."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
@@ -66,6 +70,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     problems += [*kubeconfig_problems, *binary_problems, *patch_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
     output = wanted.output
+    record = wanted.record or renaming.from_file(seen.record) or memory.record
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
     removals = _removals(settings, seen, wanted) if writable and not awaited else ()
     if output is not None and not awaited:
@@ -75,9 +80,9 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
             problems.append(Problem(unused, fatal=False))
     failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
-    retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed else 0.0
+    retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or _unknown(seen.record) else 0.0
     satisfied = memory.satisfied if failed else wanted.satisfied and not problems
-    deadlines = [wanted.deadline, seen.now + retry if failed else None]
+    deadlines = [wanted.deadline, seen.now + retry if retry else None]
     return Plan(
         memory=Memory(
             started=memory.started,
@@ -85,7 +90,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             configured=memory.configured or output is not None,
             output=output,
             patch=memory.patch,
-            renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
+            record=record,
             satisfied=satisfied,
             retry=retry,
         ),
@@ -93,9 +98,10 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         binary=binary if settings.cni_bin_dir not in missing else None,
         configuration=configuration,
         removals=removals,
+        record=_remember(settings, seen, record) if writable and record else None,
         rename=wanted.rename,
         problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
-        warnings=(*warnings, *wanted.warnings),
+        warnings=(*warnings, *wanted.warnings, *_astray(settings, seen, output)),
         waiting=wanted.waiting,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
@@ -104,30 +110,32 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
 
 def decide_removal(
     settings: Settings, seen: Seen, memory: Memory, ours: bytes | None
-) -> tuple[tuple[Rename, ...], Remove | None]:
-    """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
+) -> tuple[tuple[Rename, ...], tuple[Remove, ...]]:
+    """Say what to rename back and then what to take away on the way out, with `--cleanup-config-on-exit`.
 
     Only a configuration that still is what this run wrote, the content `ours`, is taken away: any other is a
     successor's, to whom the renamed master is left as well. Names are given back first, so that the node is never
-    without a configuration; they are given back too when somebody has just taken the configuration away.
+    without a configuration; they are given back too when somebody has just taken the configuration away. Where a live
+    file has taken the name, NAME.old stays, and with it the record that it is ours.
     """
-    output = memory.output
-    if output is None:
-        return (), None
+    if memory.output is None:
+        return (), ()
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
     written = [name for name, look in standing.items() if look.content == ours]
     if standing and not written:
-        return (), None
+        return (), ()
     if isinstance(seen.static, File) and seen.static.identity in {look.identity for look in standing.values()}:
-        return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
-    taken = memory.renamed | ({output.master} if output.master else set())
-    paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
+        return (), ()  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
+    record = renaming.recall(seen, memory)
+    paths = [settings.autoconfig_dir / each.name for each in renaming.masters(seen, record)]
     restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
-    if not written:
-        return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
-    return restored, Remove(settings.cni_conf_dir / written[0], because)
+    removals = [Remove(settings.cni_conf_dir / name, because) for name in written[:1]]
+    live = {each.name for each in seen.candidates}
+    if isinstance(seen.record, File) and not any(path.name in live for path in paths):
+        removals.append(Remove(settings.record_file, because))
+    return restored, tuple(removals)
 
 
 # ---- kubeconfig and binary ----
@@ -230,7 +238,8 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if choice.unread is not None:
         return _unread(settings, memory, f"in {settings.autoconfig_dir}: {choice.unread}", seen)
     if choice.master is not None:
-        return _wrapped(settings, choice, choice.master, memory)
+        wanted = _wrapped(settings, choice, choice.master, memory)
+        return _renamed(settings, seen, memory, choice, wanted) if settings.rename_master else wanted
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
@@ -279,16 +288,31 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
-    rename = None
-    if settings.rename_master and choice.live:
-        path = settings.autoconfig_dir / choice.name
-        rename = Rename(path, to=path.with_name(path.name + cniconf.RETIRED_SUFFIX))
-    return _Configuration(
-        Output(file_name, content, GENERATED_MODE, choice.name),
-        satisfied=True,
-        rename=rename,
-        warnings=tuple(warnings),
-    )
+    output = Output(file_name, content, GENERATED_MODE, choice.name)
+    return _Configuration(output, satisfied=True, warnings=tuple(warnings))
+
+
+def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wanted: _Configuration) -> _Configuration:
+    """Add what `--rename-conf-file` asks for; a master that cannot be renamed is wrapped all the same."""
+    if not wanted.satisfied:
+        return wanted
+    record = renaming.recall(seen, memory)
+    path = settings.autoconfig_dir / choice.name
+    if choice.live:
+        obstacle = renaming.obstacle(seen, record, choice.name, settings.record_file)
+        if obstacle:
+            return wanted._replace(warnings=(*wanted.warnings, f"{path} is wrapped and keeps its name: {obstacle}"))
+        rename, record = renaming.retire(seen, record, path)
+        return wanted._replace(rename=rename, record=record)
+    warnings = wanted.warnings
+    others = ", ".join(repr(each.name) for each in seen.candidates if isinstance(each.verdict, Master))
+    if others and renaming.is_presumed(seen, memory):
+        warnings = (
+            *warnings,
+            f"{settings.record_file} is missing or broken: {path.name + cniconf.RETIRED_SUFFIX} stays the master, and "
+            f"{others} is taken for what stood beside it; to have that one wrapped, write it with another content",
+        )
+    return wanted._replace(record=renaming.confirm(seen, record, choice.name), warnings=warnings)
 
 
 def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: Choice, settled_at: float) -> _Configuration:
@@ -334,6 +358,11 @@ def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
     return f"{wanted}: {found}"
 
 
+def _astray(settings: Settings, seen: Seen, output: Output | None) -> Iterator[str]:
+    if output is not None and (told := verdict.kubeconfig_astray(settings, seen.mounted_from, output.content)):
+        yield "; ".join(told)
+
+
 # ---- from what is wanted to steps ----
 
 
@@ -349,6 +378,13 @@ def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
     if _unknown(seen.outputs[output.file_name]) or _is(seen.outputs[output.file_name], output.content, output.mode):
         return None
     return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
+
+
+def _remember(settings: Settings, seen: Seen, record: Record) -> Write | None:
+    """Write the record unless it is there already, or cannot be read at the moment."""
+    if _unknown(seen.record) or not settings.rename_master or renaming.from_file(seen.record) == record:
+        return None
+    return Write(settings.record_file, renaming.as_file(record), renaming.RECORD_MODE)
 
 
 def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[Remove, ...]:

@@ -124,6 +124,11 @@ class Settings(NamedTuple):
         return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
 
     @property
+    def record_file(self) -> Path:
+        """Where it is remembered what was renamed to NAME.old, under a name that no CNI runtime reads."""
+        return self.kubeconfig_file.with_name("renamed-masters")
+
+    @property
     def kubeconfig_is_ours(self) -> bool:
         """The generated configuration names the kubeconfig that this program writes, whatever the host calls it."""
         return self.kubeconfig_path_on_host.endswith("/multus.d/multus.kubeconfig")

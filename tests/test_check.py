@@ -18,7 +18,7 @@ from entrypoint.check import node as nodecheck
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
 from tests.fake_api import FakeCluster, other_authority, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt
+from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -57,7 +57,34 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass(host):
     outcome = host.outcome()
     only(outcome)
     assert list(outcome)[-4:] == CLUSTER
-    assert len(outcome) == 17
+    assert len(outcome) == 18
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
+def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, static):
+    host = ScratchHost(tmp_path)
+    host.conf_dir = tmp_path / "var/lib/rancher/k3s/agent/etc/cni/net.d"
+    host.conf_dir.mkdir(parents=True)
+    host.master()
+    right = "/var/lib/rancher/k3s/agent/etc/cni/net.d/multus.d/multus.kubeconfig"
+    if static:
+        static_conf = {"cniVersion": "0.3.1", "name": "m", "type": "multus", "delegates": [FLANNEL]}
+        path = host.image / "00-multus.conf"
+        path.write_text(json.dumps({**static_conf, "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig"}))
+        host.flags = [f"--multus-conf-file={path}"]
+        advice = f"set its 'kubeconfig' to {right}, if that is its place on the host"
+    else:
+        advice = f"set --multus-kubeconfig-file-host={right}, if that is its place on the host"
+    with host.running() as process:
+        wait_until(host.ready.exists)
+    (warning,) = [line for line in process.log().splitlines() if "warning" in line]
+    assert warning.endswith(advice)
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert (finding["status"], finding["advice"]) == ("fail", advice)
+    if not static:
+        host.flags.append(f"--multus-kubeconfig-file-host={right}")
+        host.configure()
+        assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
 
 
 def test_check_changes_nothing_on_the_node(host):
@@ -71,7 +98,7 @@ def test_check_changes_nothing_on_the_node(host):
 def test_every_finding_is_explained_in_the_documentation(host, pytestconfig):
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     shown = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
-    assert len(shown) == 18
+    assert len(shown) == 19
     explained = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE)
     assert explained == list(shown)
 
@@ -98,11 +125,13 @@ NO_CONFIGURATION = {
     "configuration.first": "skipped",
     "configuration.current": "skipped",
     "plugins.present": "skipped",
+    "kubeconfig.path": "skipped",
 }
 BROKEN_CONFIGURATION = {
     "configuration.valid": "fail",
     "configuration.current": "fail",
     "plugins.present": "skipped",
+    "kubeconfig.path": "skipped",
 }
 NO_MULTUS = {**BROKEN_CONFIGURATION, "plugins.present": "fail"}
 OTHER_MASTER = {"configuration.first": "fail", "configuration.current": "fail"}
