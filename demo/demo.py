@@ -36,7 +36,7 @@ CLEANUP = "--cleanup-config-on-exit"
 PATIENCE = 5.0  # seconds until a step counts as failed
 TERMINAL = sys.stdout.isatty()
 BREATH = 0.8 if TERMINAL else 0.0  # seconds for a person to read a step
-COLOURS = TERMINAL and not os.environ.get("NO_COLOR")
+COLOURS = bool(TERMINAL or os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
 NEXT = (
     ("README.md#install", "to a cluster: an image of your own, the manifest, a first pod with two interfaces"),
     ("docs/usage.md#dry-run", "to a node of yours: what would be written there, and nothing is touched"),
@@ -139,7 +139,7 @@ def the_token_is_rotated(host: Host, program: Program) -> None:
     program.print_log()
     done(f"the kubeconfig has the new token {took:.1f} ms later, before the old one runs out")
     command("diff OLD $HOST/etc/cni/net.d/multus.d/multus.kubeconfig")
-    excerpt([f"-{before}", f"+{host.token_line()}"])
+    difference([f"-{before}", f"+{host.token_line()}"])
     check(stat.S_IMODE(host.kubeconfig.stat().st_mode) == 0o600, "others can read the kubeconfig")
 
 
@@ -156,7 +156,7 @@ def the_master_changes(host: Host, program: Program) -> None:
     done(f"the wrapped copy follows {took:.1f} ms later")
     command("diff OLD $HOST/etc/cni/net.d/00-multus.conf")
     lines = difflib.unified_diff(before.splitlines(), host.output.read_text().splitlines(), lineterm="", n=1)
-    excerpt(list(lines)[3:])
+    difference(list(lines)[3:])
     check(host.wrapped()["plugins"][0]["delegate"]["hairpinMode"] is False, "the change has not arrived")
 
 
@@ -304,12 +304,13 @@ class Host:
 
     def list_files(self) -> None:
         """Show what is on the host."""
-        command("find $HOST -type f -printf '%M  %p\\n' | sort -k 2")
+        command("find $HOST -type f ! -name '.*' -printf '%M  %p\\n' | sort -k 2")
         excerpt(f"{stat.filemode(path.stat().st_mode)}  {self.shortened(str(path))}" for path in self.files())
 
     def files(self) -> list[Path]:
-        """Return every file on the host."""
-        return sorted(path for path in (self.root / "host").rglob("*") if path.is_file())
+        """Return the files on the host, but for those by which the program's instances know of each other."""
+        found = (self.root / "host").rglob("*")
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
     def shortened(self, text: str) -> str:
         """Replace the long temporary paths by names."""
@@ -426,7 +427,7 @@ def title(text: str) -> None:
 
 def say(text: str) -> None:
     """Explain something."""
-    for line in textwrap.wrap(" ".join(text.split()), 106):
+    for line in textwrap.wrap(" ".join(text.split()), 106, break_on_hyphens=False):
         print(f"  {line}", flush=True)
 
 
@@ -441,7 +442,13 @@ def done(text: str) -> None:
 
 
 def excerpt(lines: Iterable[str]) -> None:
-    """Show what is on disk; lines of a diff in their colours."""
+    """Show what is on disk."""
+    for line in lines:
+        write(DIM, "      ", line)
+
+
+def difference(lines: Iterable[str]) -> None:
+    """Show the lines of a diff in their colours."""
     for line in lines:
         write({"-": RED, "+": GREEN}.get(line[:1], DIM), "      ", line)
 

@@ -1,24 +1,28 @@
 """`make demo`: what it says of itself, and where it sends its reader."""
 
 import re
-import subprocess
-import sys
+from xml.etree import ElementTree
 
 import pytest
 
 from demo import demo
 from tests.manifests import DEPLOYMENTS, ROOT, containers, documents, only
 from tests.test_docs import anchors
+from tools import picture
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
-def shown():
+def coloured():
+    """What the demo prints on a terminal."""
+    return picture.run()
+
+
+@pytest.fixture(scope="module")
+def shown(coloured):
     """What the demo prints, by the number of its step; 0 is what stands before the first."""
-    ran = subprocess.run([sys.executable, ROOT / "demo/demo.py"], capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return re.split(r"^(?=\d+\. |What to do next$)", ran.stdout, flags=re.MULTILINE)
+    return re.split(r"^(?=\d+\. |What to do next$)", re.sub(r"\033\[\d+m", "", coloured), flags=re.MULTILINE)
 
 
 def test_the_demo_runs_with_the_flags_of_the_manifest(shown):
@@ -43,3 +47,14 @@ def test_the_demo_ends_with_what_to_do_next(shown):
     for where, _ in demo.NEXT:
         path, _, fragment = where.partition("#")
         assert not fragment or fragment in anchors(ROOT / path), where
+
+
+def test_the_picture_in_the_readme_is_what_the_demo_prints(coloured):
+    """`make picture` draws it anew."""
+    assert picture.same(picture.PICTURE.read_text("utf-8")) == picture.same(picture.drawn(coloured))
+    assert f"({picture.PICTURE.relative_to(ROOT)})" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_picture_is_well_formed_and_runs_nothing():
+    elements = [element.tag.rpartition("}")[2] for element in ElementTree.parse(picture.PICTURE).iter()]
+    assert set(elements) == {"svg", "style", "rect", "text", "tspan"}
