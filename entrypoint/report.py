@@ -84,3 +84,9 @@ def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
         yield "would restart crio.service over D-Bus (--restart-crio)"
     if settings.startup_taint is not None:
         yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
+    if settings.repair_pods:
+        acts = {"report": "write an Event on each", "delete": "evict those that a controller makes again"}
+        yield (
+            f"would look for pods of node {settings.node_name} that lack networks they ask for, "
+            f"and {acts[settings.repair_pods]} (--repair-pods)"
+        )
