@@ -71,7 +71,7 @@ class Daemon:
         self._memory = Memory(started=time.monotonic())
         self._ours: bytes | None = None
         """The configuration that this run wrote, or found to be as it wanted it."""
-        self._put_back = leaving.PutBack()
+        self._put_back = leaving.PutBack(settings)
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
 
@@ -119,7 +119,7 @@ class Daemon:
         held = self._apply_in_turn(plan)
         if self._presence.superseded:
             return self._stand_by(unwatched)
-        self._put_back.passed(self._settings)
+        self._put_back.passed()
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))

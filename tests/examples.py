@@ -210,6 +210,12 @@ def _on_k3s(host, _cluster):
     host.conf_dir.symlink_to(there)
 
 
+def _attached(host, _cluster):
+    host.attach("default/web-0", "default/lan")
+    host.attach("shop/db-0", "shop/lan", "infra/san")
+    host.attach("default/plain")
+
+
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
@@ -232,7 +238,7 @@ SCENARIOS = {
     "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
     "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
-    "records": lambda host, _cluster: host.records(2),
+    "records": _attached,
     "on-k3s": _on_k3s,
 }
 COMMANDS = {

@@ -101,6 +101,7 @@ MAY_IMPORT = {
         "settings",
     },
     "uninstall.deciding": {"cniconf", "node", "settings"},
+    "uninstall.records": {"cniconf", "host", "node"},
     "uninstall.doing": {
         "cniconf",
         "files",
@@ -111,6 +112,9 @@ MAY_IMPORT = {
         "renaming",
         "settings",
         "uninstall.deciding",
+        "uninstall.records",
+        "wakeup",
+        "watch",
     },
 }
 EVERYBODY = {"cli", "__main__"}

@@ -8,7 +8,7 @@ What is ours: a file under a name that this program writes, if what is in it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,8 +19,8 @@ from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
-RECORD_DIGITS = 64
-"""Multus keeps one record a sandbox, named by this many hexadecimal digits, beside a directory `results`."""
+_NAMED = 20
+"""How many pods are named in one message."""
 
 
 class Kind(Enum):
@@ -32,6 +32,11 @@ class Kind(Enum):
     FORGET = "remove once the names are given back"
     REMOVE_DIRECTORY = "remove if empty"
     KEEP = "only say why it stays"
+    MISS = "only say that it is not there"
+
+
+_SIGNS = frozenset({Kind.CONFIGURATION, Kind.REMOVE})
+"""Before the programs: what is taken away with these shows that Multus was installed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +89,22 @@ class Seen:
 
 def decide(settings: Settings, seen: Seen) -> list[Act]:
     """Say what to take away, put back and keep, in this order. Deciding again on the node that this leaves: nothing."""
-    return [
-        *_configurations(settings, seen),
-        *_master(settings, seen),
-        *_kubeconfig(settings, seen),
-        *_programs(settings, seen),
-    ]
+    acts = [*_configurations(settings, seen), *_master(settings, seen), *_kubeconfig(settings, seen)]
+    return [*acts, *_programs(settings, seen, was_installed=any(act.kind in _SIGNS for act in acts))]
 
 
-def refusal(records: int, directory: Path) -> str:
-    """Say why `uninstall` does not go on while Multus has records of pods."""
+def pods_named(pods: Sequence[object]) -> str:
+    """Name the pods that have networks beside their default network."""
+    more = f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else ""
+    return f"{', '.join(map(str, pods[:_NAMED]))}{more}"
+
+
+def in_the_way(pods: Sequence[object]) -> str:
+    """Say what keeps `uninstall` from going on, and what to do about it."""
     return (
-        f"{records} pod sandboxes that Multus has attached are still recorded in {directory}: once the configuration "
-        "is gone nobody gives their secondary addresses back. Delete those pods first, or use --force"
+        f"{len(pods)} pods of this node have networks beside their default network: {pods_named(pods)}. Once the "
+        "configuration is gone nobody gives the addresses of these networks back: delete these pods, or drain the "
+        "node; with --force it goes on and the addresses stay reserved"
     )
 
 
@@ -181,9 +189,12 @@ def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Act]:
         yield Act(Kind.REMOVE_DIRECTORY, settings.kubeconfig_file.parent)
 
 
-def _programs(settings: Settings, seen: Seen) -> Iterator[Act]:
+def _programs(settings: Settings, seen: Seen, *, was_installed: bool) -> Iterator[Act]:
     for program in seen.programs:
         if not program.there:
+            if was_installed and program.path == settings.binary_file and not settings.skip_binary_copy:
+                why = "if the binary was installed elsewhere, say where with --cni-bin-dir, and run this again"
+                yield Act(Kind.MISS, program.path, why)
             continue
         if settings.skip_binary_copy:
             yield Act(Kind.KEEP, program.path, "--skip-multus-binary-copy is set")
