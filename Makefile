@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
 .PHONY: help demo check test resilience resilience-soak resilience-others lint types
 .PHONY: bench bench-directory fleet docs lock clean
-.PHONY: helm manifests
+.PHONY: helm manifests picture
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of
 docs: $(VENV)/made ## write the table of flags and the examples into the pages
 	$(BIN)/python tools/flags_table.py
 	$(BIN)/python -m tests.examples
+
+picture: $(VENV)/made ## draw the beginning of the demo's output for the README
+	$(BIN)/python tools/picture.py
 
 manifests: ## copy the manifests to where Kustomize may read them
 	cp deployments/multus-daemonset.yml deployments/base/
