@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint import cniconf
-from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, Unread, without_version, wrapped_master
+from entrypoint import chained, cniconf
+from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, Unread
 from entrypoint.node import Candidate, File, Memory, Seen
 from entrypoint.settings import Settings
 
@@ -61,10 +61,10 @@ def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:
     """Return the one of the files NAME.old that is wrapped now, known from this run or from the configuration."""
     if memory.output is not None:
         return next((each for each in seen.retired if each.name == memory.output.master), None)
-    wrapped = [wrapped_master(look.content) for look in seen.outputs.values() if isinstance(look, File)]
+    written = [look.content for look in seen.outputs.values() if isinstance(look, File)]
     for candidate in seen.retired:
         verdict = candidate.verdict
-        if isinstance(verdict, Master) and without_version(verdict.document) in wrapped:
+        if isinstance(verdict, Master) and any(chained.wraps(content, verdict.document) for content in written):
             return candidate
     return None
 

@@ -26,9 +26,10 @@ MAX_DEPTH = 400
 
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 
-META_PLUGINS = frozenset(
-    {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf", "istio-cni", "linkerd-cni"}
-)
+MESH_PLUGINS = frozenset({"istio-cni", "linkerd-cni"})
+"""What service meshes chain behind a network."""
+
+META_PLUGINS = MESH_PLUGINS | {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf"}
 """Plugins that only change what another one made: a configuration that begins with one is no network by itself."""
 
 
@@ -74,6 +75,7 @@ Verdict = Master | Unusable | Multus | NoFile | Unread
 
 
 _SHOWN_DIGITS = 40
+_SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
 class InvalidJsonError(ValueError):
@@ -186,6 +188,13 @@ def wrapped_master(content: bytes) -> dict[str, Any] | None:
         return without_version(plugin["delegates"][0])
     except (InvalidJsonError, TypeError, LookupError, AttributeError):
         return None
+
+
+def for_multus(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a list as Multus reads it: libcni takes these switches as text as well, and Multus refuses that."""
+    switches = {"true": True, "false": False}
+    texts = {key: document[key] for key in _SWITCHES if isinstance(document.get(key), str)}
+    return {**document, **{key: switches[text] for key, text in texts.items() if text in switches}}
 
 
 def without_version(document: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
-from entrypoint.node import File, Memory, Plan, Remove, Rename, Seen, Step, Write
+from entrypoint.node import Memory, Plan, Remove, Rename, Step, Write
 from entrypoint.plan import decide, decide_removal
 from entrypoint.readiness import ReadyFile
 from entrypoint.report import Reporter, done
@@ -101,7 +101,7 @@ class Daemon:
         if fatal:
             raise GaveUpError("\n".join(fatal))
         self._memory = plan.memory
-        self._adopt(seen, plan)
+        self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
         held = self._apply(plan)
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
@@ -139,14 +139,12 @@ class Daemon:
         old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
         return [runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
-    def _adopt(self, seen: Seen, plan: Plan) -> None:
+    def _adopt(self, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
-        output = plan.memory.output
-        if output is None:
+        if plan.memory.output is None:
             self._ours = None
-        elif self._ours is None and plan.configuration is None:
-            standing = seen.outputs[output.file_name]
-            self._ours = standing.content if isinstance(standing, File) else None
+        elif self._ours is None:
+            self._ours = plan.accepted
 
     def _apply(self, plan: Plan) -> list[float]:
         """Do what the plan says, as far as it may be done now; return when to go on with the rest.
@@ -177,6 +175,8 @@ class Daemon:
         except StepError as error:
             self._failing[step.path] = str(error)
             return self._throttle.failed(step, time.monotonic())
+        except files.ReplacedError:
+            return time.monotonic()  # look again: what is to be carried over is another now
         self._failing.pop(step.path, None)
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = step.content
@@ -197,7 +197,7 @@ class Daemon:
         if not self._settings.cleanup_on_exit:
             return
         seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
-        renames, removal = decide_removal(self._settings, seen, self._memory, self._ours)
+        renames, removals = decide_removal(self._settings, seen, self._memory, self._ours)
         restored = 0
         for rename in renames:
             with _failure_logged():
@@ -208,8 +208,8 @@ class Daemon:
             # On a disk without a free inode, or where there are no hard links.
             logger.error("the configuration stays: the master does not have its name back, and there is no other")
             return
-        with _failure_logged():
-            if removal is not None:
+        for removal in removals:
+            with _failure_logged():
                 files.remove(removal.path)
                 logger.info("%s", done(removal))
 

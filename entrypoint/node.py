@@ -76,6 +76,8 @@ class Seen(NamedTuple):
     """The file of `--multus-conf-patch`; None when there is none."""
     outputs: dict[str, Look]
     """What stands under each configuration file name that this program may write."""
+    since: Mapping[str, float] = {}
+    """For each of them, since when it has been so (monotonic seconds)."""
     readiness: str | None = None
     """Where the readiness indicator is missing that the configuration waits for; None when it is there."""
     candidates: tuple[Candidate, ...] = ()
@@ -88,11 +90,13 @@ class Seen(NamedTuple):
     """Every file of the autoconfig directory that has a candidate's name; None when there is no such directory."""
     names: tuple[str, ...] = ()
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
+    first: tuple[str, Look] | None = None
+    """The file of it that the runtime reads first, when its name is none of ours."""
     failed: tuple[str, ...] = ()
     """Why the configuration directory could not be listed."""
 
     def settled(self) -> Seen:
-        """Return this look with every unusable candidate taken for what it is, and not for one being written.
+        """Return this look with every file taken for what it is, and not for one being written.
 
         For who looks only once: the resident process would find it unchanged some seconds later.
         """
@@ -100,7 +104,7 @@ class Seen(NamedTuple):
         def old(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
             return tuple(candidate._replace(since=float("-inf")) for candidate in candidates)
 
-        return self._replace(candidates=old(self.candidates), retired=old(self.retired))
+        return self._replace(since={}, candidates=old(self.candidates), retired=old(self.retired))
 
 
 # ---- what should be done ----
@@ -112,6 +116,8 @@ class Write(NamedTuple):
     path: Path
     content: bytes
     mode: int
+    over: Identity | None = None
+    """The file that it takes the place of, from which content was taken over: once that is another, look again."""
 
 
 class Copy(NamedTuple):
@@ -171,6 +177,8 @@ class Memory(NamedTuple):
     """The last good merge patch for Multus's part of the configuration."""
     renamed: frozenset[str] = frozenset()
     """Names of the masters that this run was to rename to NAME.old."""
+    chained: bool = False
+    """A list stands there that others have written."""
     satisfied: bool = False
     """The last verdict: it stays as long as looks fail."""
     retry: float = 0.0
@@ -184,6 +192,8 @@ class Plan(NamedTuple):
     kubeconfig: Write | None = None
     binary: Copy | None = None
     configuration: Write | None = None
+    accepted: bytes | None = None
+    """The configuration that stands there as it must be, whoever wrote it."""
     removals: tuple[Remove, ...] = ()
     rename: Rename | None = None
     problems: tuple[Problem, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import cniconf, mergepatch, render, verdict
+from entrypoint import chained, cniconf, mergepatch, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -65,37 +65,48 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         wanted = _held_back(settings, seen, memory, wanted, awaited)
     problems += [*kubeconfig_problems, *binary_problems, *patch_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
-    output = wanted.output
+    stands = chained.standing(seen.outputs)
+    output, doubled = chained.settled(wanted.output, stands) if wanted.output else (None, [])
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
-    removals = _removals(settings, seen, wanted) if writable and not awaited else ()
-    if output is not None and not awaited:
+    removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
+    held = None
+    if wanted.output and not awaited:
+        due = configuration is not None
+        held = chained.handover(seen, wanted.output, due=due, was_chained=memory.chained)
+    if held is not None:
+        configuration, removals, wanted = None, (), wanted._replace(rename=None)
+    elif output is not None and not awaited:
         there = _names_after(settings, seen, output, removals, wanted.rename)
-        if before := verdict.overtaken(settings.cni_conf_dir, there, output.file_name):
+        if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
             problems.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
         if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
             problems.append(Problem(unused, fatal=False))
     failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed else 0.0
-    satisfied = memory.satisfied if failed else wanted.satisfied and not problems
-    deadlines = [wanted.deadline, seen.now + retry if failed else None]
+    satisfied = memory.satisfied if failed or held is not None else wanted.satisfied and not problems
+    deadlines = [wanted.deadline, held, seen.now + retry if failed else None]
     return Plan(
         memory=Memory(
             started=memory.started,
             first=False,
-            configured=memory.configured or output is not None,
-            output=output,
+            configured=memory.configured or wanted.output is not None,
+            output=wanted.output,
             patch=memory.patch,
             renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
+            chained=_others_write(wanted.output, stands) or (held is not None and memory.chained),
             satisfied=satisfied,
             retry=retry,
         ),
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
         configuration=configuration,
+        accepted=output.content
+        if output and _is(seen.outputs[output.file_name], output.content, output.mode)
+        else None,
         removals=removals,
         rename=wanted.rename,
         problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
-        warnings=(*warnings, *wanted.warnings),
+        warnings=(*warnings, *wanted.warnings, *_left_out(wanted.output, doubled)),
         waiting=wanted.waiting,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
@@ -104,7 +115,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
 
 def decide_removal(
     settings: Settings, seen: Seen, memory: Memory, ours: bytes | None
-) -> tuple[tuple[Rename, ...], Remove | None]:
+) -> tuple[tuple[Rename, ...], tuple[Remove, ...]]:
     """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
 
     Only a configuration that still is what this run wrote, the content `ours`, is taken away: any other is a
@@ -113,21 +124,19 @@ def decide_removal(
     """
     output = memory.output
     if output is None:
-        return (), None
+        return (), ()
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
-    written = [name for name, look in standing.items() if look.content == ours]
+    written = [name for name, look in standing.items() if chained.is_ours(look.content, ours)]
     if standing and not written:
-        return (), None
+        return (), ()
     if isinstance(seen.static, File) and seen.static.identity in {look.identity for look in standing.values()}:
-        return (), None  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
+        return (), ()  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     taken = memory.renamed | ({output.master} if output.master else set())
     paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
     restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
-    if not written:
-        return restored, None
     because = "the program ends (--cleanup-config-on-exit)"
-    return restored, Remove(settings.cni_conf_dir / written[0], because)
+    return restored, tuple(Remove(settings.cni_conf_dir / name, because) for name in written)
 
 
 # ---- kubeconfig and binary ----
@@ -346,24 +355,38 @@ def _unknown(look: Look) -> bool:
 
 
 def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
-    if _unknown(seen.outputs[output.file_name]) or _is(seen.outputs[output.file_name], output.content, output.mode):
+    look = seen.outputs[output.file_name]
+    if any(map(_unknown, seen.outputs.values())) or _is(look, output.content, output.mode):
         return None
-    return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
+    stands = chained.standing(seen.outputs)
+    over = stands.file.identity if stands and stands.file_name == output.file_name else None
+    return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode, over)
 
 
-def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[Remove, ...]:
-    """Remove what must not be there beside, or without, the configuration that is wanted."""
-    if wanted.output is None and not wanted.clean:
+def _removals(settings: Settings, seen: Seen, wanted: _Configuration, output: Output | None) -> tuple[Remove, ...]:
+    """Remove what must not be there beside, or without, the configuration that shall be there."""
+    if output is None and not wanted.clean:
         return ()
     because = "no usable master is left (--cleanup-config-on-exit)"
-    if wanted.output is not None:
-        because = f"{wanted.output.file_name} takes its place"
+    if output is not None:
+        because = f"{output.file_name} takes its place"
     return tuple(
         Remove(settings.cni_conf_dir / name, because)
         for name, look in seen.outputs.items()
         if not (isinstance(look, Absent) and (look.missing or look.failed))
-        and (wanted.output is None or name != wanted.output.file_name)
+        and (output is None or name != output.file_name)
+        # The file beside a static one is the operator's, unless it is what a mesh made of that one.
+        and (seen.static is None or (isinstance(look, File) and chained.parsed(look.content)))
     )
+
+
+def _others_write(wanted: Output | None, stands: chained.Standing | None) -> bool:
+    return wanted is not None and stands is not None and stands.file.content != wanted.content
+
+
+def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
+    source = wanted.master if wanted and wanted.master else "the static configuration"
+    return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
 
 
 def _names_after(

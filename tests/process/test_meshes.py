@@ -52,10 +52,7 @@ LINGER = 0.05
 """Seconds between two steps of a mesh that belong together: as long as a CPU limit holds a process back at most."""
 
 
-pytestmark = [
-    pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
-    pytest.mark.skip(reason="chaining behind our configuration is not implemented yet"),
-]
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Scene:
