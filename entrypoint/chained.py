@@ -170,12 +170,12 @@ def overtaken(
 # ---- the time that a mesh needs ----
 
 
-def handover(seen: Seen, wanted: Output, *, due: bool, was_chained: bool) -> float | None:
+def handover(seen: Seen, wanted: Output, *, due: bool, was_listed: bool) -> float | None:
     """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
 
-    `due` says that a configuration is to be written, `was_chained` that one of others' making stood at the last look.
+    `due` says that a configuration is to be written, `was_listed` that a list stood there at the last look.
     """
-    until = [*_converting(seen), *_rewriting(seen, was_chained=was_chained), *(_moving(seen, wanted) if due else ())]
+    until = [*_converting(seen), *_rewriting(seen, was_listed=was_listed), *(_moving(seen, wanted) if due else ())]
     latest = max(until, default=seen.now)
     return latest if seen.now < latest else None
 
@@ -200,14 +200,14 @@ def _converting(seen: Seen) -> list[float]:
     return []
 
 
-def _rewriting(seen: Seen, *, was_chained: bool) -> list[float]:
-    """Find a list of others' making that is gone or cut off: they may be about to write it.
+def _rewriting(seen: Seen, *, was_listed: bool) -> list[float]:
+    """Find a list that is gone or cut off: a mesh may be about to write it.
 
-    Linkerd takes its plugin out in place, that is, it empties the file and then writes; its older script moves files
-    from another file system, which removes, makes and then fills them. What is put there in between is either lost or,
-    worse, loses the mesh's last word: then we would chain a plugin for ever whose binary is gone.
+    Linkerd takes its plugin out in place, that is, it empties the file and then writes; what is put there in between
+    loses its last word, and a plugin would stay chained whose binary is gone. Its older script moves every list away
+    and back from another file system, which removes, makes and then fills it, and ends when a file is there already.
     """
-    if not was_chained or standing(seen.outputs) is not None:
+    if not was_listed or standing(seen.outputs) is not None:
         return []
     lists = {name: look for name, look in seen.outputs.items() if name.endswith(".conflist")}
     gone = (name for name, look in lists.items() if _cut_off(look) or (isinstance(look, Absent) and look.missing))

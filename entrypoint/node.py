@@ -177,8 +177,8 @@ class Memory(NamedTuple):
     """The last good merge patch for Multus's part of the configuration."""
     renamed: frozenset[str] = frozenset()
     """Names of the masters that this run was to rename to NAME.old."""
-    chained: bool = False
-    """A list stands there that others have written."""
+    listed: bool = False
+    """The configuration that was seen there last is a list."""
     satisfied: bool = False
     """The last verdict: it stays as long as looks fail."""
     retry: float = 0.0

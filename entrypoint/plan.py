@@ -72,7 +72,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     held = None
     if wanted.output and not awaited:
         due = configuration is not None
-        held = chained.handover(seen, wanted.output, due=due, was_chained=memory.chained)
+        held = chained.handover(seen, wanted.output, due=due, was_listed=memory.listed)
     if held is not None:
         configuration, removals, wanted = None, (), wanted._replace(rename=None)
     elif output is not None and not awaited:
@@ -93,7 +93,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             output=wanted.output,
             patch=memory.patch,
             renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
-            chained=_others_write(wanted.output, stands) or (held is not None and memory.chained),
+            listed=stands is not None or (held is not None and memory.listed),
             satisfied=satisfied,
             retry=retry,
         ),
@@ -378,10 +378,6 @@ def _removals(settings: Settings, seen: Seen, wanted: _Configuration, output: Ou
         # The file beside a static one is the operator's, unless it is what a mesh made of that one.
         and (seen.static is None or (isinstance(look, File) and chained.parsed(look.content)))
     )
-
-
-def _others_write(wanted: Output | None, stands: chained.Standing | None) -> bool:
-    return wanted is not None and stands is not None and stands.file.content != wanted.content
 
 
 def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:

@@ -70,7 +70,7 @@ MAY_IMPORT = {
         "plan",
         "settings",
     },
-    "uninstall.deciding": {"cniconf", "node", "settings"},
+    "uninstall.deciding": {"chained", "cniconf", "node", "settings"},
     "uninstall.doing": {"cniconf", "files", "host", "install", "node", "settings", "uninstall.deciding"},
 }
 EVERYBODY = {"cli", "__main__"}
