@@ -84,6 +84,7 @@ class Host:
             retired=tuple(retired),
             unlisted=unlisted,
             beside=_beside(settings.autoconfig_dir, entries),
+            directories=_plugin_directories(entries),
             names=names,
             first=_foreign_first(settings, names),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
@@ -295,6 +296,13 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
         return [], None
     except OSError as error:
         return [], _reason(error)
+
+
+def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:
+    found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir()}
+    names = {name: in_byte_order(each.name for each in inside) for name, inside in found.items()}
+    confs = {name: tuple(each for each in inside if each.endswith(".conf")) for name, inside in names.items()}
+    return {name: inside for name, inside in confs.items() if inside}
 
 
 def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look] | None:

@@ -88,6 +88,8 @@ class Seen(NamedTuple):
     """Why the autoconfig directory could not be listed; one that is not there is empty."""
     beside: tuple[str, ...] | None = ()
     """Every file of the autoconfig directory that has a candidate's name; None when there is no such directory."""
+    directories: Mapping[str, tuple[str, ...]] = {}
+    """The `.conf` files in each directory of the autoconfig directory: libcni takes one for a list of that name."""
     names: tuple[str, ...] = ()
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
     first: tuple[str, Look] | None = None

@@ -239,7 +239,7 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if choice.unread is not None:
         return _unread(settings, memory, f"in {settings.autoconfig_dir}: {choice.unread}", seen)
     if choice.master is not None:
-        return _wrapped(settings, choice, choice.master, memory)
+        return _wrapped(settings, seen, choice, choice.master, memory)
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
@@ -276,7 +276,7 @@ def _held_back(settings: Settings, seen: Seen, memory: Memory, wanted: _Configur
     )
 
 
-def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory) -> _Configuration:
+def _wrapped(settings: Settings, seen: Seen, choice: Choice, master: Master, memory: Memory) -> _Configuration:
     warnings = list(choice.skipped)
     if master.cni_version is None and settings.cni_version is None:
         warnings.append(
@@ -288,6 +288,8 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
+    warnings += _plugins_lost(settings, seen, choice.name, master, file_name)
+    warnings += mergepatch.remarks(memory.patch or {}, settings.log_file)
     rename = None
     if settings.rename_master and choice.live:
         path = settings.autoconfig_dir / choice.name
@@ -298,6 +300,26 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
         rename=rename,
         warnings=tuple(warnings),
     )
+
+
+def _plugins_lost(settings: Settings, seen: Seen, name: str, master: Master, file_name: str) -> list[str]:
+    """Warn of plugins that libcni loads from a directory of the list's name: Multus does not, for its delegates.
+
+    Where our list has the name of the master, the runtime loads them behind ours.
+    """
+    lost = seen.directories.get(master.name, ())
+    inlined_only = cniconf.for_multus(master.document).get("loadOnlyInlinedPlugins") is True
+    ours_has_them = (
+        settings.override_network_name
+        and file_name.endswith(".conflist")
+        and settings.autoconfig_dir == settings.cni_conf_dir
+    )
+    if not lost or not name.endswith(".conflist") or inlined_only or ours_has_them:
+        return []
+    return [
+        f"the plugins of {name} in the directory {settings.autoconfig_dir / master.name} do not run inside Multus: "
+        f"{', '.join(lost)}; put them into its 'plugins', or set --override-network-name (from CNI 1.0.0 on)"
+    ]
 
 
 def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: Choice, settled_at: float) -> _Configuration:
