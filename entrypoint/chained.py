@@ -173,7 +173,7 @@ def overtaken(
 def handover(seen: Seen, wanted: Output, *, due: bool, was_listed: bool) -> float | None:
     """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
 
-    `due` says that a configuration is to be written, `was_listed` that a list stood there at the last look.
+    `due` says that a configuration is to be written, `was_listed` that a list stood there.
     """
     until = [*_converting(seen), *_rewriting(seen, was_listed=was_listed), *(_moving(seen, wanted) if due else ())]
     latest = max(until, default=seen.now)

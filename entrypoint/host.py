@@ -299,7 +299,7 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:
-    found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir()}
+    found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir(follow_symlinks=False)}
     names = {name: in_byte_order(each.name for each in inside) for name, inside in found.items()}
     confs = {name: tuple(each for each in inside if each.endswith(".conf")) for name, inside in names.items()}
     return {name: inside for name, inside in confs.items() if inside}

@@ -163,6 +163,11 @@ class Output(NamedTuple):
     master: str | None
     """File name of the wrapped master; None for a static configuration."""
 
+    @property
+    def is_list(self) -> bool:
+        """The runtime reads it as a list of plugins."""
+        return self.file_name.endswith(".conflist")
+
 
 class Memory(NamedTuple):
     """What a decision needs to know of the decisions before it."""
@@ -180,7 +185,7 @@ class Memory(NamedTuple):
     renamed: frozenset[str] = frozenset()
     """Names of the masters that this run was to rename to NAME.old."""
     listed: bool = False
-    """The configuration that was seen there last is a list."""
+    """The configuration that must be there is a list, or was one that is gone for a moment."""
     satisfied: bool = False
     """The last verdict: it stays as long as looks fail."""
     retry: float = 0.0

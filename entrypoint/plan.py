@@ -93,7 +93,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             output=wanted.output,
             patch=memory.patch,
             renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
-            listed=stands is not None or (held is not None and memory.listed),
+            listed=output is not None and (output.is_list or (held is not None and memory.listed)),
             satisfied=satisfied,
             retry=retry,
         ),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from entrypoint.choose import GRACE
 from entrypoint.cniconf import Unread
-from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename
+from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
 
@@ -309,9 +309,8 @@ class TestRenamedMasterKeepsItsPlace:
         node = node._replace(candidates=(master("01-x.conf", CRIO),))
         plan = decide(wanted, node, memory)
         node = after(wanted, node, plan)
-        renames, removal = decide_removal(wanted, node, plan.memory, plan.configuration.content)
+        renames, (_,) = decide_removal(wanted, node, plan.memory, plan.configuration.content)
         assert [rename.to.name for rename in renames] == ["01-x.conf", "05-a.conf"]
-        assert removal is not None
 
 
 class TestLeaving:
@@ -323,23 +322,22 @@ class TestLeaving:
         return decide_removal(wanted, left, plan.memory, plan.configuration.content if ours is None else ours)
 
     def test_what_this_run_wrote_is_removed(self, tmp_path):
-        renames, removal = self.left(tmp_path)
+        renames, (removal,) = self.left(tmp_path)
         assert renames == ()
         assert removal.path == tmp_path / "net.d/00-multus.conf"
 
     def test_another_content_is_a_successors(self, tmp_path):
         other = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 5)), "00-multus.conflist": Absent()}
-        assert self.left(tmp_path, outputs=other) == ((), None)
+        assert self.left(tmp_path, outputs=other) == ((), ())
 
     def test_what_was_written_last_goes_although_another_content_was_wanted_since(self, tmp_path):
         written = {"00-multus.conf": File(b"{}", 0o600, (9, 2, 0)), "00-multus.conflist": Absent()}
-        _, removal = self.left(tmp_path, outputs=written, ours=b"{}")
+        _, (removal,) = self.left(tmp_path, outputs=written, ours=b"{}")
         assert removal.path.name == "00-multus.conf"
 
     def test_a_renamed_master_gets_its_name_back(self, tmp_path):
-        (rename,), removal = self.left(tmp_path, "--rename-conf-file")
+        (rename,), (_,) = self.left(tmp_path, "--rename-conf-file")
         assert rename == Rename(tmp_path / "net.d/10-a.conflist.old", tmp_path / "net.d/10-a.conflist")
-        assert removal is not None
 
 
 class TestKubeconfig:
@@ -405,7 +403,7 @@ class TestStatic:
     def test_it_is_copied_under_its_name_with_its_mode(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
         plan = decide(wanted, seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4, 0))), START)
-        assert plan.configuration == (tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
+        assert plan.configuration == Write(tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
 
     def test_one_that_breaks_later_leaves_the_last_good_one(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
@@ -692,3 +690,45 @@ class TestReadinessGate:
         scratch = settings_for(tmp_path, *self.FLAGS, "--cni-conf-dir=/elsewhere/etc/cni/net.d")
         assert str(scratch.readiness_gate) == "/elsewhere/run/x/ready"
         assert settings_for(tmp_path, *self.FLAGS[1:]).readiness_gate is None
+
+
+# ---- plugins in a directory of the list's name ----
+
+WITH_DIRECTORY = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "flannel"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "flags", "warned"),
+    [
+        ("10-a.conflist", WITH_DIRECTORY, [], True),
+        ("10-a.conflist", {**WITH_DIRECTORY, "cniVersion": "0.4.0"}, ["--override-network-name"], True),
+        ("10-a.conflist", WITH_DIRECTORY, ["--override-network-name", "--multus-autoconfig-dir=/elsewhere"], True),
+        ("10-a.conflist", WITH_DIRECTORY, ["--override-network-name"], False),
+        ("10-a.conflist", {**WITH_DIRECTORY, "loadOnlyInlinedPlugins": "true"}, [], False),
+        ("10-a.conflist", {**WITH_DIRECTORY, "name": "cbr1"}, [], False),
+        ("10-a.conf", WITH_DIRECTORY, [], False),
+    ],
+)
+def test_plugins_that_only_the_runtime_would_load_are_warned_of_by_name(tmp_path, name, document, flags, warned):
+    wanted = settings_for(tmp_path, *flags)
+    node = seen(wanted, candidates=(master(name, document),), directories={"cbr0": ("10-x.conf", "20-y.conf")})
+    plan = decide(wanted, node, START)
+    found = [warning for warning in plan.warnings if f"{wanted.autoconfig_dir}/cbr0" in warning]
+    assert bool(found) is warned
+    assert all("10-x.conf, 20-y.conf" in warning for warning in found)
+
+
+@pytest.mark.parametrize(
+    ("patch", "flags", "warned"),
+    [
+        ('{"defaultNetworks": ["a"]}', [], "defaultNetworks"),
+        ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', [], None),
+        ('{"logOptions": {"maxSize": 1}}', [], "logOptions"),
+        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], None),
+        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], None),
+    ],
+)
+def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, flags, warned):
+    wanted = settings_for(tmp_path, f"--multus-conf-patch={patch}", *flags)
+    warnings = decide(wanted, seen(wanted, candidates=(master("10-a.conflist", FLANNEL),)), START).warnings
+    assert [warned in warning for warning in warnings] == [True] if warned else warnings == ()
