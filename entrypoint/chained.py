@@ -11,7 +11,7 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,7 @@ def wraps(content: bytes, master: dict[str, Any]) -> bool:
 
 
 def overtaken(
-    directory: Path, names: Sequence[str] | set[str], name: str, content: bytes, first: tuple[str, Look] | None
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
 ) -> str | None:
     """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint import chained, cniconf
+from entrypoint import cniconf, renaming
 from entrypoint.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, Unread
-from entrypoint.node import Candidate, File, Memory, Seen
+from entrypoint.node import Candidate, Memory, Seen
 from entrypoint.settings import Settings
 
 GRACE = 5.0
@@ -37,36 +36,24 @@ def choose(settings: Settings, seen: Seen, memory: Memory) -> Choice:
     """Return the first usable candidate in byte order.
 
     With `--rename-conf-file`, the master that was renamed stays the master against the live files that stood beside
-    it at the time: CRI-O brings some of its own, and each pass would rename one more. A live file that sorts before
-    it or was written since, by the master's owner or by another network, takes its place. Other files NAME.old,
+    it at the time: CRI-O brings some of its own, and each pass would rename one more. A live file that is new since,
+    or whose content is, written by the master's owner or for another network, takes its place. Other files NAME.old,
     perhaps an operator's copies, count only when there is nothing else.
 
     A broken file gets its grace before a later one is taken, though not beyond the end of `--wait-timeout`.
     """
     in_time = memory.configured or seen.now < give_up_at(settings, memory)
     broken_since = seen.now - (GRACE if in_time else 0.0)
-    renamed = _renamed_master(seen, memory)
-    news: list[tuple[Candidate, bool]] = []
-    bystanders: list[tuple[Candidate, bool]] = []
+    record = renaming.recall(seen, memory)
+    masters = renaming.masters(seen, record)
+    news: list[Candidate] = []
+    bystanders: list[Candidate] = []
     for candidate in seen.candidates:
-        old = renamed is not None and candidate.changed <= renamed.changed
-        after = renamed is not None and os.fsencode(candidate.name) > os.fsencode(renamed.name)
-        (bystanders if old and after else news).append((candidate, True))
-    others = [(candidate, False) for candidate in seen.retired if candidate is not renamed]
-    master = [] if renamed is None else [(renamed, False)]
-    return _first_usable(settings, [*news, *master, *bystanders, *others], broken_since)
-
-
-def _renamed_master(seen: Seen, memory: Memory) -> Candidate | None:
-    """Return the one of the files NAME.old that is wrapped now, known from this run or from the configuration."""
-    if memory.output is not None:
-        return next((each for each in seen.retired if each.name == memory.output.master), None)
-    written = [look.content for look in seen.outputs.values() if isinstance(look, File)]
-    for candidate in seen.retired:
-        verdict = candidate.verdict
-        if isinstance(verdict, Master) and any(chained.wraps(content, verdict.document) for content in written):
-            return candidate
-    return None
+        (bystanders if renaming.stood_beside(seen, record, candidate) else news).append(candidate)
+    others = [candidate for candidate in seen.retired if candidate not in masters]
+    groups = [(news, True), (masters, False), (bystanders, True), (others, False)]
+    in_order = [(candidate, live) for group, live in groups for candidate in group]
+    return _first_usable(settings, in_order, broken_since)
 
 
 def no_network(settings: Settings, name: str, master: Master) -> str | None:

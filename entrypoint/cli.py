@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, settings
+from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, running, settings
 from entrypoint.flags import FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
@@ -70,8 +70,8 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if context.invoked_subcommand is not None:
         _end_on_signals()
         return
-    wanted = settings_of(context)
-    require_what_the_taint_needs(wanted)
+    wanted = settings_of(context, resident=not flags.chosen(context)["dry_run"])
+    require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
         _end_on_signals()
@@ -80,11 +80,13 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         sys.exit(daemon.serve(wanted))
 
 
-def settings_of(context: click.Context) -> Settings:
+def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """Return the settings that the flags and the environment ask for, and warn of what has no effect.
 
-    A value that is wrong is a usage error.
+    What is not the resident program takes over the flags of the one that runs in this container. A value that is wrong
+    is a usage error.
     """
+    taken = None if resident else running.take_over(context)
     try:
         wanted = settings.build(flags.chosen(context), os.environ)
         if wanted.conf_patch is not None:
@@ -97,6 +99,8 @@ def settings_of(context: click.Context) -> Settings:
     logs.configure(wanted.log_format)
     for remark in remarks.remarks(context, os.environ):
         logs.logger.warning("%s", remark)
+    if taken:
+        logs.logger.info("%s", taken)
     return wanted
 
 
@@ -121,16 +125,15 @@ def require_the_indicators_mount(wanted: Settings) -> None:
         )
 
 
-def require_what_the_taint_needs(wanted: Settings) -> None:
-    """Refuse `--startup-taint` without what tells which node it is, and whom to ask; to be told late helps nobody."""
-    if wanted.startup_taint is None:
-        return
-    if wanted.node_name is None:
-        raise click.UsageError(
-            "--startup-taint needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
-        )
-    if wanted.api_server is None:
-        raise click.UsageError("--startup-taint needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
+def require_what_errands_need(wanted: Settings) -> None:
+    """Refuse a flag without what tells which node it is about, and whom to ask; to be told late helps nobody."""
+    for flag, value in (("--startup-taint", wanted.startup_taint), ("--repair-pods", wanted.repair_pods)):
+        if value and wanted.node_name is None:
+            raise click.UsageError(
+                f"{flag} needs the environment variable NODE_NAME: set it from the downward API (spec.nodeName)."
+            )
+        if value and wanted.api_server is None:
+            raise click.UsageError(f"{flag} needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
 
 
 def echo(line: str) -> None:

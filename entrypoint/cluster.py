@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CLIENT_SIZE = 38 << 20
 """Bytes that a process grows by when it loads and uses the client: 34 MiB with kubernetes 37, and a reserve."""
 
+JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -102,7 +103,8 @@ class Api:
         *,
         timeout: float,
         body: dict[str, Any] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Answer:
         """Send one request and wait at most `timeout` seconds for each part of the answer.
 
@@ -115,7 +117,7 @@ class Api:
             request = self._client.param_serialize(
                 method,
                 path,
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={"Accept": accept, "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )

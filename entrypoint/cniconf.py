@@ -201,6 +201,17 @@ def for_multus(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **{key: switches[text] for key, text in texts.items() if text in switches}}
 
 
+def kubeconfig_of(content: bytes) -> str:
+    """Return the kubeconfig that a Multus configuration names; an empty string when it names none."""
+    try:
+        document = parse(content)
+        plugin = document["plugins"][0] if "plugins" in document else document
+        found = plugin["kubeconfig"]
+    except (InvalidJsonError, TypeError, LookupError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
 def without_version(document: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration without its `cniVersion`."""
     return {key: value for key, value in document.items() if key != "cniVersion"}

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from entrypoint import cniconf, files, logs
+from entrypoint import cniconf, files, leaving, logs, presence
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
 from entrypoint.node import Memory, Plan, Remove, Rename, Step, Write
-from entrypoint.plan import decide, decide_removal
+from entrypoint.plan import decide
+from entrypoint.presence import Presence
 from entrypoint.readiness import ReadyFile
 from entrypoint.report import Reporter, done
 from entrypoint.settings import Settings
@@ -59,7 +60,10 @@ class Daemon:
         self._settings = settings
         self._wakeup = wakeup
         self._watcher = Watcher(wakeup)
-        self._host = Host(settings, cancelled=lambda: wakeup.stopping)
+        self._presence = Presence(settings.kubeconfig_file.parent)
+        self._standing_by = False
+        """A newer instance owns the node."""
+        self._host = Host(settings, cancelled=lambda: wakeup.stopping or self._presence.overtaken())
         self._throttle = Throttle()
         self._errands = Errands(settings)
         self._reporter = Reporter()
@@ -67,6 +71,7 @@ class Daemon:
         self._memory = Memory(started=time.monotonic())
         self._ours: bytes | None = None
         """The configuration that this run wrote, or found to be as it wanted it."""
+        self._put_back = leaving.PutBack()
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
 
@@ -75,19 +80,21 @@ class Daemon:
         self._ready_file.set(ready=False)  # an earlier run's
         for path in files.sweep(swept_directories(self._settings)):
             logger.info("removed the temporary file %s of an earlier run", path)
-        with contextlib.suppress(files.CancelledError):  # told to stop in the middle of a long copy
-            while not self._wakeup.stopping:
-                self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
-                child.reap_orphans()
+        while not self._wakeup.stopping:
+            self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
+            child.reap_orphans()
+            # Told to stop, or overtaken by a newer instance, in the middle of a long copy: look again.
+            with contextlib.suppress(files.CancelledError):
                 self._wakeup.wait(until=self._pass())
         if self._wakeup.stopped_by is not None:
             logger.info("stopping on %s", signal.Signals(self._wakeup.stopped_by).name)
         self._leave()
 
     def close(self) -> None:
-        """Take the ready file away and break off errands. The watch ends with the process."""
+        """Take the ready file away, break off errands, make room for others. The watch ends with the process."""
         self._errands.stop()
         self._ready_file.set(ready=False)
+        self._presence.leave()
 
     # ---- one pass ----
 
@@ -95,6 +102,10 @@ class Daemon:
         """Look, decide and write once; return until when to sleep (monotonic seconds, None for no limit)."""
         first = self._memory.first
         unwatched = self._follow()
+        self._presence.look()
+        if self._presence.superseded:
+            return self._stand_by(unwatched)
+        self._take_over()
         seen = self._host.observe()
         plan = decide(self._settings, seen, self._memory)
         fatal = [problem.message for problem in plan.problems if problem.fatal]
@@ -103,21 +114,41 @@ class Daemon:
         self._memory = plan.memory
         self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
-        held = self._apply(plan)
+        complaint = [self._presence.complaint] if self._presence.complaint else []
+        self._reporter.warnings([*plan.warnings, *complaint])  # before anything is written
+        held = self._apply_in_turn(plan)
+        if self._presence.superseded:
+            return self._stand_by(unwatched)
+        self._put_back.passed(self._settings)
         failures = [message for path, message in self._failing.items() if any(path == step.path for step in plan.steps)]
         if first and failures:
             raise GaveUpError("\n".join(failures))
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        self._reporter.troubles([*(each.message for each in plan.problems), *failures, *obstacles], plan.warnings)
+        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
         self._reporter.configured(configured=configured)  # a repair that has to wait a moment is no change
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
         self._errands.pass_done(configured=ready)
-        deadlines = [plan.deadline, waiting, self._ready_file.held_until(), *held]
+        deadlines = [plan.deadline, waiting, self._ready_file.held_until(), self._presence.deadline, *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _stand_by(self, unwatched: list[str]) -> float | None:
+        """Leave the node, and the ready file, to the newer instance; return until when to sleep."""
+        if not self._standing_by:
+            self._standing_by = True
+            logger.info("a newer instance on this node is at work: standing by, and writing nothing until it ends")
+        deadlines = [self._presence.deadline, time.monotonic() + _OBSTACLE_INTERVAL if unwatched else None]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _take_over(self) -> None:
+        """Be the one that writes again, if this instance stood by."""
+        if self._standing_by:
+            self._standing_by = False
+            self._throttle = Throttle()  # what the newer one wrote was no fight
+            logger.info("the newer instance has ended: this one is at work again")
 
     def _follow(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
@@ -132,12 +163,13 @@ class Daemon:
 
     def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
         settings = self._settings
+        instances = (settings.kubeconfig_file.parent, (presence.SUFFIX,))
         runtime = (settings.cni_conf_dir, cniconf.RUNTIME_SUFFIXES)  # whatever comes there may be read before ours
         frozen = settings.skip_config_watch and self._memory.output is not None
         if settings.static_conf_file is not None or settings.master_name is not None or frozen:
-            return [runtime]
+            return [instances, runtime]
         old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
-        return [runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
+        return [instances, runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
     def _adopt(self, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
@@ -145,6 +177,18 @@ class Daemon:
             self._ours = None
         elif self._ours is None:
             self._ours = plan.accepted
+
+    def _apply_in_turn(self, plan: Plan) -> list[float]:
+        """Do what the plan says if this instance owns the node; return when to go on with the rest.
+
+        It takes the node once it can make it as it must be, or when nobody else is there.
+        """
+        if plan.satisfied or (plan.steps and not self._presence.accompanied):
+            self._presence.join()
+        if not plan.steps:
+            return []
+        with self._presence.turn(cancelled=lambda: self._wakeup.stopping) as mine:
+            return self._apply(plan) if mine else []
 
     def _apply(self, plan: Plan) -> list[float]:
         """Do what the plan says, as far as it may be done now; return when to go on with the rest.
@@ -154,15 +198,17 @@ class Daemon:
         held: list[float] = []
         unwritten = False
         for step in plan.steps:
-            if unwritten and isinstance(step, Remove | Rename):
-                continue  # never take a configuration away before its successor is there
+            if self._wakeup.stopping:
+                raise files.CancelledError  # whoever removed what is missing may have meant it
+            if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
+                continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())
             if not_before is None:
                 not_before = self._do(step)
             if not_before is None:
                 continue
             held.append(not_before)
-            if step is plan.configuration:
+            if step is plan.configuration or step is plan.record:
                 unwritten = True
             elif (step is plan.kubeconfig or step is plan.binary) and self._ours is None:
                 break
@@ -170,6 +216,7 @@ class Daemon:
 
     def _do(self, step: Step) -> float | None:
         """Do one step; return None, or when to try again after it failed."""
+        removed = self._put_back.removed(step)
         try:
             self._host.apply(step)
         except StepError as error:
@@ -178,6 +225,7 @@ class Daemon:
         except files.ReplacedError:
             return time.monotonic()  # look again: what is to be carried over is another now
         self._failing.pop(step.path, None)
+        self._put_back.done(step, removed=removed)
         if isinstance(step, Write) and step.path in self._settings.output_files:
             self._ours = step.content
         if step.path in self._settings.output_files and self._memory.output is not None:
@@ -193,31 +241,20 @@ class Daemon:
     # ---- leaving ----
 
     def _leave(self) -> None:
-        """Undo what `--cleanup-config-on-exit` asks for; try everything, then say what failed."""
-        if not self._settings.cleanup_on_exit:
-            return
-        seen = self._host.observe(binary=False)  # a comparison of binaries would take too long here
-        renames, removals = decide_removal(self._settings, seen, self._memory, self._ours)
-        restored = 0
-        for rename in renames:
-            with _failure_logged():
-                if files.rename_unless_taken(rename.path, rename.to):
-                    logger.info("%s", done(rename))
-                restored += 1
-        if restored < len(renames):
-            # On a disk without a free inode, or where there are no hard links.
-            logger.error("the configuration stays: the master does not have its name back, and there is no other")
-            return
-        for removal in removals:
-            with _failure_logged():
-                files.remove(removal.path)
-                logger.info("%s", done(removal))
+        """Take away what must not stay, unless another instance is there that needs it."""
+        self._presence.look()
+        if not self._presence.accompanied:
+            leaving.clean_up(self._settings, self._host, self._memory, self._ours, self._put_back)
+        elif self._settings.cleanup_on_exit:
+            logger.info("another instance on this node is at work: nothing is cleaned up")
 
 
 def _followed_files(settings: Settings) -> Iterable[Path]:
     """Return the files whose change is a reason to look again."""
     yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
     yield settings.binary_file
+    if settings.rename_master:
+        yield settings.record_file
     for path in (settings.conf_patch_file, settings.readiness_gate):
         if path is not None:
             yield path
@@ -230,14 +267,6 @@ def _followed_files(settings: Settings) -> Iterable[Path]:
         yield settings.autoconfig_dir / (settings.master_name + cniconf.RETIRED_SUFFIX)
     if settings.ready_file is not None:
         yield settings.ready_file
-
-
-@contextlib.contextmanager
-def _failure_logged() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        logger.error("cannot clean up %s: %s", error.filename, error.strerror)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ then the directory is flushed, so that a power cut leaves the old file or the ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -18,7 +19,9 @@ from entrypoint.node import Identity
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
 _CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
-_RENAME_TRIES = 50  # a millisecond apart: a rename takes a fraction of one, and leaving must not take 100
+_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY_TRIES = 10
+_RENAME_PATIENCE = 0.05  # seconds: a rename takes a fraction of a millisecond, and leaving must not take 100
 
 
 class CancelledError(Exception):
@@ -126,10 +129,40 @@ def mark(path: Path) -> None:
         os.close(descriptor)
 
 
-def rename(path: Path, to: Path) -> None:
-    """Give a file another name in the same directory, over what has that name. Raises OSError."""
+def make_locked(path: Path) -> int:
+    """Make an empty file, mode 644, that has a record lock as soon as it has its name; return the open descriptor.
+
+    It need not survive a power cut. Raises OSError.
+    """
+    temporary = _temporary(path)
+    descriptor = os.open(temporary, _CREATING, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Wait for other instances that are in such a block for this directory, for at most so many seconds."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no such directory, no such locks: there is nobody to wait for
+            descriptor = stack.enter_context(_opened(directory, os.O_RDONLY | os.O_DIRECTORY))
+            _lock(descriptor, patience, cancelled)
+        yield
+
+
+def rename(path: Path, to: Path, *, over: bool) -> None:
+    """Give a file another name in the same directory; only with `over`, over what has that name. Raises OSError."""
     with _renaming(path.parent):
         before = path.lstat()
+        if not over and os.path.lexists(to):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(to))
         path.rename(to)
         # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
         with contextlib.suppress(FileNotFoundError):
@@ -161,16 +194,23 @@ def _renaming(directory: Path) -> Iterator[None]:
     one file each would remove the other's, and the master would be gone.
     """
     with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        for tries_left in reversed(range(_RENAME_TRIES)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not tries_left:
-                    raise
-                time.sleep(0.001)
+        _lock(descriptor, _RENAME_PATIENCE)
         yield
         os.fsync(descriptor)
+
+
+def _lock(descriptor: int, patience: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Lock a file; wait for another's lock so many seconds, or until `cancelled` says so. Raises BlockingIOError."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if cancelled() or time.monotonic() > end:
+                raise
+            time.sleep(0.001)
+        else:
+            return
 
 
 def same_file(path: Path, other: Path) -> bool:
@@ -210,11 +250,9 @@ def _is(path: Path, known: Identity) -> bool:
 @contextlib.contextmanager
 def _replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
-    temporary = path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    temporary, descriptor, lock = _locked_temporary(path)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as writing, _opened(temporary, os.O_RDONLY) as locked:
-            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        with os.fdopen(lock), os.fdopen(descriptor, "wb", buffering=0) as writing:
             yield descriptor
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
@@ -225,6 +263,35 @@ def _replacement(path: Path, mode: int) -> Iterator[int]:
         temporary.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
+
+
+def _locked_temporary(path: Path) -> tuple[Path, int, int]:
+    """Make a temporary file; return it, open for writing, and a descriptor that has it locked. Raises OSError.
+
+    The lock tells another instance's sweep that the file is in use. A sweep that comes before it takes the file away.
+    """
+    for tries_left in reversed(range(_TEMPORARY_TRIES)):
+        temporary = _temporary(path)
+        with contextlib.ExitStack() as undo:
+            descriptor = os.open(temporary, _CREATING, 0o600)
+            undo.callback(os.close, descriptor)
+            undo.callback(temporary.unlink, missing_ok=True)
+            try:
+                lock = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+                undo.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.lstat(temporary)
+            except (BlockingIOError, FileNotFoundError):
+                if not tries_left:
+                    raise
+            else:
+                undo.pop_all()
+                return temporary, descriptor, lock
+    raise AssertionError
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
 
 
 @contextlib.contextmanager

@@ -133,18 +133,33 @@ class FlagGroup(FlagCommand, click.Group):
     """The program itself: runs without a subcommand too."""
 
 
+TAKEN = f"{__name__}.taken"
+"""Where a context holds the values that were taken over from the entrypoint that runs in the same container."""
+
+
 def chosen(context: click.Context) -> dict[str, Any]:
     """Return the value of each flag.
 
-    What stands behind a subcommand's name wins over what stands before it, and both over the environment.
+    What stands behind a subcommand's name wins over what stands before it, that over what was taken over from an
+    entrypoint that runs here, and all over the environment.
     """
     values = dict(context.params)
-    parent = context.parent
-    if parent is not None:
-        for name in values.keys() & parent.params.keys():
-            if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-                values[name] = parent.params[name]
-    return values
+    if context.parent is not None:
+        values.update((name, context.parent.params[name]) for name in values.keys() & context.parent.params.keys())
+    taken = context.meta.get(TAKEN, {})
+    return {**values, **{name: taken[name] for name in values.keys() & taken.keys()}, **said(context)}
+
+
+def said(context: click.Context) -> dict[str, Any]:
+    """Return the value of each flag that stands on the command line, behind a subcommand's name or before it."""
+    values: dict[str, Any] = {}
+    for each in (context.parent, context):
+        if each is not None:
+            on_the_line = (
+                name for name in each.params if each.get_parameter_source(name) is ParameterSource.COMMANDLINE
+            )
+            values.update((name, each.params[name]) for name in on_the_line)
+    return {name: values[name] for name in values.keys() & context.params.keys()}
 
 
 def _flag(group: str, name: str, help_text: str, **attributes: Any) -> Flag:
@@ -301,6 +316,12 @@ ENTRYPOINT: tuple[Flag, ...] = (
         "--startup-taint",
         "Taint to remove from this node once it is configured; needs NODE_NAME.",
         metavar="KEY[:EFFECT]",
+    ),
+    _flag(
+        _BEHAVIOUR,
+        "--repair-pods",
+        "Once the node is configured, report or evict its pods that lack networks they ask for; needs NODE_NAME.",
+        metavar="report|delete",
     ),
     _path(_BEHAVIOUR, "--ready-file", "File that exists exactly while the node is as it must be."),
     LOG_FORMAT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, mounts
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Identity, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings, in_byte_order
 
@@ -34,8 +35,8 @@ class _Known(NamedTuple):
     signature: _Signature
     settled: bool
     """The file had not just been changed when it was read: another change would have changed its signature."""
-    content: int
-    """Hash of the content: a file that is merely touched is no newer than before."""
+    content: str | None
+    """Digest of the content, or why it could not be read: a file that is merely touched is no newer than before."""
     candidate: Candidate
 
 
@@ -50,6 +51,8 @@ class Host:
         self._outputs: dict[str, tuple[bytes | Absent, float]] = {}
         """The content that stands under each output's name, and since when."""
         self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
+
+        self._mounted_from = _mounted_from(settings.cni_conf_dir)
 
     # ---- looking ----
 
@@ -82,12 +85,14 @@ class Host:
             since=self._dated(outputs, now),
             candidates=tuple(live),
             retired=tuple(retired),
+            record=_own(settings.record_file) if auto and settings.rename_master else Absent(),
             unlisted=unlisted,
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
             names=names,
             first=_foreign_first(settings, names),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
+            mounted_from=self._mounted_from,
         )
 
     def _dated(self, outputs: dict[str, Look], now: float) -> dict[str, float]:
@@ -135,12 +140,7 @@ class Host:
             known_now = _examined(name, entry.path, before, now)
             if isinstance(known_now.candidate.verdict, cniconf.Unread):
                 return known_now.candidate  # and not remembered: the next look tries again
-            # Renaming a file changes its status and not its content; of a link, the link's status.
-            changed = status.st_mtime_ns if name == entry.name else link.st_ctime_ns
-            if known_now is before:
-                changed = before.candidate.changed  # merely touched
-            candidate = known_now.candidate._replace(changed=changed)
-            before = known_now._replace(signature=signature, settled=settled, candidate=candidate)
+            before = known_now._replace(signature=signature, settled=settled)
         self._candidates[entry.name] = before
         return before.candidate
 
@@ -186,7 +186,7 @@ class Host:
         try:
             match step:
                 case Write():
-                    if step.path == self._settings.kubeconfig_file:
+                    if step.path.parent == self._settings.kubeconfig_file.parent:
                         files.make_directory(step.path.parent)
                     return files.write(step.path, step.content, step.mode, step.over)
                 case Copy():
@@ -194,7 +194,7 @@ class Host:
                 case Remove():
                     files.remove(step.path)
                 case Rename():
-                    files.rename(step.path, step.to)
+                    files.rename(step.path, step.to, over=step.over)
         except OSError as error:
             raise StepError(_failure(step, error)) from error
         return None
@@ -231,7 +231,8 @@ def read(path: Path | str) -> Look:
 
 def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known:
     look = read(path)
-    content = hash(look.why if isinstance(look, Absent) else look.content)
+    digest = None if isinstance(look, Absent) else hashlib.sha256(look.content).hexdigest()
+    content = look.why if isinstance(look, Absent) else digest
     if before is not None and before.content == content:
         return before
     verdict: cniconf.Verdict
@@ -239,7 +240,7 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
         verdict = cniconf.examine(look.content)
     else:
         verdict = cniconf.Unread(look.why) if look.failed else cniconf.Unusable(look.why)
-    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now))
+    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now, digest))
 
 
 def _output(path: Path) -> Look:
@@ -266,6 +267,15 @@ def program_fault(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return "is not a regular file"
     return None if mode & 0o111 else "is not executable"
+
+
+def _mounted_from(directory: Path) -> str | None:
+    """Ask the kernel where a directory is from; a container's mounts stay what they are at its start."""
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    return mounts.source(mountinfo, os.path.realpath(directory))
 
 
 def swept_directories(settings: Settings) -> Iterable[Path]:

@@ -42,8 +42,8 @@ class Candidate(NamedTuple):
     name: str
     verdict: Verdict
     since: float
-    changed: int = 0
-    """When its content was last written or, of one that was renamed to NAME.old, when that was: wall clock, ns."""
+    digest: str | None = None
+    """Of its content; None for what is no file, or could not be read."""
 
 
 class Binary(NamedTuple):
@@ -83,7 +83,9 @@ class Seen(NamedTuple):
     candidates: tuple[Candidate, ...] = ()
     """Possible masters in byte order of their names."""
     retired: tuple[Candidate, ...] = ()
-    """With `--rename-conf-file`, the masters renamed to NAME.old, under the name NAME; in byte order."""
+    """With `--rename-conf-file`, the files NAME.old, under the name NAME; in byte order."""
+    record: Look = Absent()
+    """With `--rename-conf-file`, what was remembered of the masters that were renamed."""
     unlisted: str | None = None
     """Why the autoconfig directory could not be listed; one that is not there is empty."""
     beside: tuple[str, ...] | None = ()
@@ -96,6 +98,8 @@ class Seen(NamedTuple):
     """The file of it that the runtime reads first, when its name is none of ours."""
     failed: tuple[str, ...] = ()
     """Why the configuration directory could not be listed."""
+    mounted_from: str | None = None
+    """The path of the configuration directory within the file system that it is on; None when nothing tells."""
 
     def settled(self) -> Seen:
         """Return this look with every file taken for what it is, and not for one being written.
@@ -141,6 +145,8 @@ class Rename(NamedTuple):
 
     path: Path
     to: Path
+    over: bool = False
+    """A file that we gave this name before is to be replaced; any other is in the way."""
 
 
 Step = Write | Copy | Remove | Rename
@@ -169,6 +175,16 @@ class Output(NamedTuple):
         return self.file_name.endswith(".conflist")
 
 
+class Record(NamedTuple):
+    """What was renamed to NAME.old, and what stood beside it at the time: it outlives a restart in a file of ours."""
+
+    renamed: dict[str, tuple[str, ...]]
+    """The names NAME, the latest first, with the digests of what this program gave the name NAME.old. Without one,
+    NAME.old was found and wrapped: it is perhaps an operator's own."""
+    beside: dict[str, str]
+    """The name and the digest of each live file that stood beside the latest."""
+
+
 class Memory(NamedTuple):
     """What a decision needs to know of the decisions before it."""
 
@@ -182,8 +198,8 @@ class Memory(NamedTuple):
     """The configuration that must be there; None before there was one, and after its removal."""
     patch: Mapping[str, Any] | None = None
     """The last good merge patch for Multus's part of the configuration."""
-    renamed: frozenset[str] = frozenset()
-    """Names of the masters that this run was to rename to NAME.old."""
+    record: Record | None = None
+    """What must be remembered of renamed masters; None as long as there is none."""
     listed: bool = False
     """The configuration that must be there is a list, or was one that is gone for a moment."""
     satisfied: bool = False
@@ -202,6 +218,7 @@ class Plan(NamedTuple):
     accepted: bytes | None = None
     """The configuration that stands there as it must be, whoever wrote it."""
     removals: tuple[Remove, ...] = ()
+    record: Write | None = None
     rename: Rename | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -215,5 +232,5 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order in which they are safe: what the configuration refers to comes before it."""
-        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.rename)
+        steps = (self.kubeconfig, self.binary, self.configuration, *self.removals, self.record, self.rename)
         return tuple(step for step in steps if step is not None)

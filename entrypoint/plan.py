@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from entrypoint import chained, cniconf, mergepatch, render, verdict
+from entrypoint import chained, cniconf, mergepatch, renaming, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -16,6 +17,7 @@ from entrypoint.node import (
     Output,
     Plan,
     Problem,
+    Record,
     Remove,
     Rename,
     Seen,
@@ -36,6 +38,8 @@ class _Configuration(NamedTuple):
     clean: bool = False
     """Nothing that we write may be there."""
     rename: Rename | None = None
+    record: Record | None = None
+    """What must be remembered of renamed masters; None for what is remembered already."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
@@ -74,17 +78,14 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         due = configuration is not None
         held = chained.handover(seen, wanted.output, due=due, was_listed=memory.listed)
     if held is not None:
-        configuration, removals, wanted = None, (), wanted._replace(rename=None)
+        configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
-        there = _names_after(settings, seen, output, removals, wanted.rename)
-        if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
-            problems.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
-        if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
-            problems.append(Problem(unused, fatal=False))
+        problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
     failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
-    retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed else 0.0
+    record = wanted.record or renaming.from_file(seen.record) or memory.record
+    retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or _unknown(seen.record) else 0.0
     satisfied = memory.satisfied if failed or held is not None else wanted.satisfied and not problems
-    deadlines = [wanted.deadline, held, seen.now + retry if failed else None]
+    deadlines = [wanted.deadline, held, seen.now + retry if retry else None]
     return Plan(
         memory=Memory(
             started=memory.started,
@@ -92,7 +93,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             configured=memory.configured or wanted.output is not None,
             output=wanted.output,
             patch=memory.patch,
-            renamed=memory.renamed | ({wanted.rename.path.name} if wanted.rename else set()),
+            record=record,
             listed=output is not None and (output.is_list or (held is not None and memory.listed)),
             satisfied=satisfied,
             retry=retry,
@@ -100,13 +101,17 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
         configuration=configuration,
-        accepted=output.content
-        if output and _is(seen.outputs[output.file_name], output.content, output.mode)
-        else None,
+        accepted=output.content if output and _is_there(seen, output) else None,
         removals=removals,
+        record=_remember(settings, seen, record) if writable and record else None,
         rename=wanted.rename,
         problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
-        warnings=(*warnings, *wanted.warnings, *_left_out(wanted.output, doubled)),
+        warnings=(
+            *warnings,
+            *wanted.warnings,
+            *_left_out(wanted.output, doubled),
+            *_astray(settings, seen, output),
+        ),
         waiting=wanted.waiting,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
@@ -116,14 +121,14 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
 def decide_removal(
     settings: Settings, seen: Seen, memory: Memory, ours: bytes | None
 ) -> tuple[tuple[Rename, ...], tuple[Remove, ...]]:
-    """Say what to rename back and what to take away on the way out, with `--cleanup-config-on-exit`.
+    """Say what to rename back and then what to take away on the way out, with `--cleanup-config-on-exit`.
 
     Only a configuration that still is what this run wrote, the content `ours`, is taken away: any other is a
     successor's, to whom the renamed master is left as well. Names are given back first, so that the node is never
-    without a configuration; they are given back too when somebody has just taken the configuration away.
+    without a configuration; they are given back too when somebody has just taken the configuration away. Where a live
+    file has taken the name, NAME.old stays, and with it the record that it is ours.
     """
-    output = memory.output
-    if output is None:
+    if memory.output is None:
         return (), ()
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
@@ -132,11 +137,15 @@ def decide_removal(
         return (), ()
     if isinstance(seen.static, File) and seen.static.identity in {look.identity for look in standing.values()}:
         return (), ()  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
-    taken = memory.renamed | ({output.master} if output.master else set())
-    paths = [settings.autoconfig_dir / each.name for each in seen.retired if each.name in taken]
+    record = renaming.recall(seen, memory)
+    paths = [settings.autoconfig_dir / each.name for each in renaming.masters(seen, record)]
     restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
     because = "the program ends (--cleanup-config-on-exit)"
-    return restored, tuple(Remove(settings.cni_conf_dir / name, because) for name in written)
+    removals = [Remove(settings.cni_conf_dir / name, because) for name in written]
+    live = {each.name for each in seen.candidates}
+    if isinstance(seen.record, File) and not any(path.name in live for path in paths):
+        removals.append(Remove(settings.record_file, because))
+    return restored, tuple(removals)
 
 
 # ---- kubeconfig and binary ----
@@ -239,7 +248,8 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if choice.unread is not None:
         return _unread(settings, memory, f"in {settings.autoconfig_dir}: {choice.unread}", seen)
     if choice.master is not None:
-        return _wrapped(settings, seen, choice, choice.master, memory)
+        wanted = _wrapped(settings, seen, choice, choice.master, memory)
+        return _renamed(settings, seen, memory, choice, wanted) if settings.rename_master else wanted
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
     return _without_master(settings, seen, memory, choice)
@@ -290,16 +300,31 @@ def _wrapped(settings: Settings, seen: Seen, choice: Choice, master: Master, mem
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
     warnings += _plugins_lost(settings, seen, choice.name, master, file_name)
     warnings += mergepatch.remarks(memory.patch or {}, settings.log_file)
-    rename = None
-    if settings.rename_master and choice.live:
-        path = settings.autoconfig_dir / choice.name
-        rename = Rename(path, to=path.with_name(path.name + cniconf.RETIRED_SUFFIX))
-    return _Configuration(
-        Output(file_name, content, GENERATED_MODE, choice.name),
-        satisfied=True,
-        rename=rename,
-        warnings=tuple(warnings),
-    )
+    output = Output(file_name, content, GENERATED_MODE, choice.name)
+    return _Configuration(output, satisfied=True, warnings=tuple(warnings))
+
+
+def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wanted: _Configuration) -> _Configuration:
+    """Add what `--rename-conf-file` asks for; a master that cannot be renamed is wrapped all the same."""
+    if not wanted.satisfied:
+        return wanted
+    record = renaming.recall(seen, memory)
+    path = settings.autoconfig_dir / choice.name
+    if choice.live:
+        obstacle = renaming.obstacle(seen, record, choice.name, settings.record_file)
+        if obstacle:
+            return wanted._replace(warnings=(*wanted.warnings, f"{path} is wrapped and keeps its name: {obstacle}"))
+        rename, record = renaming.retire(seen, record, path)
+        return wanted._replace(rename=rename, record=record)
+    warnings = wanted.warnings
+    others = ", ".join(repr(each.name) for each in seen.candidates if isinstance(each.verdict, Master))
+    if others and renaming.is_presumed(seen, memory):
+        warnings = (
+            *warnings,
+            f"{settings.record_file} is missing or broken: {path.name + cniconf.RETIRED_SUFFIX} stays the master, and "
+            f"{others} is taken for what stood beside it; to have that one wrapped, write it with another content",
+        )
+    return wanted._replace(record=renaming.confirm(seen, record, choice.name), warnings=warnings)
 
 
 def _plugins_lost(settings: Settings, seen: Seen, name: str, master: Master, file_name: str) -> list[str]:
@@ -365,6 +390,11 @@ def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
     return f"{wanted}: {found}"
 
 
+def _astray(settings: Settings, seen: Seen, output: Output | None) -> Iterator[str]:
+    if output is not None and (told := verdict.kubeconfig_astray(settings, seen.mounted_from, output.content)):
+        yield "; ".join(told)
+
+
 # ---- from what is wanted to steps ----
 
 
@@ -372,17 +402,27 @@ def _is(look: File | Absent, content: bytes, mode: int) -> bool:
     return isinstance(look, File) and look.content == content and look.mode == mode
 
 
+def _is_there(seen: Seen, output: Output) -> bool:
+    return _is(seen.outputs[output.file_name], output.content, output.mode)
+
+
 def _unknown(look: Look) -> bool:
     return isinstance(look, Absent) and look.failed
 
 
 def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
-    look = seen.outputs[output.file_name]
-    if any(map(_unknown, seen.outputs.values())) or _is(look, output.content, output.mode):
+    if any(map(_unknown, seen.outputs.values())) or _is_there(seen, output):
         return None
     stands = chained.standing(seen.outputs)
     over = stands.file.identity if stands and stands.file_name == output.file_name else None
     return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode, over)
+
+
+def _remember(settings: Settings, seen: Seen, record: Record) -> Write | None:
+    """Write the record unless it is there already, or cannot be read at the moment."""
+    if _unknown(seen.record) or not settings.rename_master or renaming.from_file(seen.record) == record:
+        return None
+    return Write(settings.record_file, renaming.as_file(record), renaming.RECORD_MODE)
 
 
 def _removals(settings: Settings, seen: Seen, wanted: _Configuration, output: Output | None) -> tuple[Remove, ...]:
@@ -405,6 +445,16 @@ def _removals(settings: Settings, seen: Seen, wanted: _Configuration, output: Ou
 def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
     source = wanted.master if wanted and wanted.master else "the static configuration"
     return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
+
+
+def _not_in_use(settings: Settings, seen: Seen, output: Output, there: set[str]) -> list[Problem]:
+    """Say why the runtime would not use our configuration, with these names in the configuration directory."""
+    found = []
+    if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
+        found.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
+    if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
+        found.append(Problem(unused, fatal=False))
+    return found
 
 
 def _names_after(

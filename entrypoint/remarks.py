@@ -20,6 +20,7 @@ _OF_A_SERVICE = re.compile(
 _BESIDE_A_STATIC_ONE_TOO = {
     "multus_kubeconfig_file_host",  # says that the kubeconfig is somebody else's: no token of ours is needed
     "wait_timeout",
+    "wait_for_readiness_indicator",
 }
 
 
@@ -59,7 +60,10 @@ def _in_vain(context: click.Context) -> Iterator[str]:
 
     static = values["multus_conf_file"]
     if static != settings.AUTO:
-        in_vain = said(flag for flag in flags.OF_AUTO if flag.name not in _BESIDE_A_STATIC_ONE_TOO)
+        useful = _BESIDE_A_STATIC_ONE_TOO | (
+            {"readiness_indicator_file"} if values["wait_for_readiness_indicator"] else set()
+        )
+        in_vain = said(flag for flag in flags.OF_AUTO if flag.name not in useful)
         if in_vain:
             yield (
                 f"{', '.join(in_vain)}: no effect beside the static configuration --multus-conf-file={static}; "
@@ -70,8 +74,6 @@ def _in_vain(context: click.Context) -> Iterator[str]:
         yield from warned_of("global_namespaces", "without --namespace-isolation")
     if not values["cni_version"]:
         yield from warned_of("force_cni_version", "without --cni-version")
-    if values["skip_multus_binary_copy"]:
-        yield from warned_of("multus_bin_file", "with --skip-multus-binary-copy")
 
 
 def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:

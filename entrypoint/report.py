@@ -17,17 +17,23 @@ class Reporter:
     """Logs what is new, and remembers what has been said."""
 
     def __init__(self) -> None:
-        self._said: frozenset[str] = frozenset()
+        self._said: dict[int, frozenset[str]] = {}
         self._waiting_said = float("-inf")
         self._configured = False
 
-    def troubles(self, errors: Sequence[str], warnings: Sequence[str]) -> None:
+    def errors(self, messages: Sequence[str]) -> None:
         """Log each message that was not there at the last call."""
-        for level, messages in ((logging.ERROR, errors), (logging.WARNING, warnings)):
-            for message in messages:
-                if message not in self._said:
-                    logger.log(level, "%s", message)
-        self._said = frozenset([*errors, *warnings])
+        self._news(logging.ERROR, messages)
+
+    def warnings(self, messages: Sequence[str]) -> None:
+        """Log each message that was not there at the last call."""
+        self._news(logging.WARNING, messages)
+
+    def _news(self, level: int, messages: Sequence[str]) -> None:
+        for message in messages:
+            if message not in self._said.get(level, ()):
+                logger.log(level, "%s", message)
+        self._said[level] = frozenset(messages)
 
     def configured(self, *, configured: bool) -> None:
         """Log whether the node is configured when that changes."""
@@ -78,3 +84,9 @@ def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
         yield "would restart crio.service over D-Bus (--restart-crio)"
     if settings.startup_taint is not None:
         yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
+    if settings.repair_pods:
+        acts = {"report": "write an Event on each", "delete": "evict those that a controller makes again"}
+        yield (
+            f"would look for pods of node {settings.node_name} that lack networks they ask for, "
+            f"and {acts[settings.repair_pods]} (--repair-pods)"
+        )

@@ -14,6 +14,7 @@ GENERATED_CONF = "00-multus.conf"
 GENERATED_CONFLIST = "00-multus.conflist"
 GENERATED = (GENERATED_CONF, GENERATED_CONFLIST)
 LOG_LEVELS = ("debug", "verbose", "error", "panic")
+REPAIRS = ("report", "delete")
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 DEFAULT_CONF_DIR = "/host/etc/cni/net.d"
@@ -109,6 +110,8 @@ class Settings(NamedTuple):
     """Seconds from the start until a master must be there."""
     ready_file: Path | None
     startup_taint: Taint | None
+    repair_pods: str
+    """What is done about pods without their networks: `report`, `delete`, or nothing."""
     node_name: str | None
     log_format: str
     dry_run: bool
@@ -122,6 +125,11 @@ class Settings(NamedTuple):
     def kubeconfig_file(self) -> Path:
         """Where the kubeconfig is written."""
         return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
+
+    @property
+    def record_file(self) -> Path:
+        """Where it is remembered what was renamed to NAME.old, under a name that no CNI runtime reads."""
+        return self.kubeconfig_file.with_name("renamed-masters")
 
     @property
     def kubeconfig_is_ours(self) -> bool:
@@ -208,6 +216,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         wait_timeout=options["wait_timeout"],
         ready_file=Path(options["ready_file"]) if options["ready_file"] else None,
         startup_taint=_taint(options["startup_taint"]),
+        repair_pods=_repair_pods(options["repair_pods"]),
         node_name=environ.get("NODE_NAME") or None,
         log_format=options["log_format"],
         dry_run=options["dry_run"],
@@ -304,6 +313,12 @@ def _taint(value: str) -> Taint | None:
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
         )
     return Taint(key, effect or None)
+
+
+def _repair_pods(value: str) -> str:
+    if value not in {"", *REPAIRS}:
+        raise InvalidSettingError("--repair-pods", f"expected {' or '.join(REPAIRS)}, got {value!r}")
+    return value
 
 
 def _api_server(environ: Mapping[str, str]) -> str | None:

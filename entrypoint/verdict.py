@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from entrypoint import cniconf
+from entrypoint import cniconf, mounts
 from entrypoint.settings import Settings
 
 
@@ -40,3 +40,17 @@ def program_missing(settings: Settings, fault: str | None) -> str | None:
         return None
     who = "; who installs it? --skip-multus-binary-copy is set" if settings.skip_binary_copy else ""
     return f"waiting for an executable file {settings.binary_file}, which {fault}{who}"
+
+
+def kubeconfig_astray(settings: Settings, source: str | None, configuration: bytes) -> tuple[str, str] | None:
+    """Say that Multus is told a path at which the host does not have the kubeconfig, and what to do.
+
+    `source` is where on the host's disk the configuration directory is from. None when nothing tells that.
+    """
+    named = cniconf.kubeconfig_of(configuration)
+    usual = mounts.astray(source, named)
+    if usual is None:
+        return None
+    where = "--multus-kubeconfig-file-host=" if settings.static_conf_file is None else "its 'kubeconfig' to "
+    found = f"Multus is told to read {named}, and {settings.cni_conf_dir} is mounted from {source}, another directory"
+    return found, f"set {where}{usual}, if that is its place on the host"

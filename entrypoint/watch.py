@@ -153,10 +153,12 @@ class Watcher:
 
     def _drop_others(self, reader: _Reader, kept: set[int]) -> None:
         with self._lock:
-            dropped = [(known, each.descriptor) for known, each in self._watched.items() if each.descriptor not in kept]
-            for known, _ in dropped:
+            dropped = {known: each for known, each in self._watched.items() if each.descriptor not in kept}
+            for known, each in dropped.items():
                 del self._watched[known]
-        reader.remove_callbacks([(descriptor, _CALLBACK) for _, descriptor in dropped])
+                if _identity(each.path) != known:  # the kernel tells only once no file in it is open any more
+                    self._lost.add(os.fsdecode(each.path))
+        reader.remove_callbacks([(each.descriptor, _CALLBACK) for each in dropped.values()])
 
 
 _CALLBACK = CallbackId(0)
@@ -214,17 +216,22 @@ def _by_identity(interests: dict[bytes, _Interest]) -> dict[_Inode, tuple[bytes,
     """
     merged: dict[_Inode, tuple[bytes, _Interest]] = {}
     for path, interest in interests.items():
-        try:
-            status = os.stat(path)
-        except OSError:
+        identity = _identity(path)
+        if identity is None or not os.access(path, os.R_OK):
             continue
-        if not os.access(path, os.R_OK):
-            continue
-        _, known = merged.setdefault((status.st_dev, status.st_ino), (path, interest))
+        _, known = merged.setdefault(identity, (path, interest))
         known.names |= interest.names
         known.suffixes = tuple({*known.suffixes, *interest.suffixes})
         known.contents = known.contents or interest.contents
     return merged
+
+
+def _identity(path: bytes) -> _Inode | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _add_way(interests: dict[bytes, _Interest], path: bytes) -> bytes | None:

@@ -33,6 +33,7 @@ PATHS_IN_THE_CONTAINER = (
     *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
     *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
 )
+K3S = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 BLOCK = re.compile(
     r"(```diff\n# (?P<flags>.+)\n|```text\n\$ multus-entrypoint (?P<command>.+)\n)(?P<body>(?:.*\n)*?)```\n"
@@ -187,9 +188,25 @@ def _rival(host, _cluster):
     host.master("00-calico.conflist")
 
 
+def _own_old(host, _cluster):
+    host.master("10-flannel.conflist.old")
+
+
+def _lost_record(host, _cluster):
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
+    host.master("20-other.conflist")
+
+
 def _only_multus(host, _cluster):
     (host.conf_dir / "05-multus.conf").write_text(host.generated.read_text())
     _no_master(host, _cluster)
+
+
+def _on_k3s(host, _cluster):
+    there = host.root / K3S.lstrip("/")
+    there.parent.mkdir(parents=True)
+    host.conf_dir.rename(there)
+    host.conf_dir.symlink_to(there)
 
 
 SCENARIOS = {
@@ -204,6 +221,8 @@ SCENARIOS = {
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
     "rival": _rival,
+    "own-old": _own_old,
+    "lost-record": _lost_record,
     "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
     "no-binary": lambda host, _cluster: host.binary.unlink(),
@@ -213,12 +232,15 @@ SCENARIOS = {
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
     "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
     "records": lambda host, _cluster: host.records(2),
+    "on-k3s": _on_k3s,
 }
 COMMANDS = {
     "no-master": ["--wait-timeout=0"],
     "cut-off": ["--wait-timeout=0"],
     "only-multus": ["--wait-timeout=0"],
     "meta-only": ["--wait-timeout=0"],
+    "own-old": ["--dry-run", "--rename-conf-file"],
+    "lost-record": ["--dry-run", "--rename-conf-file"],
     "no-directory": [],
     "records": ["uninstall"],
 }
@@ -240,6 +262,9 @@ def printed(kind, name):
         said = "".join(f"{line}\n" for line in lines)
         for path, name_inside in ((host.root / "host", "/host"), (host.image, "/usr/src/multus-cni/bin")):
             said = said.replace(str(path), name_inside)
+        said = re.sub(
+            rf"\S*/{host.root.name}(?={K3S})", "", said
+        )  # as far as the kernel says where the scratch host is
         said = said.replace(str(host.account), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
         said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)

@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import trustme
 from cryptography import x509
@@ -76,6 +77,19 @@ class FakeCluster:
     def __init__(self):
         self.tokens = {"good-token"}
         self.nodes = {}
+        self.pods = {}
+        """By namespace and name."""
+        self.networks = {}
+        """NetworkAttachmentDefinitions, by namespace and name."""
+        self.events = {}
+        self.evicted = []
+        """Namespace and name of each pod, in order."""
+        self.budgets = {}
+        """How many more evictions of a pod are refused, by namespace and name, as a disruption budget does."""
+        self.after_eviction = lambda namespace, name: self.pods.pop((namespace, name))
+        self.largest_page = 500
+        self.expired_pages = 0
+        """How many of the next continue tokens are too old."""
         self.denied = set()
         """(verb, resource) that RBAC refuses."""
         self.served = True
@@ -99,6 +113,35 @@ class FakeCluster:
             "apiVersion": "v1",
             "metadata": {"name": name, "resourceVersion": "1"},
             "spec": {"podCIDR": "10.244.0.0/24", **({"taints": list(taints)} if taints else {})},
+        }
+
+    def add_pod(
+        self, name, networks=None, status=(), *, namespace="default", owner="ReplicaSet", node="node-1", **more
+    ):
+        """Add a running pod that asks for networks and got those of `status`; `owner` is the kind of its controller."""
+        annotations = {} if networks is None else {"k8s.v1.cni.cncf.io/networks": networks}
+        if status is not None:
+            got = [{"name": "cbr0", "interface": "eth0", "default": True}, *({"name": each} for each in status)]
+            annotations["k8s.v1.cni.cncf.io/network-status"] = json.dumps(got)
+        metadata = {"name": name, "namespace": namespace, "uid": f"uid-{name}", "annotations": annotations}
+        if owner:
+            version = "v1" if owner in {"Node", "ReplicationController"} else "apps/v1"
+            version = "batch/v1" if owner == "Job" else version
+            metadata["ownerReferences"] = [{"apiVersion": version, "kind": owner, "name": "o", "controller": True}]
+        self.pods[namespace, name] = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {**metadata, **more.pop("metadata", {})},
+            "spec": {"nodeName": node, **more.pop("spec", {})},
+            "status": {"phase": "Running", "podIP": "10.244.0.5", **more},
+        }
+
+    def add_network(self, name, config=None, namespace="default"):
+        self.networks[namespace, name] = {
+            "kind": "NetworkAttachmentDefinition",
+            "apiVersion": "k8s.cni.cncf.io/v1",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {} if config is None else {"config": config if isinstance(config, str) else json.dumps(config)},
         }
 
     def change(self, name, taints):
@@ -139,6 +182,21 @@ class FakeCluster:
             return self._review(body)
         if path.startswith("/api/v1/nodes/"):
             return self._node(method, path.removeprefix("/api/v1/nodes/"), headers, body)
+        parts = urlsplit(path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        match method, parts.path.strip("/").split("/"):
+            case "GET", ["api", "v1", "pods"]:
+                return self._list(
+                    "pods", self.pods, query, metadata_only="PartialObjectMetadataList" in headers["Accept"]
+                )
+            case "GET", ["apis", "k8s.cni.cncf.io", "v1", "network-attachment-definitions"] if self.served:
+                return self._list("network-attachment-definitions", self.networks, query)
+            case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
+                return self._pod(namespace, name)
+            case "POST", ["api", "v1", "namespaces", namespace, "pods", name, "eviction"]:
+                return self._evict(namespace, name, body)
+            case "POST", ["api", "v1", "namespaces", namespace, "events"]:
+                return self._event(namespace, body)
         return 404, _status(404, "NotFound", "the server could not find the requested resource")
 
     def _discovery(self):
@@ -153,6 +211,59 @@ class FakeCluster:
         wanted = body["spec"]["resourceAttributes"]
         resource = wanted["resource"] + ("/" + wanted["subresource"] if wanted.get("subresource") else "")
         return 201, {**body, "status": {"allowed": (wanted["verb"], resource) not in self.denied}}
+
+    def _list(self, resource, objects, query, *, metadata_only=False):
+        """Answer in pages, in the order of the keys, as etcd has them; the token says where to go on."""
+        if ("list", resource) in self.denied:
+            return 403, _forbidden("list", resource, "")
+        if query.get("continue") and self.expired_pages:
+            self.expired_pages -= 1
+            said = "The provided continue parameter is too old to display a consistent list result."
+            return 410, _status(410, "Expired", said)
+        keys = [key for key in sorted(objects) if _selected(objects[key], query.get("fieldSelector", ""))]
+        start = next((at for at, key in enumerate(keys) if "/".join(key) > query.get("continue", "")), len(keys))
+        page = keys[start : start + min(int(query.get("limit", self.largest_page)), self.largest_page)]
+        left = len(keys) - start - len(page)
+        items = [json.loads(json.dumps(objects[key])) for key in page]
+        metadata = {"resourceVersion": "1", **({"continue": "/".join(page[-1])} if left else {})}
+        if metadata_only:
+            items = [{**_PARTIAL, "metadata": item["metadata"]} for item in items]
+            return 200, {**_PARTIAL, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items}
+        return 200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}
+
+    def _pod(self, namespace, name):
+        if ("get", "pods") in self.denied:
+            return 403, _forbidden("get", "pods", name)
+        if (namespace, name) not in self.pods:
+            return 404, _status(404, "NotFound", f'pods "{name}" not found')
+        return 200, json.loads(json.dumps(self.pods[namespace, name]))
+
+    def _evict(self, namespace, name, body):
+        if ("create", "pods/eviction") in self.denied:
+            return 403, _forbidden("create", "pods/eviction", name)
+        assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == ("policy/v1", "Eviction", name)
+        pod = self.pods.get((namespace, name))
+        if pod is None:
+            return 404, _status(404, "NotFound", f'pods "{name}" not found')
+        if body["deleteOptions"]["preconditions"]["uid"] != pod["metadata"]["uid"]:
+            return 409, _status(409, "Conflict", "Precondition failed: UID in precondition")
+        if self.budgets.get((namespace, name), 0) > 0:
+            self.budgets[namespace, name] -= 1
+            said = "Cannot evict pod as it would violate the pod's disruption budget."
+            return 429, _status(429, "TooManyRequests", said)
+        self.evicted.append((namespace, name))
+        self.after_eviction(namespace, name)
+        return 201, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+
+    def _event(self, namespace, body):
+        if ("create", "events") in self.denied:
+            return 403, _forbidden("create", "events", "")
+        key = namespace, body["metadata"]["name"]
+        assert body["metadata"]["namespace"] == body["involvedObject"]["namespace"] == namespace
+        if key in self.events:
+            return 409, _status(409, "AlreadyExists", f'events "{key[1]}" already exists')
+        self.events[key] = body
+        return 201, body
 
     def _node(self, method, name, headers, body):
         verb = method.lower()
@@ -181,6 +292,22 @@ class FakeCluster:
     @staticmethod
     def _touch(node):
         node["metadata"]["resourceVersion"] = str(int(node["metadata"]["resourceVersion"]) + 1)
+
+
+_PARTIAL = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+
+
+def _selected(document, selector):
+    """Say whether a field selector, as of pods, takes an object."""
+    for term in filter(None, selector.split(",")):
+        path, equal, value = term.partition("!=") if "!=" in term else term.partition("=")
+        assert path in {"spec.nodeName", "status.phase", "metadata.name"}, term
+        found = document
+        for part in path.split("."):
+            found = found.get(part, {})
+        if (found == value) is (equal == "!="):
+            return False
+    return True
 
 
 def _status(code, reason, message):

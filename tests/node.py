@@ -1,5 +1,6 @@
 """A scratch node for unit tests: settings that point below a directory, and masters to wrap."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -57,11 +58,11 @@ def click_error(*arguments: str) -> str:
     raise AssertionError("no usage error")
 
 
-def master(name: str, content: bytes | dict[str, object], since: float = 0.0, changed: int = 0) -> Candidate:
+def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:
     from entrypoint import cniconf
 
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Candidate(name, cniconf.examine(raw), since, changed)
+    return Candidate(name, cniconf.examine(raw), since, hashlib.sha256(raw).hexdigest())
 
 
 def seen(wanted: Settings, **changes: object) -> Seen:
@@ -84,11 +85,13 @@ def seen(wanted: Settings, **changes: object) -> Seen:
 def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
     """The node that a plan leaves behind."""
     outputs, candidates, retired = dict(before.outputs), before.candidates, before.retired
-    kubeconfig, now = before.kubeconfig, 1000 + max((each.changed for each in (*candidates, *retired)), default=0)
+    kubeconfig, record = before.kubeconfig, before.record
     for step in plan.steps:
         match step:
             case Write() if step.path == wanted.kubeconfig_file:
                 kubeconfig = File(step.content, step.mode, (9, 1, 0))
+            case Write() if step.path == wanted.record_file:
+                record = File(step.content, step.mode, (9, 3, 0))
             case Write():
                 outputs[step.path.name] = File(step.content, step.mode, (9, 2, 0))
             case Remove():
@@ -96,11 +99,12 @@ def after(wanted: Settings, before: Seen, plan: Plan) -> Seen:
             case Rename():
                 moved = next(each for each in candidates if each.name == step.path.name)
                 candidates = tuple(each for each in candidates if each is not moved)
-                retired = (*(each for each in retired if each.name != moved.name), moved._replace(changed=now))
+                retired = (*(each for each in retired if each.name != moved.name), moved)
     return before._replace(
         outputs=outputs,
         candidates=candidates,
         retired=tuple(sorted(retired, key=lambda each: each.name)),
+        record=record,
         kubeconfig=kubeconfig,
         binary=Binary(None, installed=True),
     )

@@ -18,12 +18,15 @@ from entrypoint.check import node as nodecheck
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
 from tests.fake_api import FakeCluster, other_authority, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt
+from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
 pytestmark = pytest.mark.process
 
 TAINT = {"key": "example.com/x", "effect": "NoExecute"}
-CLUSTER = ["cluster.reachable", "cluster.token", "cluster.attachments", "cluster.rights"]
+CLUSTER = [
+    *("cluster.reachable", "cluster.token", "cluster.attachments", "cluster.rights"),
+    *("networks.plugins", "networks.dhcp", "pods.networks"),
+]
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def host(tmp_path, cluster):
     """A node on which all is well."""
     made = ScratchHost(tmp_path)
     made.server = cluster.url
+    made.environment["NODE_NAME"] = "node-1"
     cluster.tokens.add(made.token)
     made.master()
     made.plugins()
@@ -56,8 +60,35 @@ def only(outcome, *expected):
 def test_a_node_and_a_cluster_on_which_all_is_well_pass(host):
     outcome = host.outcome()
     only(outcome)
-    assert list(outcome)[-4:] == CLUSTER
-    assert len(outcome) == 17
+    assert list(outcome)[-7:] == CLUSTER
+    assert len(outcome) == 21
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
+def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, static):
+    host = ScratchHost(tmp_path)
+    host.conf_dir = tmp_path / "var/lib/rancher/k3s/agent/etc/cni/net.d"
+    host.conf_dir.mkdir(parents=True)
+    host.master()
+    right = "/var/lib/rancher/k3s/agent/etc/cni/net.d/multus.d/multus.kubeconfig"
+    if static:
+        static_conf = {"cniVersion": "0.3.1", "name": "m", "type": "multus", "delegates": [FLANNEL]}
+        path = host.image / "00-multus.conf"
+        path.write_text(json.dumps({**static_conf, "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig"}))
+        host.flags = [f"--multus-conf-file={path}"]
+        advice = f"set its 'kubeconfig' to {right}, if that is its place on the host"
+    else:
+        advice = f"set --multus-kubeconfig-file-host={right}, if that is its place on the host"
+    with host.running() as process:
+        wait_until(host.ready.exists)
+    (warning,) = [line for line in process.log().splitlines() if "warning" in line]
+    assert warning.endswith(advice)
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert (finding["status"], finding["advice"]) == ("fail", advice)
+    if not static:
+        host.flags.append(f"--multus-kubeconfig-file-host={right}")
+        host.configure()
+        assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
 
 
 def test_check_changes_nothing_on_the_node(host):
@@ -71,7 +102,7 @@ def test_check_changes_nothing_on_the_node(host):
 def test_every_finding_is_explained_in_the_documentation(host, pytestconfig):
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     shown = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
-    assert len(shown) == 18
+    assert len(shown) == 22
     explained = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE)
     assert explained == list(shown)
 
@@ -98,11 +129,13 @@ NO_CONFIGURATION = {
     "configuration.first": "skipped",
     "configuration.current": "skipped",
     "plugins.present": "skipped",
+    "kubeconfig.path": "skipped",
 }
 BROKEN_CONFIGURATION = {
     "configuration.valid": "fail",
     "configuration.current": "fail",
     "plugins.present": "skipped",
+    "kubeconfig.path": "skipped",
 }
 NO_MULTUS = {**BROKEN_CONFIGURATION, "plugins.present": "fail"}
 OTHER_MASTER = {"configuration.first": "fail", "configuration.current": "fail"}
@@ -361,6 +394,7 @@ def test_a_wrong_ca_fails_and_is_named(tmp_path):
     with serving(FakeCluster(), ca=other_authority()) as cluster:
         host = ScratchHost(tmp_path)
         host.server = cluster.url
+        host.environment["NODE_NAME"] = "node-1"
         host.master()
         host.plugins()
         host.configure()
@@ -374,18 +408,13 @@ def test_a_wrong_ca_fails_and_is_named(tmp_path):
 def test_a_token_that_the_api_server_does_not_accept_fails(host, cluster):
     cluster.tokens.clear()
     outcome = host.outcome()
-    only(
-        outcome,
-        ("cluster.token", "fail"),
-        ("cluster.attachments", "skipped"),
-        ("cluster.rights", "skipped"),
-    )
+    only(outcome, ("cluster.token", "fail"), *dict.fromkeys(CLUSTER[2:], "skipped").items())
 
 
 def test_a_cluster_without_the_resource_fails_and_says_what_to_apply(host, cluster):
     cluster.served = False
     outcome = host.outcome()
-    only(outcome, ("cluster.attachments", "fail"))
+    only(outcome, ("cluster.attachments", "fail"), ("networks.plugins", "skipped"), ("networks.dhcp", "skipped"))
     assert "CustomResourceDefinition" in outcome["cluster.attachments"]["advice"]
 
 
@@ -423,7 +452,7 @@ def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(h
     class NoTaint:
         startup_taint = None
 
-    found = clustercheck.findings(NoTaint, Access("https://x", "t", None), 5)
+    found = clustercheck.findings(NoTaint, Access("https://x", "t", None), None, 5)
     assert {finding.status for finding in found} == {Status.SKIPPED}
     assert "set a limit of at least 68 MiB" in found[0].found
     assert findings.all_well(found)
@@ -453,8 +482,8 @@ def test_the_startup_taint_is_looked_for_on_the_node(host, cluster, arrange, sta
 
 
 def test_a_startup_taint_without_a_node_name_fails(host):
-    outcome = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"])
-    only(outcome, ("cluster.taint", "fail"))
+    outcome = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="")
+    only(outcome, ("cluster.taint", "fail"), ("pods.networks", "skipped"))
 
 
 # ---- rendering ----

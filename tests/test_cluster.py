@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from entrypoint import cluster, memory
-from entrypoint.errands import child, taint
+from entrypoint.errands import child, patience, taint
 from entrypoint.settings import Taint
 from tests.fake_api import BareCA, FakeCluster, authority, other_authority, pem, serving
 
@@ -60,7 +60,7 @@ def test_a_key_with_effect_leaves_the_other_effects_of_the_key():
 
 
 def test_delays_grow_to_thirty_seconds_and_are_never_in_step():
-    runs = [list(itertools.islice(taint.delays(), 12)) for _ in range(5)]
+    runs = [list(itertools.islice(patience.delays(), 12)) for _ in range(5)]
     assert all(delay <= 30 for run in runs for delay in run)
     assert all(1 <= run[0] <= 2 and run[-1] >= 15 for run in runs)
     assert len({run[-1] for run in runs}) > 1

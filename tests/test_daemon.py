@@ -114,6 +114,25 @@ def test_a_configuration_is_not_removed_before_its_successor_is_written(root, st
     assert (root / "ready").exists()
 
 
+def test_a_master_is_not_renamed_before_it_is_remembered_what_stood_beside_it(root, start, monkeypatch):
+    daemon = start("--rename-conf-file")
+    daemon._pass()
+    real = daemon._host.apply
+
+    def apply(step):
+        if step.path.name == "renamed-masters":
+            raise StepError("cannot write renamed-masters: No space left on device")
+        return real(step)
+
+    monkeypatch.setattr(daemon._host, "apply", apply)
+    put(root, FLANNEL)
+    assert daemon._pass() is not None
+    assert outputs(root) == ["00-multus.conf"]
+    assert (root / "net.d/10-a.conflist").exists()
+    monkeypatch.undo()
+    loop_until(daemon, lambda: not (root / "net.d/10-a.conflist").exists())
+
+
 def test_once_configured_a_binary_that_cannot_be_repaired_does_not_stop_the_configuration(root, start, monkeypatch):
     put(root, FLANNEL)
     daemon = start()
@@ -248,8 +267,9 @@ def test_a_directory_made_again_is_filled_at_once(root, start):
     daemon = start()
     daemon._pass()
     shutil.rmtree(root / "net.d")
-    while "net.d" in str(daemon._watcher._watched.values()):  # until the reader's thread has heard of it
-        pass
+    assert root / "net.d/00-multus.conf" in daemon._throttle._histories
+    daemon._pass()
+    assert root / "net.d/00-multus.conf" not in daemon._throttle._histories
     (root / "net.d").mkdir()
     put(root, FLANNEL)
     daemon._pass()

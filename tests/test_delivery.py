@@ -151,10 +151,11 @@ case "$*" in
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
   *"delete "*"-f -"*) cat >/dev/null ;;
+  *"get events"*) lines ${FAILED_SANDBOX-} ;;
   *"jsonpath={range"*) lines node-1 node-2 ;;
   *"network-status"*) lines '[{"interface": "eth0"},' '{"interface": "'"${STATUS-net1}"'"}]' ;;
   *"get pods"*"-o name"*) lines pod/kube-multus-ds-x pod/kube-multus-ds-surge ;;
-  *"exec text"*|*"exec rotated"*) lines eth0 lo ${NET1-net1} sit0 ;;
+  *"exec text"*|*"exec rotated"*|*"exec come-and-go"*) lines eth0 lo ${NET1-net1} sit0 ;;
   *"exec json"*) lines eth0 lo uplink ;;
   *"exec plain"*) lines eth0 lo ${PLAIN-} ;;
   *"exec after"*) lines eth0 lo ;;
@@ -234,6 +235,32 @@ def test_of_two_pods_on_a_node_the_first_is_checked(stage):
     ran, calls = stage("10-install.sh")
     assert ran.returncode == 0, ran.stderr
     assert calls.count("exec pod/kube-multus-ds-x -- multus-entrypoint check") == 2
+
+
+def test_the_daemon_set_is_restarted_while_pods_come_and_go(stage):
+    ran, calls = stage("50-restart.sh", RESTARTS="3", WORKERS="2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert calls.count("rollout restart daemonset/kube-multus-ds") == calls.count("rollout status") == 3
+    for node in ("node-1", "node-2"):
+        for number in (1, 2):
+            name = f"come-and-go-{node}-{number}"
+            assert f"exec {name} -- ls" in calls
+            assert f"delete pod {name}" in calls
+
+
+def test_a_sandbox_that_failed_fails_the_step(stage):
+    ran, _ = stage("50-restart.sh", FAILED_SANDBOX="come-and-go-node-1-1:Unauthorized")
+    assert ran.returncode == 1
+    assert (
+        "FAILED: sandboxes that could not be made at the first attempt: come-and-go-node-1-1:Unauthorized" in ran.stderr
+    )
+
+
+def test_a_pod_that_comes_without_its_interface_fails_the_step(stage):
+    ran, _ = stage("50-restart.sh", NET1="")
+    assert ran.returncode == 1
+    assert "FAILED: 6 workers saw a pod" in ran.stderr
+    assert "has no interface net1" in ran.stdout
 
 
 def test_a_file_that_is_left_behind_fails_the_step(stage):

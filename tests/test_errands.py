@@ -175,6 +175,81 @@ def test_a_dry_run_on_a_configured_node_does_not_restart_cri_o(host):
     assert "crio" not in host.run("--dry-run", "--restart-crio").stdout
 
 
+# ---- pods without their networks ----
+
+REPAIR = ["--multus-conf-file=auto", "--repair-pods=report"]
+
+
+def test_pods_are_looked_for_once_in_a_run_when_the_node_is_configured(host, cluster):
+    host.flags = REPAIR
+    cluster.add_pod("a", "lan")
+    with host.running() as process:
+        wait_until(lambda: "waiting for" in process.log())
+        assert cluster.requests == []
+        host.master()
+        wait_until(lambda: "wrote an Event on pods that lack networks" in process.log())
+        wait_until(lambda: not children(process))
+        count = len(cluster.requests)
+        host.generated.unlink()
+        wait_until(host.generated.exists)
+        host.master(document={**FLANNEL, "name": "other"})
+        wait_until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
+        assert len(cluster.requests) == count
+    assert len(cluster.events) == 1
+
+
+def test_pods_come_after_the_taint_so_that_one_process_at_a_time_takes_memory(host, cluster):
+    host.flags = [*FLAGS, "--repair-pods=delete"]
+    cluster.add_pod("a", "lan")
+    host.master()
+    with host.running() as process:
+        wait_until(lambda: "evicted 1 pods" in process.log())
+    last_of_the_taint = max(at for at, (_, path) in enumerate(cluster.requests) if "/nodes/" in path)
+    assert last_of_the_taint < min(at for at, (_, path) in enumerate(cluster.requests) if "/pods" in path)
+
+
+def test_pods_are_left_alone_when_the_node_stops_being_configured_before_they_are_looked_at(host, cluster):
+    host.flags = REPAIR
+    host.master()
+    cluster.tokens.clear()
+    cluster.add_pod("a", "lan")
+    with host.running() as process:
+        wait_until(lambda: "--repair-pods=report is not done: 401" in process.log())
+        rival = host.conf_dir / "00-before.conf"
+        rival.write_text("{}")
+        wait_until(lambda: "not configured any more" in process.log())
+        wait_until(lambda: not children(process))
+        cluster.tokens.add(host.token)
+        rival.unlink()
+        wait_until(lambda: "wrote an Event" in process.log())
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"), [("NODE_NAME", "spec.nodeName"), ("KUBERNETES_SERVICE_HOST", "does this run in a pod")]
+)
+def test_a_repair_of_pods_without_what_it_needs_is_a_usage_error(host, gone, said):
+    ran = host.run(flags=REPAIR, **{gone: ""})
+    assert ran.returncode == 2
+    assert "--repair-pods needs" in ran.stderr
+    assert said in ran.stderr
+
+
+def test_there_are_two_ways_to_repair_pods(host):
+    ran = host.run(flags=["--repair-pods=restart"])
+    assert ran.returncode == 2
+    assert "--repair-pods: expected report or delete, got 'restart'" in ran.stderr
+
+
+@pytest.mark.parametrize(("mode", "what"), [("report", "write an Event on each"), ("delete", "evict those that")])
+def test_a_dry_run_tells_of_the_repair_of_pods(host, cluster, mode, what):
+    host.master()
+    ran = host.run("--dry-run", flags=["--multus-conf-file=auto", f"--repair-pods={mode}"])
+    assert ran.returncode == 0, ran.stderr
+    assert "would look for pods of node node-1 that lack networks" in ran.stdout
+    assert what in ran.stdout
+    assert cluster.requests == []
+
+
 # ---- CRI-O ----
 
 

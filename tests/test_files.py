@@ -227,7 +227,7 @@ def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path
 def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_file_between_them(tmp_path, monkeypatch):
     """Between link and unlink both names are one file: each took the other's name away, and the master was gone."""
     (tmp_path / "a.old").write_text("master")
-    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"))
+    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"), kwargs={"over": True})
     link = os.link
 
     def link_and_let_the_other_go(*arguments, **options):
@@ -289,6 +289,28 @@ def test_the_sweep_takes_what_a_killed_run_left_and_nothing_else(tmp_path):
     killed.stdout.close()
     assert files.sweep([tmp_path]) == [tmp_path / left]
     assert sorted(os.listdir(tmp_path)) == [".multus-entrypoint-notes", "10-flannel.conflist"]
+
+
+def test_a_sweep_at_any_moment_keeps_no_file_from_being_written(tmp_path):
+    """As when several instances start at once: one sweeps while another has made a file and not locked it yet."""
+    done = threading.Event()
+
+    def sweep_on():
+        while not done.is_set():
+            files.sweep([tmp_path])
+
+    sweepers = [threading.Thread(target=sweep_on) for _ in range(3)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for number in range(300):
+            files.write(tmp_path / "target", str(number).encode(), 0o600)
+    finally:
+        done.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert os.listdir(tmp_path) == ["target"]
+    assert (tmp_path / "target").read_text() == "299"
 
 
 def test_the_sweep_does_not_block_on_a_fifo_of_that_name(tmp_path):

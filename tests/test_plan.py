@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from entrypoint import renaming
 from entrypoint.choose import GRACE
 from entrypoint.cniconf import Unread
-from entrypoint.node import Absent, Binary, Candidate, File, Remove, Rename, Write
+from entrypoint.node import Absent, Binary, Candidate, File, Record, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
 
@@ -43,6 +44,7 @@ names = st.sampled_from(["00-multus.conf", "05-a.conf", "10-b.conflist", "20-c.c
 contents = st.sampled_from(
     [FLANNEL, CRIO, BROKEN, b"", json.dumps(MULTUS).encode(), (MASTERS / "10-aws-no-cniversion.conflist").read_bytes()]
 )
+digests = contents.map(lambda content: master("x", content).digest)
 flag_sets = st.lists(
     st.sampled_from(
         [
@@ -67,12 +69,16 @@ def nodes(draw, wanted):
     found = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 4)))}
     old = {draw(names): draw(contents) for _ in range(draw(st.integers(0, 2)))} if wanted.rename_master else {}
     ages = st.sampled_from([0.0, 96.0, 100.0])
+    records = st.builds(Record, st.dictionaries(names, st.tuples(digests)), st.dictionaries(names, digests)).map(
+        lambda record: File(renaming.as_file(record), 0o600, (6, 6, 0))
+    )
     static = st.sampled_from([File(b"{}", 0o644, (4, 4, 0)), File(b"{", 0o644, (4, 4, 0)), Absent()])
     return seen(
         wanted,
         candidates=tuple(master(name, found[name], draw(ages)) for name in sorted(found) if name != "00-multus.conf"),
         retired=tuple(master(name, old[name], draw(ages)) for name in sorted(old) if name != "00-multus.conf"),
         outputs={path.name: draw(looks) for path in wanted.output_files},
+        record=draw(st.one_of(looks, records)) if wanted.rename_master else Absent(),
         static=draw(static) if wanted.static_conf_file else None,
         token=draw(st.sampled_from([File(b"t\n", 0o600, (1, 1, 0)), File(b" ", 0o600, (1, 1, 0)), Absent()])),
         kubeconfig=draw(looks),
@@ -102,10 +108,11 @@ def test_the_order_is_kubeconfig_binary_configuration_removal_rename(tmp_path):
         "multus",
         "00-multus.conflist",
         "00-multus.conf",
+        "renamed-masters",
         "10-a.conflist",
     ]
     assert isinstance(steps[3], Remove)
-    assert steps[4] == Rename(tmp_path / "net.d/10-a.conflist", tmp_path / "net.d/10-a.conflist.old")
+    assert steps[5] == Rename(tmp_path / "net.d/10-a.conflist", tmp_path / "net.d/10-a.conflist.old")
 
 
 def test_a_broken_first_file_is_waited_for_and_then_skipped_with_its_reason(tmp_path):
@@ -251,10 +258,11 @@ class TestRename:
 
     def test_a_live_master_that_reappears_is_wrapped_and_renamed_again(self, tmp_path):
         wanted = settings_for(tmp_path, "--rename-conf-file")
-        node = seen(wanted, candidates=(master("10-a.conflist", CRIO),), retired=(master("10-a.conflist", FLANNEL),))
+        node = seen(wanted, candidates=(master("10-a.conflist", FLANNEL),))
+        node = after(wanted, node, decide(wanted, node, START))._replace(candidates=(master("10-a.conflist", CRIO),))
         plan = decide(wanted, node, START)
         assert written(plan)["plugins"][0]["delegates"][0]["name"] == "crio"
-        assert plan.rename is not None
+        assert plan.rename.over
 
     def test_after_a_restart_the_wrapped_one_is_taken_and_not_an_operators_copy(self, tmp_path):
         wanted = settings_for(tmp_path, "--rename-conf-file")
@@ -281,14 +289,14 @@ class TestRenamedMasterKeepsItsPlace:
         assert again.steps == ()
         assert again.memory.output.master == "05-a.conf"
 
-    def test_but_not_before_one_that_sorts_before_it(self, tmp_path):
+    def test_but_not_before_a_new_one_that_sorts_before_it(self, tmp_path):
         wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
         again = decide(wanted, node._replace(candidates=(master("01-x.conf", CRIO),)), memory)
         assert again.memory.output.master == "01-x.conf"
 
     def test_and_not_before_another_network_that_came_later(self, tmp_path):
         wanted, node, memory = self.configured(tmp_path, master("05-a.conf", FLANNEL))
-        later = master("10-b.conf", CRIO, changed=5000)
+        later = master("10-b.conf", CRIO)
         again = decide(wanted, node._replace(candidates=(later,)), memory)
         assert again.memory.output.master == "10-b.conf"
         assert again.rename is not None
@@ -309,8 +317,10 @@ class TestRenamedMasterKeepsItsPlace:
         node = node._replace(candidates=(master("01-x.conf", CRIO),))
         plan = decide(wanted, node, memory)
         node = after(wanted, node, plan)
-        renames, (_,) = decide_removal(wanted, node, plan.memory, plan.configuration.content)
-        assert [rename.to.name for rename in renames] == ["01-x.conf", "05-a.conf"]
+        for memory in (plan.memory, START._replace(output=plan.memory.output)):  # in the same run, and after a restart
+            renames, removals = decide_removal(wanted, node, memory, plan.configuration.content)
+            assert [rename.to.name for rename in renames] == ["01-x.conf", "05-a.conf"]
+            assert [removal.path.name for removal in removals] == ["00-multus.conflist", "renamed-masters"]
 
 
 class TestLeaving:
@@ -336,8 +346,14 @@ class TestLeaving:
         assert removal.path.name == "00-multus.conf"
 
     def test_a_renamed_master_gets_its_name_back(self, tmp_path):
-        (rename,), (_,) = self.left(tmp_path, "--rename-conf-file")
+        (rename,), removals = self.left(tmp_path, "--rename-conf-file")
         assert rename == Rename(tmp_path / "net.d/10-a.conflist.old", tmp_path / "net.d/10-a.conflist")
+        assert [removal.path.name for removal in removals] == ["00-multus.conf", "renamed-masters"]
+
+    def test_a_renamed_master_whose_name_is_taken_is_still_known_as_ours_at_the_next_start(self, tmp_path):
+        live = (master("10-a.conflist", CRIO),)
+        _, removals = self.left(tmp_path, "--rename-conf-file", candidates=live)
+        assert [removal.path.name for removal in removals] == ["00-multus.conf"]
 
 
 class TestKubeconfig:
@@ -481,7 +497,7 @@ def test_a_missing_source_of_the_binary_is_fatal_unless_it_is_not_copied(tmp_pat
 
 
 def test_candidates_are_records(tmp_path):
-    assert master("a.conf", FLANNEL) == Candidate("a.conf", master("b", FLANNEL).verdict, 0.0)
+    assert master("a.conf", FLANNEL) == Candidate("a.conf", *master("b", FLANNEL)[1:])
 
 
 class TestLooksThatFail:

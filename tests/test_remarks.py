@@ -37,12 +37,18 @@ def test_a_flag_of_the_generated_configuration_is_in_vain_beside_a_static_one(fl
 
     value = next(value for value in values if differs(value))
     remarks_on_it = [remark for remark in said(STATIC, f"{flag.opts[0]}={value}") if flag.opts[0] in remark]
-    if flag.opts[0] in ("--multus-kubeconfig-file-host", "--wait-timeout"):
+    if flag.opts[0] in ("--multus-kubeconfig-file-host", "--wait-timeout", "--wait-for-readiness-indicator"):
         assert remarks_on_it == []  # of use there too
     else:
         assert len(remarks_on_it) == 1
         assert "no effect" in remarks_on_it[0]
         assert "/image/70-multus.conf" in remarks_on_it[0]
+
+
+def test_a_readiness_indicator_that_is_waited_for_is_of_use_beside_a_static_configuration_too():
+    flag = "--readiness-indicator-file=/run/x"
+    assert said(STATIC, flag, "--wait-for-readiness-indicator") == []
+    assert len(said(STATIC, flag)) == 1
 
 
 def test_several_flags_in_vain_are_one_remark():
@@ -62,13 +68,6 @@ def test_a_flag_that_needs_another_is_in_vain_without_it(flag, without):
     assert flag.partition("=")[0] in remark
     assert without.partition("=")[0] in remark
     assert said(AUTO, flag, without) == []
-
-
-def test_a_binary_to_install_is_in_vain_when_none_is_installed():
-    assert (
-        "no effect with --skip-multus-binary-copy" in said(AUTO, "--multus-bin-file=/x", "--skip-multus-binary-copy")[0]
-    )
-    assert said(AUTO, "--multus-bin-file=/x") == []
 
 
 # ---- paths on the host ----

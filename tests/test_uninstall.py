@@ -245,6 +245,39 @@ def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
     assert "there is a 10-flannel.conflist again" in said
 
 
+def test_every_master_that_was_renamed_gets_its_name_back_and_the_record_goes(host):
+    renamed(host)
+    host.master("20-other.conflist", BRIDGE)
+    host.configure()
+    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist", "20-other.conflist"]
+    assert not host.kubeconfig.parent.exists()
+
+
+def test_an_uninstall_that_was_cut_off_before_the_rename_is_finished_without_the_flag_too(host):
+    renamed(host)
+    host.generated.unlink()
+    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_name_that_cannot_be_given_back_is_not_forgotten(host, monkeypatch):
+    renamed(host)
+    record = host.kubeconfig.parent / "renamed-masters"
+
+    def fails(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("entrypoint.files.rename_unless_taken", fails)
+    code, said = uninstall(host)
+    assert code == 1
+    assert record.exists()
+    assert f"kept {record}: it says which master has yet to get its name back" in said
+    monkeypatch.undo()
+    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
 def test_an_operators_own_old_copies_are_not_touched(host):
     own = host.master("05-mine.conf.old", BRIDGE)
     host.configure()
@@ -390,6 +423,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
     assert [line.split("/")[-1] for line in said.splitlines()[1:]] == [
         "00-multus.conf",
         "10-flannel.conflist.old to 10-flannel.conflist",
+        "renamed-masters",
         "multus.kubeconfig",
         "multus.d if it is empty",
         "multus",

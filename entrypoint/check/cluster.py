@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from entrypoint import cluster
+from entrypoint.check import networks, pods
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.networks import Programs
 from entrypoint.check.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, Answers, Right, ask
 from entrypoint.cluster import Access
 from entrypoint.errands import taint
@@ -21,23 +23,24 @@ REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, TAINT = (
 _UNAUTHORIZED, _NOT_FOUND, _SERVER_ERROR = 401, 404, 500
 
 
-def findings(settings: Settings, access: Access | None, timeout: float) -> list[Finding]:
+def findings(settings: Settings, access: Access | None, programs: Programs, timeout: float) -> list[Finding]:
     """Ask the API server what Multus would ask, for at most `timeout` seconds, and judge the answers.
 
-    `access` is what the node's kubeconfig says; None when it says nothing that could be used.
+    `access` is what the node's kubeconfig says; None when it says nothing that could be used. `programs` is what the
+    node has for the cluster's networks.
     """
     if access is None:
         return _all_skipped(settings, "there is no kubeconfig with a token to ask with")
     lack = cluster.shortfall()
     if lack:
         return _all_skipped(settings, lack, "raise the container's memory limit, or run check in another pod")
-    return judge(settings, access, ask(settings, access, timeout))
+    return judge(settings, access, programs, ask(settings, access, timeout))
 
 
 # ---- judging ----
 
 
-def judge(settings: Settings, access: Access, answers: Answers) -> list[Finding]:
+def judge(settings: Settings, access: Access, programs: Programs, answers: Answers) -> list[Finding]:
     """Say what the answers mean."""
     reachable = _reachable(access, answers)
     if answers.version is None or answers.version.status >= _SERVER_ERROR:
@@ -51,11 +54,16 @@ def judge(settings: Settings, access: Access, answers: Answers) -> list[Finding]
         )
         return [reachable, refused, *_all_skipped(settings, f"see {TOKEN}")[2:]]
     accepted = passed(TOKEN, "the API server accepts the token")
-    return [reachable, accepted, _attachments(answers), _rights(answers), *_taint(settings, answers)]
+    return [
+        *(reachable, accepted, _attachments(answers), _rights(answers), *_taint(settings, answers)),
+        *_networks(programs, answers),
+        _pods(settings, answers),
+    ]
 
 
 def _all_skipped(settings: Settings, why: str, advice: str = "") -> list[Finding]:
     identifiers = [REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, *([TAINT] if settings.startup_taint else [])]
+    identifiers += [networks.PLUGINS, networks.DHCP, pods.IDENTIFIER]
     return [skipped(identifier, why, advice) for identifier in identifiers]
 
 
@@ -139,6 +147,22 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
         yield warned(TAINT, f"node {settings.node_name} has the taint {wanted}", advice)
     else:
         yield passed(TAINT, f"node {settings.node_name} does not have the taint {wanted}")
+
+
+def _networks(programs: Programs, answers: Answers) -> Iterator[Finding]:
+    if answers.networks is None:
+        yield _unanswered(networks.PLUGINS, answers)
+        yield skipped(networks.DHCP, f"see {networks.PLUGINS}")
+    elif answers.networks.refused is not None and answers.networks.refused.status == _NOT_FOUND:
+        yield from (skipped(identifier, f"see {ATTACHMENTS}") for identifier in (networks.PLUGINS, networks.DHCP))
+    else:
+        yield from networks.findings(answers.networks, programs)
+
+
+def _pods(settings: Settings, answers: Answers) -> Finding:
+    if not settings.node_name:
+        return skipped(pods.IDENTIFIER, "NODE_NAME is not set", "set it from the downward API (spec.nodeName)")
+    return _unanswered(pods.IDENTIFIER, answers) if answers.pods is None else pods.finding(answers.pods)
 
 
 def _unanswered(identifier: str, answers: Answers) -> Finding:

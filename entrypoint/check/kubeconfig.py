@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from entrypoint import cniconf, verdict
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
-from entrypoint.check.node import RUNNING, View
+from entrypoint.check.node import RUNNING, View, standing
 from entrypoint.cluster import Access
 from entrypoint.node import Absent, File
 from entrypoint.settings import Settings
@@ -26,6 +27,7 @@ def access(view: View) -> Access | None:
 
 def findings(settings: Settings, view: View) -> Iterator[Finding]:
     """Judge everything about the kubeconfig that can be judged without asking the cluster."""
+    yield _path(settings, view)
     path, look = view.kubeconfig_file, view.kubeconfig
     parts = ("kubeconfig.valid", "kubeconfig.mode", "kubeconfig.current", "kubeconfig.token")
     if path is None:
@@ -48,6 +50,16 @@ def findings(settings: Settings, view: View) -> Iterator[Finding]:
     yield _mode(settings, look)
     yield _same_as_service_account(settings, view, found)
     yield _token(found.token, view.now)
+
+
+def _path(settings: Settings, view: View) -> Finding:
+    identifier = "kubeconfig.path"
+    found = standing(view)
+    named = cniconf.kubeconfig_of(found[1].content) if found else ""
+    if found is None or not named:
+        return skipped(identifier, "there is no configuration that names one")
+    astray = verdict.kubeconfig_astray(settings, view.seen.mounted_from, found[1].content)
+    return failed(identifier, *astray) if astray else passed(identifier, f"{named}, as far as this container can see")
 
 
 def _mode(settings: Settings, look: File) -> Finding:

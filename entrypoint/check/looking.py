@@ -10,6 +10,7 @@ from pathlib import Path
 from entrypoint import cniconf
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
+from entrypoint.check.networks import Programs
 from entrypoint.host import Host, program_fault, read
 from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
@@ -25,7 +26,7 @@ def run(settings: Settings, timeout: float) -> list[Finding]:
     return [
         *nodecheck.findings(settings, view),
         *kubeconfigcheck.findings(settings, view),
-        *clustercheck.findings(settings, kubeconfigcheck.access(view), timeout),
+        *clustercheck.findings(settings, kubeconfigcheck.access(view), _programs(settings), timeout),
     ]
 
 
@@ -56,6 +57,24 @@ def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
     if additional is None or not additional.is_dir():
         return [settings.cni_bin_dir], True
     return [settings.cni_bin_dir, additional], False
+
+
+def _programs(settings: Settings) -> Programs:
+    """Return how to see what the node has for the cluster's networks."""
+    directories, unseen = _bin_dirs(settings)
+    return Programs(
+        fault=lambda name: _plugin_fault(name, directories),
+        where=" or ".join(map(str, directories)),
+        unseen=settings.additional_bin_dir if unseen else "",
+        socket_there=lambda path: _there(settings.in_container(path) or Path("/host", path.lstrip("/"))),
+    )
+
+
+def _there(path: Path) -> bool | None:
+    """Say whether a file of the host is there; None when the host's directory is not mounted."""
+    if path.exists():
+        return True
+    return False if path.parent.is_dir() else None
 
 
 def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:

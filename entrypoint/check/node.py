@@ -137,7 +137,7 @@ def _current(settings: Settings, view: View) -> Finding:
     if output is None:
         # Of the problems, the configuration's comes last.
         fault = plan.waiting or plan.problems[-1].message
-        return failed(identifier, fault, "is the default network's CNI plugin running on this node?")
+        return failed(identifier, fault, _advice(settings, view))
     wanted = f"wraps {output.master}" if output.master else f"is the copy of {settings.static_conf_file}"
     if standing(view) is None:
         return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
@@ -151,6 +151,16 @@ def _current(settings: Settings, view: View) -> Finding:
         names = ", ".join(removal.path.name for removal in plan.removals)
         return failed(identifier, f"{names} stands beside {output.file_name}", RUNNING)
     return passed(identifier, f"{output.file_name} {wanted}, as the flags call for")
+
+
+def _advice(settings: Settings, view: View) -> str:
+    """Say what to do where it cannot be said which configuration should be there."""
+    if settings.static_conf_file is None:
+        waiting = "is the default network's CNI plugin running on this node?"
+        return waiting if view.plan.waiting else "correct the flag or the file that it names"
+    if isinstance(view.seen.static, Absent):
+        return "does --multus-conf-file name a file of this container, and is its volume (ConfigMap) mounted there?"
+    return "correct that file: it is copied to the node once it is JSON"
 
 
 def _plugins(settings: Settings, view: View) -> Finding:

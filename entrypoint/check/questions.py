@@ -10,7 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from entrypoint import cluster
-from entrypoint.cluster import Access, Answer
+from entrypoint.check import networks, pods
+from entrypoint.check.networks import Networks
+from entrypoint.check.pods import Lacking
+from entrypoint.cluster import JSON, Access, Answer
 from entrypoint.settings import Settings
 
 ATTACHMENTS_NAME = "network-attachment-definitions"
@@ -54,6 +57,8 @@ class Answers:
     attachments: Answer | None = None
     rights: dict[Right, Answer] = field(default_factory=dict)
     node: Answer | None = None
+    networks: Networks | None = None
+    pods: Lacking | None = None
 
 
 def ask(settings: Settings, access: Access, timeout: float) -> Answers:
@@ -74,18 +79,25 @@ def ask(settings: Settings, access: Access, timeout: float) -> Answers:
 
 
 def _ask(settings: Settings, api: cluster.Api, deadline: float, answers: Answers) -> None:
-    def request(method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        return api.request(method, path, timeout=max(0.001, deadline - time.monotonic()), body=body)
+    def request(method: str, path: str, body: dict[str, Any] | None = None, accept: str = JSON) -> Answer:
+        left = max(0.001, deadline - time.monotonic())
+        return api.request(method, path, timeout=left, body=body, accept=accept)
+
+    def get(path: str, *, accept: str = JSON) -> Answer:
+        return request("GET", path, accept=accept)
 
     with contextlib.closing(api):
         try:
-            answers.version = request("GET", "/version")
-            answers.attachments = request("GET", _ATTACHMENTS_PATH)
+            answers.version = get("/version")
+            answers.attachments = get(_ATTACHMENTS_PATH)
             rights = [*NEEDED, *USEFUL, *(TAINT_RIGHTS if settings.startup_taint else ())]
             for right in rights:
                 answers.rights[right] = request("POST", _REVIEWS_PATH, _review(right))
             if settings.startup_taint and settings.node_name:
-                answers.node = request("GET", f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+                answers.node = get(f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+            answers.networks = networks.ask(get)
+            if settings.node_name:
+                answers.pods = pods.ask(get, settings.node_name)
         except cluster.UnreachableError as error:
             answers.unreachable = answers.unreachable or str(error)
 

@@ -1,4 +1,4 @@
-"""Which of the short-lived processes are due: CRI-O's restart, then the removal of the startup taint.
+"""Which of the short-lived processes are due: CRI-O's restart, the startup taint's removal, the repair of pods.
 
 The resident process only starts them: what they need would take more memory than all the rest.
 """
@@ -17,16 +17,18 @@ class Errands:
         self._changed = False
         self._restart: Child | None = None
         self._removal: Child | None = None
+        self._repair: Child | None = None
 
     def configuration_changed(self) -> None:
         """Take note that this pass has changed what the CNI runtime reads."""
         self._changed = True
 
     def pass_done(self, *, configured: bool) -> None:
-        """Start what is due: CRI-O's restart after a change, then, on a configured node, the taint's removal.
+        """Start what is due: CRI-O's restart after a change, then, on a configured node, what waits for that.
 
         Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration. When the node
-        stops being configured before the taint is gone, the taint stays until it is configured again.
+        stops being configured before the taint is gone, the taint stays until it is configured again, and so with the
+        repair of pods. One comes after the other: the memory limit holds one of them.
         """
         if self._settings.restart_crio and self._changed and self._restart is None:
             self._restart = Child("entrypoint.errands.crio", {}, "restart CRI-O")
@@ -35,15 +37,26 @@ class Errands:
             self._removal = _removal(self._settings)
             if self._removal is not None:
                 self._removal.start(after=self._restart)
-        elif not configured and self._removal is not None and not self._removal.ended.is_set():
-            self._removal.stop()
-            self._removal = None
+        if configured and self._repair is None:
+            self._repair = _repair(self._settings)
+            if self._repair is not None:
+                self._repair.start(after=self._removal or self._restart)
+        if not configured:
+            self._removal, self._repair = _stopped(self._removal), _stopped(self._repair)
 
     def stop(self) -> None:
         """Break off what is still going on."""
-        for process in (self._restart, self._removal):
+        for process in (self._repair, self._removal, self._restart):
             if process is not None:
                 process.stop()
+
+
+def _stopped(process: Child | None) -> Child | None:
+    """Stop a process that is not done yet, and forget it; return one that is."""
+    if process is None or process.ended.is_set():
+        return process
+    process.stop()
+    return None
 
 
 def _removal(settings: Settings) -> Child | None:
@@ -51,14 +64,24 @@ def _removal(settings: Settings) -> Child | None:
     taint = settings.startup_taint
     if taint is None:
         return None
-    order = {
-        "node": settings.node_name,
-        "key": taint.key,
-        "effect": taint.effect,
+    order = {"node": settings.node_name, "key": taint.key, "effect": taint.effect, **_door(settings)}
+    return Child(
+        "entrypoint.errands.taint", order, f"remove the taint {taint}", persistent=True
+    )  # without it: no pods here
+
+
+def _repair(settings: Settings) -> Child | None:
+    """Return the process that looks after pods without their networks; as above."""
+    if not settings.repair_pods:
+        return None
+    order = {"node": settings.node_name, "mode": settings.repair_pods, **_door(settings)}
+    return Child("entrypoint.errands.repair", order, "repair pods without their networks")
+
+
+def _door(settings: Settings) -> dict[str, str | None]:
+    """Return what leads into the cluster: never the token itself, which is in a file."""
+    return {
         "server": settings.api_server,
         "token_file": str(settings.token_file),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
     }
-    return Child(
-        "entrypoint.errands.taint", order, f"remove the taint {taint}", persistent=True
-    )  # without it: no pods here

@@ -6,33 +6,20 @@ A node that registers with the taint takes no pods before Multus works, which en
 from __future__ import annotations
 
 import contextlib
-import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from entrypoint import cluster
 from entrypoint.errands import child
-from entrypoint.settings import Taint, is_token
+from entrypoint.errands.patience import Door, NotYetError, Pause, Say, open_api, until_done
+from entrypoint.settings import Taint
 
 _TIMEOUT = 10.0  # seconds for one request
-_FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
-_LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
 
 _NOT_FOUND, _CONFLICT, _UNAUTHORIZED, _FORBIDDEN = 404, 409, 401, 403
 RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
-
-
-class NotYetError(Exception):
-    """The taint could not be removed; the message says why and what to do."""
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds that the API server asks to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +40,22 @@ def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
     return [each for each in taints if each.get("key") != taint.key or taint.effect not in {None, each.get("effect")}]
 
 
-def delays() -> Iterator[float]:
-    """Yield how long to wait before each further try, in seconds: longer and longer, and never in step with others."""
-    longest = _FIRST_DELAY
-    while True:
-        yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret
-        longest = min(2 * longest, _LONGEST_DELAY)
-
-
-def remove(order: Order, say: Callable[[str, str], None], pause: Callable[[float], bool]) -> bool:
-    """Try until the taint is gone; return False when `pause` says that nobody waits for it any more.
-
-    Each reason for a failure is said once: some last until an operator comes.
-    """
-    said: set[str] = set()
-    for delay in delays():
-        try:
-            say("INFO", attempt(order))
-        except NotYetError as error:
-            if str(error) not in said:
-                said.add(str(error))
-                say("ERROR", f"the taint {Taint(order.key, order.effect)} is not removed yet: {error}")
-            asked = min(error.retry_after, _LONGEST_ASKED) * random.uniform(1, 1.5)  # noqa: S311 - no secret
-        else:
-            return True
-        if pause(max(delay, asked)):
-            break
-    return False
+def remove(order: Order, say: Say, pause: Pause) -> bool:
+    """Try until the taint is gone; return False when `pause` says that nobody waits for it any more."""
+    failure = f"the taint {Taint(order.key, order.effect)} is not removed yet"
+    return until_done(lambda: attempt(order), failure, say, pause)
 
 
 def attempt(order: Order) -> str:
-    """Remove the taint from the node as it is now; return what was done. Raises `NotYetError`."""
-    lack = cluster.shortfall()
-    if lack:
-        raise NotYetError(lack)
-    try:
-        with contextlib.closing(cluster.Api(_access(order))) as api:
-            for _ in range(_CONFLICTS):
-                done = _remove_once(api, order)
-                if done:
-                    return done
-    except cluster.UnreachableError as error:
-        raise NotYetError(f"the API server does not answer: {error}") from error
+    """Remove the taint from the node as it is now; return what was done.
+
+    Raises `NotYetError`, and `cluster.UnreachableError`.
+    """
+    with contextlib.closing(open_api(Door(order.server, order.token_file, order.ca_file))) as api:
+        for _ in range(_CONFLICTS):
+            done = _remove_once(api, order)
+            if done:
+                return done
     raise NotYetError(f"node {order.node} changes faster than it can be read")
 
 
@@ -130,20 +91,6 @@ def _accept(answer: cluster.Answer, order: Order) -> None:
         _NOT_FOUND: f"there is no node {order.node!r}: set NODE_NAME from the downward API (spec.nodeName)",
     }.get(answer.status)
     raise NotYetError(f"{answer.message}; {advice}" if advice else answer.message, answer.retry_after)
-
-
-def _access(order: Order) -> cluster.Access:
-    """Read the token and the CA, which kubelet rotates. Raises `NotYetError`."""
-    try:
-        token = Path(order.token_file).read_text("ascii").strip()
-        authority = Path(order.ca_file).read_text("utf-8", "replace") if order.ca_file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotYetError(f"cannot read the service account's token or CA: {error}") from error
-    if not is_token(token.encode("ascii")):
-        raise NotYetError(f"{order.token_file} holds no token: it is not one printable word")
-    if not token or authority == "":
-        raise NotYetError(f"the token in {order.token_file} or the CA in {order.ca_file} is empty")
-    return cluster.Access(order.server, token, authority)
 
 
 def _work(order: dict[str, Any]) -> bool:

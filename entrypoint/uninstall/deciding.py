@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import chained, cniconf
-from entrypoint.node import Candidate, File, Look
+from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
@@ -29,6 +29,7 @@ class Kind(Enum):
     CONFIGURATION = "remove, or leave the node as it is"
     REMOVE = "remove"
     RENAME = "rename unless the name is taken"
+    FORGET = "remove once the names are given back"
     REMOVE_DIRECTORY = "remove if empty"
     KEEP = "only say why it stays"
 
@@ -72,6 +73,10 @@ class Seen:
     """The files NAME.old, under the name NAME."""
     doubled: frozenset[str]
     """Those of them that are NAME itself under a second name: a run was killed while it gave the name back."""
+    record: Look
+    """What stands under the name of the record of renamed masters."""
+    remembered: Record | None
+    """What it says; None when there is none, or not a whole one."""
     kubeconfig: bool
     kubeconfig_dir: bool
     programs: tuple[Program, ...]
@@ -143,16 +148,19 @@ def _types(content: bytes) -> list[object]:
 
 
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
-    """Give the master that was wrapped its name back; an operator's own copies end in .old too."""
+    """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
     usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
     written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
     chosen = [each for each in usable if any(chained.wraps(content, _document(each)) for content in written)]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
-    halfway = [each for each in seen.retired if each.name in seen.doubled]
-    for candidate in halfway or chosen[:1]:
+    renamed = seen.remembered.renamed if seen.remembered else {}
+    remembered = [each for each in seen.retired if each.name in seen.doubled or each.name in renamed]
+    for candidate in remembered or chosen[:1]:
         path = settings.autoconfig_dir / (candidate.name + cniconf.RETIRED_SUFFIX)
         yield Act(Kind.RENAME, path, to=path.with_name(candidate.name))
+    if not (isinstance(seen.record, Absent) and seen.record.missing):
+        yield Act(Kind.FORGET, settings.record_file)
 
 
 def _any_usable(candidates: Iterable[Candidate]) -> bool:

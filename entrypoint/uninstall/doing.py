@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, presence, renaming
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
@@ -88,6 +88,8 @@ def look(settings: Settings) -> Seen:
         live=observed.candidates,
         retired=observed.retired,
         doubled=frozenset(_doubled(settings.autoconfig_dir, (each.name for each in observed.retired))),
+        record=read(settings.record_file),
+        remembered=renaming.from_file(read(settings.record_file)),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
         kubeconfig_dir=os.path.isdir(settings.kubeconfig_file.parent),  # False too where nobody may look
         programs=tuple(_program(settings, name) for name in PROGRAMS),
@@ -116,11 +118,15 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     """
     for path in files.sweep(swept_directories(settings)):
         yield True, f"removed the temporary file {path}"
+    presence.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
-    standing = False
+    standing = nameless = False
     for act in acts:
         if standing and act.kind in {Kind.REMOVE, Kind.REMOVE_DIRECTORY}:
             yield True, f"kept {act.path}: the configuration that needs it is still there"
+            continue
+        if nameless and act.kind is Kind.FORGET:
+            yield True, f"kept {act.path}: it says which master has yet to get its name back"
             continue
         if act.needs_the_rest:
             standing = True
@@ -128,6 +134,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
             yield not act.needs_the_rest, _do(act)
         except OSError as error:
             standing = standing or act.kind is Kind.CONFIGURATION
+            nameless = nameless or act.kind is Kind.RENAME
             yield False, f"cannot {'rename' if act.kind is Kind.RENAME else 'remove'} {act.path}: {error.strerror}"
         else:
             removed += [act.path] if act.kind is Kind.CONFIGURATION else []

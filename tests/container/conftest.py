@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -51,17 +53,37 @@ def binary():
 
 
 @pytest.fixture(scope="session")
-def image():
-    """The project's image around the stand-in, with passthru, as releases of Multus have it since 4.1."""
-    stand_in_as_big_as_multus()
-    return build("localhost/multus-entrypoint:test", STAND_IN)
+def once(tmp_path_factory, worker_id):
+    """Make something once for all pytest workers: the first one makes it, and the others wait for that."""
+
+    def make(name, how):
+        directory = tmp_path_factory.getbasetemp()
+        if worker_id != "master":
+            directory = directory.parent  # which the workers share
+        with (directory / f"{name}.lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if lock.seek(0, os.SEEK_END) == 0:
+                how()
+                lock.write("made")
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def image_without_passthru(image):
+def image(once):
+    """The project's image around the stand-in, with passthru, as releases of Multus have it since 4.1."""
+    tag = "localhost/multus-entrypoint:test"
+    once("image", lambda: (stand_in_as_big_as_multus(), build(tag, STAND_IN)))
+    return tag
+
+
+@pytest.fixture(scope="session")
+def image_without_passthru(image, once):
     """The same around a release of Multus without passthru."""
-    stand_in("stand-in-without-passthru", {"usr/src/multus-cni/bin/multus": b"multus"})
-    return build("localhost/multus-entrypoint:test-without-passthru", "stand-in-without-passthru")
+    tag, multus = "localhost/multus-entrypoint:test-without-passthru", "stand-in-without-passthru"
+    files = {"usr/src/multus-cni/bin/multus": b"multus"}
+    once("image-without-passthru", lambda: (stand_in(multus, files), build(tag, multus)))
+    return tag
 
 
 @pytest.fixture

@@ -35,11 +35,12 @@ def podman(*arguments, check=True, timeout=600):
 def wait_for(condition, timeout, what):
     """Return the condition's first true value; fail with what was waited for when it stays false."""
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while (looked := time.monotonic()) < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(0.005)
+        took = time.monotonic() - looked
+        time.sleep(max(0.005, 2 * took))  # who asks podman leaves most of the CPU to what is waited for
     raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
 
 
@@ -90,8 +91,9 @@ class Node:
         return path
 
     def files(self):
-        """Return every file of the node, as paths on the node."""
-        return sorted(f"/{path.relative_to(self.root)}" for path in self.root.rglob("*") if not path.is_dir())
+        """Return every file of the node, as paths on the node; but for those by which instances know of each other."""
+        found = [path for path in self.root.rglob("*") if not path.is_dir() and path.suffix != ".alive"]
+        return sorted(f"/{path.relative_to(self.root)}" for path in found)
 
 
 class Pod:

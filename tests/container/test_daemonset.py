@@ -227,6 +227,7 @@ def test_the_config_map_is_what_the_node_gets_after_switching_to_it(path, new_po
         arguments = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"]
         arguments[arguments.index("--multus-conf-file=auto")] = "--multus-conf-file=/tmp/multus-conf/70-multus.conf"
 
+    node.path(MASTER).unlink()  # its name sorts before that of the ConfigMap's file, and the runtime reads the first
     pod = new_pod(path, change=switch)
     running = pod.start(MAIN)
     target = node.path("/etc/cni/net.d/70-multus.conf")

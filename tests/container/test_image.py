@@ -55,7 +55,6 @@ def test_the_image_says_which_multus_it_carries(image):
     assert labels["io.multus-entrypoint.multus-version"] == STAND_IN
 
 
-@pytest.mark.xfail(reason="--version does not look at MULTUS_VERSION yet")
 def test_the_version_names_the_multus_too(image):
     assert STAND_IN in inside(image, PROGRAM, "--version")
 

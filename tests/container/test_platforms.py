@@ -42,3 +42,23 @@ def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_look
     code, log = new_pod(DEPLOYMENTS / platform / "uninstall").run("uninstall")
     assert code == 0, log
     assert node.files() == before
+
+
+def test_where_only_the_mounts_are_changed_the_kubeconfigs_path_is_found_to_be_wrong(new_pod, node):
+    """As somebody does who adapts the manifest for k3s by hand (upstream issues 564, 1143)."""
+    directory = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
+    node.write(f"{directory}/10-flannel.conflist", (ROOT / "tests/data/master-confs/10-flannel.conflist").read_text())
+
+    def change(daemon_set):
+        volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
+        next(volume for volume in volumes if volume["name"] == "cni")["hostPath"]["path"] = directory
+
+    pod = new_pod(DEPLOYMENTS / "multus-daemonset.yml", change=change)
+    running = pod.start("kube-multus")
+    advice = f"set --multus-kubeconfig-file-host={directory}/multus.d/multus.kubeconfig"
+    wait_for(lambda: advice in running.log(), PATIENCE, running.log)
+    flags = pod.container("kube-multus")["args"]
+    done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", "--timeout=1", *flags)
+    findings = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["kubeconfig.path"]["status"] == "fail"
+    assert findings["kubeconfig.path"]["advice"].startswith(advice)

@@ -43,7 +43,6 @@ CASES = {
     "microshift": Case(master=OVN),
     "ovn-kubernetes": Case(master=OVN),
 }
-NOT_YET = {"ovn-kubernetes": "the program takes no positional argument yet, and auto is not thin_entrypoint's default"}
 
 
 def test_every_published_deployment_is_run_and_says_where_it_is_from():
@@ -65,10 +64,7 @@ def stop_as_kubelet_does(running, container):
     running.signal("TERM")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name]) if name in NOT_YET else ()) for name in CASES],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_a_published_deployment_configures_the_node_after_changing_nothing_but_the_image(name, new_pod, node, binary):
     case, found = CASES[name], documents(PUBLISHED / f"{name}.yml")
     paths = host_paths(only(found, "DaemonSet"))

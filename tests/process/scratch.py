@@ -17,6 +17,8 @@ from pathlib import Path
 DATA = Path(__file__).parent.parent / "data"
 MASTERS = DATA / "master-confs"
 
+ALIVE = ".alive"
+"""How the files end by which instances know of each other."""
 BOUND = 15.0
 """Seconds that any condition is waited for; only a test that is going to fail waits so long."""
 PROMPT = 0.3
@@ -215,11 +217,19 @@ class ScratchHost:
         return False
 
     def snapshot(self, *trees):
-        """Return everything that a write would change, of the given trees or of all that the host owns."""
+        """Return everything that a write would change, of the given trees or of all that the host owns.
+
+        But for the files by which instances know of each other, and so for the times of the directory that has them.
+        """
         found = {}
         for tree in trees or (self.conf_dir, self.bin_dir, self.ready.parent):
             for path in [tree, *tree.rglob("*")]:
+                if path.name.endswith(ALIVE):
+                    continue
                 status = path.lstat()
+                if path == self.kubeconfig.parent:
+                    found[str(path)] = (status.st_mode, status.st_ino)
+                    continue
                 content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
                 found[str(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, content)
         return found
@@ -332,6 +342,58 @@ def file_id(path):
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
+
+
+class Pod:
+    """What one pod has of its own on a host that it shares with others: token, binary, ready file, flags."""
+
+    def __init__(self, host, name, *flags):
+        self.host = host
+        self.name = name
+        self.token = f"token-of-{name}"
+        self.ready = host.ready.parent / name
+        self.account = Volume(host.root / f"serviceaccount-{name}", **{"token": self.token, "ca.crt": "CERTIFICATE\n"})
+        self.binary = host.image / name / "multus"
+        self.binary.parent.mkdir()
+        self.binary.write_bytes(f"\x7fELF of {name}\n".encode() * 1000)
+        self.binary.chmod(0o755)
+        self.flags = (
+            f"--service-account-dir={self.account.path}",
+            f"--multus-bin-file={self.binary}",
+            f"--ready-file={self.ready}",
+            f"--multus-log-file=/var/log/{name}",
+            *flags,
+        )
+
+    def start(self, prefix=()):
+        """Start the program of this pod, as a context."""
+        return self.host.start(*self.flags, prefix=prefix)
+
+    @contextlib.contextmanager
+    def running(self, prefix=()):
+        """Start the program of this pod, and wait until it is ready."""
+        with self.start(prefix) as program:
+            until(lambda: self.ready.exists() or not program.running(), what=f"the readiness of {self.name}")
+            assert program.running(), program.log
+            until(lambda: watches(program), what="the watch")
+            yield program
+
+    def owns(self):
+        """Say whether all three outputs are this pod's."""
+        with contextlib.suppress(FileNotFoundError):
+            return (
+                self.host.has_token(self.token)
+                and self.host.installed.read_bytes() == self.binary.read_bytes()
+                and f"/var/log/{self.name}" in self.host.conf.read_text()
+            )
+        return False
+
+
+def presences(host):
+    """Return the files by which instances know of each other."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path for path in host.kubeconfig.parent.iterdir() if path.name.endswith(ALIVE))
+    return []
 
 
 def open_files(pid):

@@ -10,17 +10,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import (
-    FLANNEL,
-    MULTUS,
-    assert_prompt,
-    file_id,
-    open_files,
-    overwrite,
-    replace,
-    seconds_until,
-    until,
-)
+from tests.process.scratch import FLANNEL, MULTUS, open_files, overwrite, replace, until
 
 CLEANUP = "--cleanup-config-on-exit"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -212,23 +202,6 @@ def test_a_rolling_update_with_overlap_ends_with_a_configuration(host, changed):
             until((host.root / "run/ready2").exists)
             new.stop()
     assert not host.conf.exists()
-
-
-def test_a_configuration_that_a_leaving_predecessor_took_is_back_at_once(host):
-    host.master()
-    samples = []
-    for _ in range(3):
-        with host.start(CLEANUP) as old:
-            host.until_ready(old)
-            with host.start(CLEANUP, f"--ready-file={host.root}/run/new") as new:
-                until((host.root / "run/new").exists)
-                before = file_id(host.conf)
-                old.process.send_signal(signal.SIGTERM)
-                until(lambda b=before: file_id(host.conf) != b)
-                samples.append(seconds_until(lambda: None, host.conf.exists))
-                assert old.ends() == 0
-                new.stop()
-    assert_prompt(samples)
 
 
 def test_cleanup_that_fails_is_said_and_exits_with_0(host):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 
 import pytest
@@ -111,6 +112,174 @@ def test_files_that_stand_beside_the_master_are_neither_wrapped_nor_renamed(host
         stays(lambda: host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists(), 0.3)
 
 
+def test_a_touch_of_a_bystander_changes_nothing_in_the_same_run_or_after_a_restart(host):
+    host.master("05-first.conflist", mtu=1)
+    bystander = host.master("10-second.conflist", mtu=2)
+    with host.configured(RENAME) as program:
+        os.utime(bystander)
+        stays(lambda: host.wraps(mtu=1) and bystander.exists(), 0.3)
+        program.stop()
+    os.utime(bystander)
+    before = host.snapshot(host.conf_dir)
+    host.ready.unlink(missing_ok=True)
+    with host.start(RENAME) as program:
+        host.until_ready(program)
+        stays(lambda: host.snapshot(host.conf_dir) == before, 0.3)
+
+
+@pytest.mark.parametrize("name", ["05-new.conflist", "20-new.conflist"])
+@pytest.mark.parametrize("running", [True, False])
+def test_a_new_file_counts_although_it_was_copied_with_its_old_time(host, name, running):
+    (host.root / "kept").write_text(json.dumps({**FLANNEL, "mtu": 9}))
+    os.utime(host.root / "kept", (1e9, 1e9))
+    with host.configured(RENAME) as program:
+        if not running:
+            program.stop()
+            host.ready.unlink(missing_ok=True)
+        shutil.copy2(host.root / "kept", host.conf_dir / name)
+        if running:
+            until(lambda: host.wraps(mtu=9) and not (host.conf_dir / name).exists())
+    if not running:
+        with host.start(RENAME) as program:
+            host.until_ready(program)
+            until(lambda: host.wraps(mtu=9) and not (host.conf_dir / name).exists())
+
+
+def test_a_bystander_with_another_content_takes_the_masters_place_after_a_restart_whatever_its_time(host):
+    host.master("05-first.conflist", mtu=1)
+    bystander = host.master("10-second.conflist", mtu=2)
+    with host.configured(RENAME) as program:
+        program.stop()
+    before = bystander.stat()
+    host.master("10-second.conflist", mtu=3)
+    os.utime(bystander, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with host.start(RENAME):
+        until(lambda: host.wraps(mtu=3) and not bystander.exists())
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"renamed": {}, "beside": []}', "[" * 100_000])
+def test_when_the_record_is_lost_a_restart_keeps_the_network_and_says_what_it_presumes(host, content):
+    host.master("05-first.conflist", mtu=1)
+    host.master("10-second.conflist", mtu=2)
+    record = host.conf_dir / "multus.d/renamed-masters"
+    with host.configured(RENAME) as program:
+        program.stop()
+    record.unlink()
+    if content is not None:
+        record.write_text(content)
+    host.ready.unlink(missing_ok=True)
+    with host.start(RENAME) as program:
+        host.until_ready(program)
+        program.says("warning", str(record), "05-first.conflist.old stays the master", "'10-second.conflist'")
+        stays(lambda: host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists(), 0.3)
+        host.master("10-second.conflist", mtu=3)
+        until(lambda: host.wraps(mtu=3))
+
+
+def test_a_record_that_somebody_removes_is_put_back(host):
+    record = host.conf_dir / "multus.d/renamed-masters"
+    with host.configured(RENAME):
+        before = record.read_bytes()
+        record.unlink()
+        until(lambda: record.exists() and record.read_bytes() == before)
+
+
+def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_network_back(host):
+    """Flannel's pod restarts, after the node was moved to another network."""
+    with host.configured(RENAME) as program:
+        host.master("20-other.conflist", mtu=9)
+        until(lambda: host.wraps(mtu=9) and not (host.conf_dir / "20-other.conflist").exists())
+        host.master()
+        stays(lambda: host.wraps(mtu=9), 0.3)
+        program.stop()
+    host.ready.unlink(missing_ok=True)
+    with host.start(RENAME) as program:
+        host.until_ready(program)
+        stays(lambda: host.wraps(mtu=9), 0.3)
+        host.master(mtu=10)
+        until(lambda: host.wraps(mtu=10) and _is_renamed(host))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_anything_is_written(host, same):
+    live = host.master()
+    own = live.with_name(f"{NAME}.old")
+    own.write_bytes(live.read_bytes() if same else b"mine")
+    before = file_id(own), own.read_bytes()
+    for _ in range(2):
+        with host.start(RENAME, CLEANUP) as program:
+            host.until_ready(program)
+            assert host.wraps(**FLANNEL)
+            line = program.says("warning", f"{NAME}.old is there, and is not what was renamed to it")
+            assert program.log.index(line) < program.log.index("wrote ")
+            host.master(mtu=3)
+            until(lambda: host.wraps(mtu=3))
+            host.master()
+            until(lambda: host.wraps(**FLANNEL) and not host.wraps(mtu=3))
+            program.stop()
+        assert (file_id(own), own.read_bytes()) == before
+        assert live.exists()
+    with host.start(RENAME) as program:
+        host.until_ready(program)
+        own.rename(own.with_name("mine"))
+        until(lambda: _is_renamed(host))
+
+
+def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(host):
+    name = "10-" + "x" * 241 + ".conflist"
+    assert len(name) == 253
+    (host.conf_dir / name).write_text(json.dumps(FLANNEL))
+    for _ in range(2):
+        with host.start(RENAME) as program:
+            host.until_ready(program)
+            line = program.says("warning", "would be longer than 255 bytes")
+            configured = program.says("the node is configured")
+            assert program.log.index(line) < program.log.index(configured)
+            assert host.wraps(**FLANNEL)
+            code, _ = program.stop()
+        assert code == 0
+
+
+def test_the_longest_name_that_can_be_renamed_is(host):
+    name = "10-" + "x" * 239 + ".conflist"
+    (host.conf_dir / name).write_text(json.dumps(FLANNEL))
+    with host.start(RENAME) as program:
+        until((host.conf_dir / f"{name}.old").exists)
+        host.until_ready(program)
+
+
+def test_a_renamed_master_that_was_edited_is_still_ours_to_replace(host):
+    with host.configured(RENAME):
+        (host.conf_dir / f"{NAME}.old").write_text(json.dumps({**FLANNEL, "mtu": 5}))
+        until(lambda: host.wraps(mtu=5))
+        host.master(mtu=6)
+        until(lambda: host.wraps(mtu=6) and _is_renamed(host))
+
+
+def test_cleanup_after_a_restart_gives_back_every_name(host):
+    with host.configured(RENAME, CLEANUP) as program:
+        host.master("20-other.conflist", mtu=9)
+        until((host.conf_dir / "20-other.conflist.old").exists)
+        program.process.kill()
+        program.ends()
+    host.ready.unlink()
+    with host.start(RENAME, CLEANUP) as program:
+        host.until_ready(program)
+        program.stop()
+    assert host.names() == [NAME, "20-other.conflist", "multus.d"]
+    assert os.listdir(host.conf_dir / "multus.d") == ["multus.kubeconfig"]
+
+
+def test_a_renamed_master_whose_name_was_taken_on_the_way_out_is_replaced_by_the_next_run(host):
+    with host.configured(RENAME, CLEANUP, "--skip-config-watch") as program:
+        host.master(mtu=4)
+        program.stop()
+    host.ready.unlink(missing_ok=True)
+    with host.start(RENAME) as program:
+        host.until_ready(program)
+        until(lambda: host.wraps(mtu=4) and _is_renamed(host))
+
+
 def test_without_the_flag_a_file_called_old_is_no_master(host):
     (host.conf_dir / f"{NAME}.old").write_text(json.dumps(FLANNEL))
     outcome = host.run("--wait-timeout=0.1")
@@ -164,8 +333,10 @@ def test_cleanup_does_not_overwrite_a_live_file_that_has_taken_the_name(host):
 
 def test_a_run_that_was_killed_while_it_put_the_name_back_leaves_two_names_that_become_one(host):
     """The name is put back by a hard link; a rename onto another link of the same file does nothing."""
-    path = host.master()
-    os.link(path, path.with_name(f"{NAME}.old"))
+    with host.configured(RENAME, CLEANUP) as program:
+        program.process.kill()
+    host.ready.unlink()
+    os.link(host.conf_dir / f"{NAME}.old", host.conf_dir / NAME)
     with host.configured(RENAME) as program:
         until(lambda: _is_renamed(host))
         assert len(program.lines("renamed")) == 1

@@ -16,7 +16,6 @@ from tests.process.scratch import ScratchHost
 
 HERE = Path(__file__).parent
 LONG = os.environ.get("RESILIENCE") == "long"
-_FIGURES = []
 
 
 def pytest_collection_modifyitems(items):
@@ -26,9 +25,17 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _FIGURES:
+    reports = [report for each in terminalreporter.stats.values() for report in each if hasattr(report, "when")]
+    told = [
+        f"{report.nodeid.rpartition('::')[2]}: {text}"
+        for report in reports
+        if report.when == "call"
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if told:
         terminalreporter.section(f"resilience, {'long' if LONG else 'quick'} form")
-        for line in _FIGURES:
+        for line in told:
             terminalreporter.write_line(line)
 
 
@@ -55,9 +62,9 @@ def long():
 
 
 @pytest.fixture
-def figure(request):
+def figure(record_property):
     """Say what was tried; it is printed at the end of the run."""
-    return lambda text: _FIGURES.append(f"{request.node.name}: {text}")
+    return lambda text: record_property("figure", text)
 
 
 @pytest.fixture

@@ -1,14 +1,16 @@
-"""The pod is replaced: its successor starts before, while and after it ends."""
+"""The pod is replaced: its successor starts before, while and after it ends, or is ready before it ends (surge)."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
+import threading
 import time
 
 import pytest
 
-from tests.process.scratch import until
+from tests.process.scratch import Pod, until
 
 NAME = "10-flannel.conflist"
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -16,7 +18,48 @@ WIDEST = 0.35
 """Seconds between the start of the one and the end of the other, either first: about twice what a start takes."""
 
 
-@pytest.mark.parametrize("flags", [(CLEANUP,), (CLEANUP, RENAME), (RENAME,)], ids=["cleanup", "both", "rename"])
+FLAGS = pytest.mark.parametrize("flags", [(CLEANUP,), (CLEANUP, RENAME), (RENAME,)], ids=["cleanup", "both", "rename"])
+
+
+@FLAGS
+def test_with_surge_the_node_is_configured_all_the_time(host, flags, long, figure):
+    """And a renamed master keeps its other name: nothing is given back while a successor is there."""
+    rounds = 50 if long else 5
+    seed = 20261124
+    chance = random.Random(seed)
+    host.master()
+    missing, looks, done = [], 0, threading.Event()
+
+    def look_on():
+        nonlocal looks
+        while not done.is_set():
+            names = host.names()
+            if "00-multus.conf" not in names or (NAME in names) is (RENAME in flags):
+                missing.append(names)
+            looks += 1
+            time.sleep(0.0005)
+
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(Pod(host, "pod-0", *flags).running())
+        watching = threading.Thread(target=look_on)
+        watching.start()
+        for number in range(1, rounds + 1):
+            pod = Pod(host, f"pod-{number}", *flags)
+            new = stack.enter_context(pod.running())
+            time.sleep(chance.uniform(0, 0.2))
+            assert old.stop()[0] == 0
+            assert pod.owns()
+            old = new
+        done.set()
+        watching.join()
+        assert not missing
+        assert old.stop()[0] == 0
+    assert host.conf.exists() is (CLEANUP not in flags)
+    assert (NAME in host.names()) is (CLEANUP in flags or RENAME not in flags)
+    figure(f"{rounds} updates with surge (seed {seed}), {looks} looks: configured each time")
+
+
+@FLAGS
 def test_whenever_the_old_instance_ends_the_new_one_leaves_the_node_configured(host, flags, long, figure):
     rounds = 200 if long else 12
     seed = 20261123

@@ -1,0 +1,97 @@
+"""What the errands at the API server share: the way in, and trying until it is done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint import cluster
+from entrypoint.settings import is_token
+
+_FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
+_LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
+
+Say = Callable[[str, str], None]
+"""Has a message logged at a level: `child.say`."""
+Pause = Callable[[float], bool]
+"""Waits some seconds, and says whether nobody waits for the errand any more: `child.pause`."""
+
+
+class NotYetError(Exception):
+    """It could not be done; the message says why and what to do."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the API server asks to wait."""
+
+
+class GivenUpError(Exception):
+    """It could not be done, and trying again would not help; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the API server is, and the files that open it: the token stays in its file, and is read for every try."""
+
+    server: str
+    token_file: str
+    ca_file: str | None
+    """None: do not verify the server's certificate."""
+
+    def access(self) -> cluster.Access:
+        """Read the token and the CA, which kubelet rotates. Raises `NotYetError`."""
+        try:
+            token = Path(self.token_file).read_text("ascii").strip()
+            authority = Path(self.ca_file).read_text("utf-8", "replace") if self.ca_file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotYetError(f"cannot read the service account's token or CA: {error}") from error
+        if not is_token(token.encode("ascii")):
+            raise NotYetError(f"{self.token_file} holds no token: it is not one printable word")
+        if not token or authority == "":
+            raise NotYetError(f"the token in {self.token_file} or the CA in {self.ca_file} is empty")
+        return cluster.Access(self.server, token, authority)
+
+
+def open_api(door: Door) -> cluster.Api:
+    """Load the client, where there is room for it. Raises `NotYetError`, and `cluster.UnreachableError`."""
+    lack = cluster.shortfall()
+    if lack:
+        raise NotYetError(lack)
+    return cluster.Api(door.access())
+
+
+def delays() -> Iterator[float]:
+    """Yield how long to wait before each further try, in seconds: longer and longer, and never in step with others."""
+    longest = _FIRST_DELAY
+    while True:
+        yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        longest = min(2 * longest, _LONGEST_DELAY)
+
+
+def until_done(attempt: Callable[[], str], failure: str, say: Say, pause: Pause) -> bool:
+    """Try until it is done and say what was; return False when it is given up, or `pause` says that nobody waits.
+
+    Each reason for a failure is said once, behind `failure`: some last until an operator comes.
+    """
+    said: set[str] = set()
+    for delay in delays():
+        try:
+            say("INFO", attempt())
+        except (NotYetError, cluster.UnreachableError) as error:
+            message = str(error) if isinstance(error, NotYetError) else f"the API server does not answer: {error}"
+            if message not in said:
+                said.add(message)
+                say("ERROR", f"{failure}: {message}")
+            retry_after = error.retry_after if isinstance(error, NotYetError) else 0.0
+            asked = min(retry_after, _LONGEST_ASKED) * random.uniform(1, 1.5)  # noqa: S311 - no secret
+        except GivenUpError as error:
+            say("ERROR", f"{failure}: {error}")
+            return False
+        else:
+            return True
+        if pause(max(delay, asked)):
+            break
+    return False

@@ -1,0 +1,74 @@
+"""Where on the host a directory of this container is, as far as the kernel tells. Pure.
+
+/proc/self/mountinfo has, of a mounted hostPath, the path within its file system. That is the path on the host only
+where the file system is the host's root. An own partition for /var leaves the beginning out, a btrfs subvolume or an
+OSTree deployment puts something before it, and a link or a bind mount on the host shows its target. So only the end of
+the path tells, and only where it is the end of a directory that is known to be another than /etc/cni/net.d.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+KUBECONFIG = "/multus.d/multus.kubeconfig"
+"""The kubeconfig that this program writes, within the configuration directory."""
+
+_ELSEWHERE = {
+    "/agent/etc/cni/net.d": "/var/lib/rancher/k3s/agent/etc/cni/net.d",  # k3s, whatever its --data-dir, and kin of it
+    "/args/cni-network": "/var/snap/microk8s/current/args/cni-network",  # MicroK8s, in a snap of any revision
+    "/kubernetes/cni/net.d": "/etc/kubernetes/cni/net.d",  # OpenShift
+    "/cni/net.mk": "/etc/cni/net.mk",  # minikube
+}
+"""How the configuration directories of platforms end that have it elsewhere, and where it usually is."""
+
+
+class Mount(NamedTuple):
+    """A line of mountinfo."""
+
+    root: str
+    """The path within the file system that is mounted."""
+    point: str
+    """Where, in this container."""
+
+
+def parse(mountinfo: str) -> Iterator[Mount]:
+    """Yield the mounts of /proc/PID/mountinfo; a line that is none is left out."""
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        if len(fields) > 4 and fields[3].startswith("/") and fields[4].startswith("/"):  # noqa: PLR2004 - proc(5)
+            yield Mount(_unescaped(fields[3]), _unescaped(fields[4]))
+
+
+def source(mountinfo: str, path: str) -> str | None:
+    """Return the path of a directory of this container within the file system that it is on; None when unknown."""
+    found: Mount | None = None
+    for mount in parse(mountinfo):
+        holds = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        if holds and (found is None or len(mount.point) >= len(found.point)):  # the last of those on each other is seen
+            found = mount
+    if found is None:
+        return None
+    return "/" + (found.root + path.removeprefix(found.point.rstrip("/"))).strip("/")
+
+
+def astray(source: str | None, kubeconfig: str) -> str | None:
+    """Return where the host has the kubeconfig that we write, when the path that Multus is told leads elsewhere.
+
+    `source` is where the configuration directory is from, `kubeconfig` the path on the host that stands in the
+    configuration. None when the path is right, when nothing tells, or when it is not meant to be ours.
+    """
+    if source is None or not kubeconfig.endswith(KUBECONFIG):
+        return None
+    for end, usual in _ELSEWHERE.items():
+        if source.endswith(end):
+            if kubeconfig.removesuffix(KUBECONFIG).endswith(end):
+                return None
+            return usual.replace("/k3s/", "/rke2/" if "/rke2/" in source else "/k3s/") + KUBECONFIG
+    return None
+
+
+def _unescaped(field: str) -> str:
+    """Read the octal escapes that stand for blanks and the like."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

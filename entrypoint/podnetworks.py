@@ -1,0 +1,144 @@
+"""Pods that ask for networks which they do not have, because they started while Multus was not there.
+
+Upstream issues 1387 and 1468. Multus writes what a pod got into an annotation before the pod runs, so that a running
+pod without it will never get the rest: only a new pod does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from entrypoint import lists
+from entrypoint.lists import Get
+
+ASKED = "k8s.v1.cni.cncf.io/networks"
+GOT = "k8s.v1.cni.cncf.io/network-status"
+_GOT_ONCE = "k8s.v1.cni.cncf.io/networks-status"
+"""Its name until Multus 3.8."""
+_MIRROR = "kubernetes.io/config.mirror"
+
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+"""Media type of a list without what the objects specify and report: annotations are all that is needed of most pods."""
+
+LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
+
+_NOT_FOUND = 404
+
+
+class Pod(NamedTuple):
+    """A pod of this node that lacks networks."""
+
+    namespace: str
+    name: str
+    uid: str
+    lacks: tuple[str, ...]
+    """NAMESPACE/NAME of each network."""
+    controller: str | None
+    """Kind of what made it, with its API group; None for a bare pod."""
+    static: bool
+    """It is kubelet's, from a file on the node."""
+
+    def __str__(self) -> str:
+        """Return it as messages name it."""
+        return f"{self.namespace}/{self.name} ({', '.join(self.lacks)})"
+
+    @property
+    def path(self) -> str:
+        """Where the API has it."""
+        return path_of(self.namespace, self.name)
+
+
+def path_of(namespace: str, name: str) -> str:
+    """Return where the API has a pod."""
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+
+
+def find(get: Get, node: str) -> Iterator[Pod]:
+    """Yield the pods of a node that lack networks.
+
+    Of all pods only the metadata is taken, and the rest of those that look as if. Raises `lists.RefusedError`, and
+    `cluster.UnreachableError`.
+    """
+    alive = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
+    suspects: dict[tuple[str, str], None] = {}
+    for each in lists.objects(get, "/api/v1/pods", selector=alive, accept=METADATA):
+        metadata = each.get("metadata") or {}
+        if lacking(metadata):
+            suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
+    for namespace, name in suspects:
+        answer = get(path_of(namespace, name))
+        if answer.status == _NOT_FOUND:
+            continue  # gone since
+        if not answer.ok:
+            raise lists.RefusedError(answer)
+        found = examine(answer.document)
+        if found is not None:
+            yield found
+
+
+def examine(document: Mapping[str, Any]) -> Pod | None:
+    """Return what a pod lacks for good; None when nothing, or when it may still get it, or is going.
+
+    A pod with an address has been set up. One on the node's network never is, whatever it asks for.
+    """
+    metadata, spec, status = (document.get(part) or {} for part in ("metadata", "spec", "status"))
+    lacks = lacking(metadata)
+    if not lacks or spec.get("hostNetwork") or metadata.get("deletionTimestamp") or not status.get("podIP"):
+        return None
+    return Pod(
+        namespace=str(metadata.get("namespace")),
+        name=str(metadata.get("name")),
+        uid=str(metadata.get("uid")),
+        lacks=tuple(lacks),
+        controller=_controller(metadata),
+        static=_MIRROR in (metadata.get("annotations") or {}),
+    )
+
+
+def lacking(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the networks that a pod's annotation asks for and that it did not get, as NAMESPACE/NAME."""
+    annotations = metadata.get("annotations") or {}
+    wanted = _asked(annotations.get(ASKED, ""), str(metadata.get("namespace")))
+    if not wanted:
+        return []
+    missing = Counter(wanted) - Counter(_got(annotations.get(GOT) or annotations.get(_GOT_ONCE) or ""))
+    return list(missing.elements())
+
+
+def _asked(annotation: str, namespace: str) -> list[str]:
+    """Read the annotation as Multus does: JSON, or a list with commas.
+
+    One that Multus would refuse asks for nothing: a new pod with it would not start at all.
+    """
+    if any(character in annotation for character in '[{"'):
+        elements = _objects(annotation)
+        named = [(each.get("namespace") or namespace, each.get("name")) for each in elements]
+        return [f"{where}/{name}" for where, name in named if name]
+    names = (item.strip().partition("@")[0] for item in annotation.split(","))
+    return [name if "/" in name else f"{namespace}/{name}" for name in names if name]
+
+
+def _got(annotation: str) -> list[str]:
+    """Return the networks that a pod has beside its default network, each as often as it has it."""
+    return [str(each.get("name")) for each in _objects(annotation) if not each.get("default")]
+
+
+def _objects(annotation: str) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(annotation)
+    except ValueError:
+        return []
+    return [each for each in document if isinstance(each, dict)] if isinstance(document, list) else []
+
+
+def _controller(metadata: Mapping[str, Any]) -> str | None:
+    owners: Iterable[Mapping[str, Any]] = metadata.get("ownerReferences") or ()
+    for owner in owners:
+        if owner.get("controller") is True:
+            group = str(owner.get("apiVersion")).rpartition("/")[0]
+            return f"{owner.get('kind')}{'.' if group else ''}{group}"
+    return None

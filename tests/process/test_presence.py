@@ -1,0 +1,552 @@
+"""Several instances on one node: the newest that can do its work owns it, the others wait and keep still."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.scratch import PROMPT, Pod, file_id, overwrite, presences, stays, until, vanish
+
+STANDS_BY, AT_WORK = "standing by", "at work again"
+HIGHEST = f".multus-entrypoint-{'9' * 19}0-0123456789ab.alive"
+HOLDER = """
+import fcntl, os, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.rename(sys.argv[1], sys.argv[2])
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def older(host):
+    host.master()
+    return Pod(host, "older")
+
+
+@pytest.fixture
+def newer(host):
+    return Pod(host, "newer")
+
+
+@contextlib.contextmanager
+def _holder(host, name):
+    """Hold a file as an instance does, under a name of the test's choice."""
+    path = host.kubeconfig.parent / name
+    path.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, path.with_name("beside"), path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _outputs(host):
+    return [file_id(path) for path in (host.kubeconfig, host.installed, host.conf)]
+
+
+def _stopped(program):
+    program.process.send_signal(signal.SIGSTOP)
+    status = Path(f"/proc/{program.pid}/stat")
+    until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", what="its stop")
+
+
+def _holds(program, path):
+    links = [entry.path for entry in os.scandir(f"/proc/{program.pid}/fd")]
+    flags = {os.readlink(link): Path(link.replace("/fd/", "/fdinfo/")).read_text() for link in links}
+    return "FLOCK" in flags.get(str(path), "")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to end"])
+def test_the_newer_one_owns_the_node_until_it_ends(host, older, newer, end):
+    with older.running() as first:
+        with newer.running() as second:
+            assert newer.owns()
+            before = _outputs(host)
+            older.account.update(**{"token": "another", "ca.crt": "CERTIFICATE\n"})
+            (host.conf_dir / "10-flannel.conflist").touch()
+            stays(newer.owns, 0.5)
+            assert _outputs(host) == before
+            assert older.ready.exists() and newer.ready.exists()
+            second.stop(end)
+        until(lambda: host.has_token("another"))
+        older.token = "another"
+        until(older.owns)
+        assert older.ready.exists()
+        assert len(first.lines(STANDS_BY)) == len(first.lines(AT_WORK)) == 1
+        assert not first.lines("warning") and not second.lines("warning")
+        assert not second.lines(STANDS_BY)
+
+
+def test_the_older_one_is_at_work_within_100_ms_of_a_kill(host, older):
+    samples = []
+    with older.running():
+        for number in range(5):
+            newer = Pod(host, f"newer-{number}")
+            with newer.running() as second:
+                until(newer.owns)
+                second.process.kill()
+                start = time.monotonic()
+                until(lambda: host.has_token(older.token))
+                samples.append(time.monotonic() - start)
+            until(older.owns)
+    assert statistics.median(samples) < 0.1, samples
+
+
+def test_the_older_one_is_at_work_again_after_a_newer_one_that_it_never_saw_at_work(host, older):
+    with older.running() as first:
+        with _holder(host, HIGHEST) as process:
+            first.says(STANDS_BY)
+            process.kill()
+            first.says(AT_WORK)
+        assert presences(host) and HIGHEST not in [path.name for path in presences(host)]
+
+
+def test_of_three_the_newest_owns_the_node_then_the_next(host, older):
+    middle, newest = Pod(host, "middle"), Pod(host, "newest")
+    with older.running(), middle.running() as second, newest.running() as third:
+        assert newest.owns()
+        third.process.kill()
+        until(middle.owns)
+        stays(middle.owns, 0.3)
+        second.process.kill()
+        until(older.owns)
+
+
+def test_the_end_of_an_older_one_is_no_news(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        before = _outputs(host)
+        assert first.stop()[0] == 0
+        stays(newer.owns, 0.3)
+        assert _outputs(host) == before
+        assert len(presences(host)) == 1
+        assert not second.lines(AT_WORK)
+
+
+def test_several_that_start_at_once_agree_on_one(host, older):
+    pods = [older, *(Pod(host, f"pod-{number}") for number in range(3))]
+    with contextlib.ExitStack() as stack:
+        alive = {stack.enter_context(pod.start()): pod for pod in pods}
+        until(lambda: len(presences(host)) == len(pods))
+        while alive:
+            until(lambda: len(presences(host)) == len(alive))
+            (newest,) = [program for program in alive if _holds(program, presences(host)[-1])]
+            owner = alive.pop(newest)
+            until(owner.owns)
+            until(owner.ready.exists)
+            stays(owner.owns, 0.2)
+            newest.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--multus-master-cni-file-name=99-never.conf"],
+        ["--multus-autoconfig-dir=/proc/self/ns", "--cleanup-config-on-exit"],
+        ["--readiness-indicator-file=/never", "--wait-for-readiness-indicator"],
+    ],
+    ids=["master", "directory", "gate"],
+)
+def test_one_that_cannot_configure_the_node_leaves_it_to_the_older_one(host, older, newer, flags):
+    with older.running() as first:
+        first.says("the node is configured")
+        with host.start(*newer.flags, *flags) as second:
+            second.says("waiting for")
+            host.kubeconfig.unlink()
+            host.conf.unlink()
+            until(older.owns)
+            stays(older.owns, 0.3)
+            assert not newer.ready.exists()
+            assert not second.lines("wrote") and not second.lines("removed")
+            assert not first.lines(STANDS_BY)
+            assert len(presences(host)) == 1
+            assert second.stop()[0] == 0
+            assert older.owns()
+
+
+def test_one_that_finds_its_master_later_takes_the_node_then(host, older, newer):
+    with older.running() as first, host.start(*newer.flags, "--multus-master-cni-file-name=20-own.conf") as second:
+        second.says("waiting for")
+        assert older.owns()
+        host.master("20-own.conf")
+        until(newer.owns)
+        first.says(STANDS_BY)
+        until(newer.ready.exists)
+        assert older.ready.exists()
+
+
+@pytest.mark.parametrize("flag", ["--no-such-flag", "--cni-version=x", "--multus-conf-file=/nowhere"])
+def test_one_with_a_wrong_flag_is_not_noticed(host, older, newer, flag):
+    with older.running() as first:
+        first.says("the node is configured")
+        before, log = _outputs(host), first.log
+        assert host.run(*newer.flags, flag).returncode in {1, 2}
+        assert _outputs(host) == before
+        assert first.log == log
+        assert older.ready.exists()
+
+
+def test_one_that_is_stopped_keeps_the_node_until_it_is_killed(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        _stopped(second)
+        older.account.update(**{"token": "another", "ca.crt": "CERTIFICATE\n"})
+        stays(newer.owns, 0.5)
+        second.process.send_signal(signal.SIGCONT)
+        host.kubeconfig.unlink()
+        until(newer.owns)
+        _stopped(second)
+        second.process.kill()
+        until(lambda: host.has_token("another"))
+        first.says(AT_WORK)
+
+
+def test_a_newer_one_does_not_wait_for_an_older_one_that_is_stopped(host, older, newer):
+    with older.running() as first:
+        _stopped(first)
+        with newer.running():
+            assert newer.owns()
+            first.process.send_signal(signal.SIGCONT)
+            first.says(STANDS_BY)
+            stays(newer.owns, 0.3)
+
+
+def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
+    """As when an instance is stopped in the midst of its writing."""
+    host.master()
+    host.kubeconfig.parent.mkdir()
+    descriptor = os.open(host.kubeconfig.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with newer.running() as program:
+            assert newer.owns()
+            host.conf.unlink()
+            until(newer.owns)
+            host.conf.unlink()
+            time.sleep(0.1)  # it is waiting for its turn now
+            code, seconds = program.stop()
+            assert (code, seconds < 0.4) == (0, True)
+    finally:
+        os.close(descriptor)
+
+
+def test_what_killed_runs_left_counts_for_nothing_and_is_removed(host, older):
+    directory = host.kubeconfig.parent
+    directory.mkdir()
+    overwrite(directory / HIGHEST, "")
+    (directory / HIGHEST.replace("ab", "ac")).mkdir()
+    os.mkfifo(directory / HIGHEST.replace("ab", "ad"))
+    (directory / HIGHEST.replace("ab", "ae")).symlink_to("nowhere")
+    overwrite(directory / "999.alive", "")
+    with older.running():
+        assert older.owns()
+        assert not (directory / HIGHEST).exists()
+        assert len(presences(host)) == 5  # what is no file of an instance stays
+    with Pod(host, "next").running():
+        assert len(presences(host)) == 5  # its own, and not that of the one that was killed
+
+
+def test_a_clock_that_is_behind_does_not_make_one_older(host, older, newer):
+    ahead = ["unshare", "--time", "--boottime", str(10**7)]
+    if subprocess.run([*ahead, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no time namespace can be made here")
+    with older.running(prefix=ahead) as first, newer.running() as second:
+        assert newer.owns()
+        second.process.kill()
+        until(older.owns)
+        assert first.running()
+
+
+def test_among_ranks_that_are_alike_the_names_decide(host, older):
+    with older.running() as first:
+        (own,) = presences(host)
+        number, tie = own.name.removesuffix(".alive").split("-")[2:]
+        lower, higher = (f".multus-entrypoint-{number}-{each * 12}.alive" for each in "0f")
+        assert "0" * 12 < tie < "f" * 12
+        with _holder(host, lower):
+            host.kubeconfig.unlink()
+            until(older.owns)
+            assert not first.lines(STANDS_BY)
+        with _holder(host, higher):
+            first.says(STANDS_BY)
+
+
+def test_a_file_that_is_taken_away_is_there_again_and_nobody_takes_over(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        time.sleep(1)  # once a second at most
+        for path in presences(host):
+            path.unlink()
+        until(lambda: len(presences(host)) == 2)
+        assert newer.owns()
+        assert not first.lines(AT_WORK) and not second.lines(STANDS_BY)
+        second.process.kill()
+        until(older.owns)
+
+
+def test_files_that_are_taken_away_all_the_time_are_made_once_a_second(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            for path in presences(host):
+                path.unlink(missing_ok=True)
+            time.sleep(0.001)
+        until(lambda: len(presences(host)) == 2)
+        until(newer.owns)
+        assert first.cpu_seconds() + second.cpu_seconds() < 2.5
+
+
+def test_the_whole_directory_may_go(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        time.sleep(1)
+        vanish(host.kubeconfig.parent)
+        until(lambda: len(presences(host)) == 2)
+        until(newer.owns)
+        assert not first.lines("wrote", str(host.conf))[1:]
+        second.process.kill()
+        until(older.owns)
+
+
+def test_a_directory_that_is_renamed_and_made_anew_is_joined_again(host, older, newer):
+    with older.running(), newer.running() as second:
+        time.sleep(1)
+        host.kubeconfig.parent.rename(host.conf_dir / "aside")
+        until(lambda: len(presences(host)) == 2)
+        until(newer.owns)
+        second.process.kill()
+        until(older.owns)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("chattr"), reason="immutable directories need root")
+def test_where_no_file_can_be_made_the_node_is_configured_all_the_same(host, older):
+    with older.running() as first:
+        first.stop()
+    directory = host.kubeconfig.parent
+    if subprocess.run(["chattr", "+i", directory], capture_output=True).returncode != 0:
+        pytest.skip("this file system has no immutable directories")
+    try:
+        with older.running() as program:
+            program.says("warning", "another instance", str(directory))
+            assert not program.lines("error")
+            host.conf.unlink()
+            until(older.owns)
+    finally:
+        subprocess.run(["chattr", "-i", directory], check=True)
+
+
+def test_an_older_release_that_keeps_no_such_file_does_not_keep_the_newer_one_from_being_ready(host, older, newer):
+    """It writes its own things back, as two instances did then."""
+    with older.running() as first:
+        first.stop()
+    theirs = host.kubeconfig.read_bytes()
+    with newer.start() as second:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if host.kubeconfig.read_bytes() != theirs:
+                host.kubeconfig.with_name("beside").write_bytes(theirs)
+                host.kubeconfig.with_name("beside").rename(host.kubeconfig)
+            time.sleep(0.001)
+        second.says("the node is configured")
+        until(newer.owns)
+        until(newer.ready.exists)
+
+
+@pytest.mark.alone
+def test_standing_by_takes_no_thread_and_no_cpu(host, older, newer):
+    with older.running() as first, newer.running():
+        time.sleep(0.5)
+        assert len(os.listdir(f"/proc/{first.pid}/task")) == 2
+        windows = []
+        for _ in range(6):
+            before = first.context_switches()
+            time.sleep(1)
+            windows.append(first.context_switches() - before)
+        assert min(windows) == 0, windows
+
+
+def test_an_older_one_in_the_midst_of_a_long_copy_lets_the_newer_one_through(host, older, newer):
+    with older.binary.open("ab") as file:
+        for _ in range(100):
+            file.write(os.urandom(4 << 20))
+    with older.start() as first:
+        until(lambda: [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")])
+        with newer.running() as second:
+            assert newer.owns()
+            stays(newer.owns, 0.3)
+            assert first.lines(STANDS_BY)
+            assert not first.lines("installed")
+            assert not [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")]
+            second.stop()
+        until(lambda: host.has_token(older.token))
+        first.stop()
+
+
+# ---- the end ----
+
+
+@pytest.mark.parametrize("leaving", ["older", "newer"])
+def test_cleanup_takes_nothing_from_another_one(host, older, newer, leaving):
+    older.flags += ("--cleanup-config-on-exit",)
+    newer.flags += ("--cleanup-config-on-exit",)
+    with older.running() as first, newer.running() as second:
+        goes, stands = (first, second) if leaving == "older" else (second, first)
+        _stopped(stands)
+        before = host.conf.read_bytes()
+        assert goes.stop()[0] == 0
+        goes.says("nothing is cleaned up")
+        assert host.conf.read_bytes() == before
+        stands.process.send_signal(signal.SIGCONT)
+        until((newer if leaving == "older" else older).owns)
+        assert stands.stop()[0] == 0
+    assert not host.conf.exists()
+    assert presences(host) == []
+
+
+def test_nothing_is_left_behind_at_the_end(host, older):
+    with older.running() as program:
+        assert len(presences(host)) == 1
+        program.stop()
+    assert os.listdir(host.kubeconfig.parent) == [host.kubeconfig.name]
+
+
+def test_a_directory_that_held_nothing_else_goes_too(host, older):
+    (older.account.path / "token").unlink()
+    with host.start(*older.flags, "--multus-kubeconfig-file-host=/etc/multus/own.kubeconfig") as program:
+        until(older.ready.exists)
+        assert len(presences(host)) == 1
+        program.stop()
+    assert not host.kubeconfig.parent.exists()
+
+
+def test_uninstall_removes_what_killed_runs_left_and_the_directory(host, older):
+    with older.running() as program:
+        program.process.kill()
+        program.ends()
+    assert presences(host)
+    outcome = host.run("uninstall", f"--multus-data-dir={host.root}")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert not host.kubeconfig.parent.exists()
+
+
+def test_uninstall_beside_a_running_one_fails_and_hurts_nothing(host, older):
+    with older.running() as program:
+        outcome = host.run("uninstall", f"--multus-data-dir={host.root}")
+        assert outcome.returncode == 1
+        assert "is there again" in outcome.stdout
+        until(older.owns)
+        until(lambda: len(presences(host)) == 1)
+        assert program.running()
+
+
+# ---- the hooks of others ----
+
+
+def _hook(host):
+    """Do what Spiderpool's preStop hook does."""
+    host.installed.unlink()
+    shutil.rmtree(host.kubeconfig.parent, ignore_errors=True)
+    host.conf.unlink()
+
+
+def _back(host):
+    return host.conf.exists() and host.kubeconfig.exists() and host.installed.exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--cleanup-config-on-exit",)], ids=["", "cleanup"])
+def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host, older, flags):
+    older.flags += flags
+    with older.running() as program:
+        _hook(host)
+        until(lambda: _back(host), within=PROMPT)
+        assert program.stop()[0] == 0
+        assert host.names() == ["10-flannel.conflist"]
+        assert os.listdir(host.bin_dir) == []
+    with older.running() as program:  # the pod is started again
+        assert older.owns()
+        program.stop()
+    assert host.conf.exists() is not bool(flags)
+    assert host.installed.exists() and host.kubeconfig.exists()
+
+
+def test_a_signal_in_the_midst_of_a_hook_leaves_nothing_half(host, older):
+    for number in range(12):
+        with older.running() as program:
+            _hook(host)
+            time.sleep(number * 0.002)
+            assert program.stop()[0] == 0
+            assert host.names() == ["10-flannel.conflist"], number
+            assert os.listdir(host.bin_dir) == []
+
+
+def test_what_was_missing_at_the_start_is_no_removal(host, older):
+    with older.running() as program:
+        program.stop()
+    assert older.owns()
+    host.conf.unlink()
+    with older.running() as program:
+        program.stop()
+    assert older.owns()
+
+
+def test_what_was_changed_and_not_removed_stays(host, older):
+    with older.running() as program:
+        for path in (host.conf, host.kubeconfig, host.installed):
+            overwrite(path, "garbage")
+        until(older.owns)
+        program.stop()
+    assert older.owns()
+
+
+def test_a_master_that_was_away_is_no_removal_by_somebody_else(host, older):
+    older.flags += ("--cleanup-config-on-exit",)
+    with older.running() as program:
+        (host.conf_dir / "10-flannel.conflist").unlink()
+        until(lambda: not host.conf.exists())
+        host.master()
+        until(host.conf.exists)
+        program.stop()
+    assert host.kubeconfig.exists() and host.installed.exists()
+
+
+def test_a_configuration_that_stands_keeps_what_it_refers_to(host, older):
+    with older.running() as program:
+        host.kubeconfig.unlink()
+        host.installed.unlink()
+        until(older.owns)
+        program.stop()
+    assert older.owns()
+
+
+def test_with_a_successor_what_a_hook_removed_stays(host, older, newer):
+    with older.running() as first, newer.running():
+        _hook(host)
+        until(newer.owns)
+        first.stop()
+        stays(newer.owns, 0.3)
+    with older.running() as first:
+        _hook(host)
+        until(older.owns)
+        with newer.running():
+            first.stop()
+            stays(newer.owns, 0.3)
+
+
+def test_a_renamed_master_has_its_name_back_when_a_hook_took_the_configuration(host, older):
+    older.flags += ("--rename-conf-file",)
+    with older.running() as program:
+        assert host.names() == ["00-multus.conf", "10-flannel.conflist.old", "multus.d"]
+        _hook(host)
+        until(lambda: _back(host))
+        program.stop()
+    assert host.names() == ["10-flannel.conflist"]

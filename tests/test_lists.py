@@ -1,0 +1,336 @@
+"""Lists in pages, the cluster's networks and the node's pods, against a server that answers as an API server does."""
+
+import json
+import tracemalloc
+
+import pytest
+
+from entrypoint import cluster, lists, podnetworks
+from entrypoint.check import networks, pods
+from entrypoint.check.findings import Status
+from tests.fake_api import FakeCluster, authority, pem, serving
+
+MACVLAN = {"cniVersion": "0.3.1", "type": "macvlan", "ipam": {"type": "host-local"}}
+PODS = "/api/v1/pods"
+
+
+@pytest.fixture
+def api():
+    with serving(FakeCluster()) as served:
+        yield served
+
+
+@pytest.fixture
+def get(api):
+    client = cluster.Api(cluster.Access(api.url, "good-token", pem(authority())))
+
+    def request(path, *, accept=cluster.JSON):
+        return client.request("GET", path, timeout=10, accept=accept)
+
+    yield request
+    client.close()
+
+
+def names(found):
+    return [each["metadata"]["name"] for each in found]
+
+
+# ---- pages ----
+
+
+def test_a_list_of_several_pages_is_taken_to_its_end(api, get):
+    expected = [f"pod-{number:03}" for number in range(2 * lists.PAGE + 7)]
+    for name in expected:
+        api.add_pod(name)
+    assert names(lists.objects(get, PODS)) == expected
+    assert len(api.requests) == 3
+    assert all(f"limit={lists.PAGE}" in path for _, path in api.requests)
+
+
+def test_a_server_that_gives_smaller_pages_than_asked_for_is_followed_too(api, get):
+    api.largest_page = 2
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    assert len(list(lists.objects(get, PODS))) == 5
+
+
+def test_only_what_the_selector_takes_comes(api, get):
+    api.add_pod("here", node="node 1/a")
+    api.add_pod("there", node="node-2")
+    assert names(lists.objects(get, PODS, selector="spec.nodeName=node 1/a")) == ["here"]
+
+
+def test_a_page_whose_token_has_expired_begins_the_list_anew(api, get):
+    api.largest_page, api.expired_pages = 2, 1
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    found = names(lists.objects(get, PODS))
+    assert set(found) == {f"pod-{number}" for number in range(5)}
+    assert len(found) == 7  # the first page came twice
+
+
+def test_a_list_that_expires_again_and_again_is_given_up(api, get):
+    api.largest_page, api.expired_pages = 2, 99
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    with pytest.raises(lists.RefusedError, match="410 The provided continue parameter is too old"):
+        list(lists.objects(get, PODS))
+    assert len(api.requests) == 8
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_refusal_in_the_middle_is_told(api, get, status):
+    api.largest_page = 2
+    for number in range(3):
+        api.add_pod(f"pod-{number}")
+    taken = lists.objects(get, PODS)
+    assert next(taken)
+    api.failures = [status]
+    with pytest.raises(lists.RefusedError) as refused:
+        list(taken)
+    assert refused.value.answer.status == status
+
+
+@pytest.mark.parametrize("document", [{}, {"items": None}, {"items": "x", "metadata": None}, {"items": [1, None]}])
+def test_an_answer_that_is_no_list_is_an_empty_one(document):
+    assert list(lists.objects(lambda path, accept=None: cluster.Answer(200, document), PODS)) == []
+
+
+# ---- pods without their networks ----
+
+
+def found(get, node="node-1"):
+    return {each.name: each for each in podnetworks.find(get, node)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "lacks"),
+    [
+        (None, [], []),
+        ("", [], []),
+        ("lan", ["default/lan"], []),
+        ("lan", [], ["default/lan"]),
+        ("lan", None, ["default/lan"]),
+        ("lan, infra/san@net7", ["infra/san"], ["default/lan"]),
+        ("lan,lan", ["default/lan"], ["default/lan"]),
+        ("lan", ["default/lan", "default/lan"], []),  # a plugin may make several interfaces
+        ('[{"name": "lan"}, {"name": "san", "namespace": "infra"}]', ["default/lan"], ["infra/san"]),
+        ('[{"name": "lan", "interface": "uplink"}]', ["default/lan"], []),
+        ("[]", [], []),
+        ('{"name": "lan"}', [], []),  # Multus refuses it, and a new pod with it would not start
+        ("[{", [], []),
+        ('[{"namespace": "infra"}, 5]', [], []),
+    ],
+)
+def test_what_a_pod_lacks_is_what_it_asks_for_less_what_it_got(api, get, asked, got, lacks):
+    api.add_pod("a", asked, got)
+    assert [list(each.lacks) for each in found(get).values()] == ([lacks] if lacks else [])
+
+
+def test_the_status_under_the_name_of_older_releases_counts(api, get):
+    got = json.dumps([{"name": "default/lan"}])
+    annotations = {podnetworks.ASKED: "lan", "k8s.v1.cni.cncf.io/networks-status": got}
+    api.add_pod("a", metadata={"annotations": annotations})
+    assert found(get) == {}
+
+
+def test_a_status_that_cannot_be_read_is_none(api, get):
+    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: "{"}})
+    assert list(found(get)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("of-another-node", {"node": "node-2"}),
+        ("on-the-hosts-network", {"spec": {"hostNetwork": True}}),
+        ("going", {"metadata": {"deletionTimestamp": "2026-11-24T00:00:00Z"}}),
+        ("not-set-up-yet", {"phase": "Pending", "podIP": ""}),
+        ("done", {"phase": "Succeeded"}),
+        ("failed", {"phase": "Failed"}),
+    ],
+)
+def test_a_pod_that_may_still_get_its_networks_or_needs_none_is_passed_over(api, get, name, more):
+    api.add_pod(name, "lan", **more)
+    api.add_pod("pulling-an-image", "lan", phase="Pending")
+    if name == "going":
+        api.pods["default", name]["metadata"]["annotations"] = {podnetworks.ASKED: "lan"}
+    assert list(found(get)) == ["pulling-an-image"]
+
+
+def test_of_pods_that_have_their_networks_only_the_metadata_is_taken(api, get):
+    for number in range(3):
+        api.add_pod(f"well-{number}", "lan", ["default/lan"])
+    api.add_pod("ill", "lan")
+    accepted = []
+
+    def watched(path, *, accept=cluster.JSON):
+        accepted.append((path.partition("?")[0], accept))
+        return get(path, accept=accept)
+
+    assert list(found(watched)) == ["ill"]
+    assert accepted == [(PODS, podnetworks.METADATA), ("/api/v1/namespaces/default/pods/ill", cluster.JSON)]
+
+
+def test_a_pod_that_has_gone_since_the_list_is_no_finding(api, get):
+    api.add_pod("a", "lan")
+    api.add_pod("b", "lan")
+
+    def meanwhile(path, *, accept=cluster.JSON):
+        answer = get(path, accept=accept)
+        api.pods.pop(("default", "a"), None)
+        return answer
+
+    assert list(found(meanwhile)) == ["b"]
+
+
+@pytest.mark.parametrize("owner", ["ReplicaSet", "Node", None])
+def test_it_is_told_what_made_a_pod(api, get, owner):
+    mirror = {"kubernetes.io/config.mirror": "x"} if owner == "Node" else {}
+    api.add_pod("a", owner=owner, metadata={"annotations": {podnetworks.ASKED: "lan", **mirror}})
+    (pod,) = found(get).values()
+    assert (pod.controller, pod.static) == {
+        "ReplicaSet": ("ReplicaSet.apps", False),
+        "Node": ("Node", True),
+        None: (None, False),
+    }[owner]
+
+
+def test_check_names_the_pods_and_the_networks_that_they_lack(api, get):
+    api.add_pod("a", "lan, infra/san")
+    api.add_pod("b", "lan", namespace="shop")
+    finding = pods.finding(pods.ask(get, "node-1"))
+    assert finding.status is Status.FAIL
+    assert finding.found.endswith("default/a (default/lan, infra/san), shop/b (shop/lan)")
+    assert "--repair-pods" in finding.advice
+
+
+def test_check_names_no_more_pods_than_can_be_read(api, get):
+    for number in range(23):
+        api.add_pod(f"pod-{number:02}", "lan")
+    assert pods.finding(pods.ask(get, "node-1")).found.endswith("default/pod-19 (default/lan) and 3 more")
+
+
+@pytest.mark.parametrize("right", [("list", "pods"), ("get", "pods")])
+def test_without_the_right_to_look_at_pods_the_rule_is_named(api, get, right):
+    api.denied.add(right)
+    api.add_pod("a", "lan")
+    finding = pods.finding(pods.ask(get, "node-1"))
+    assert finding.status is Status.SKIPPED
+    assert f'cannot {right[0]} resource "pods"' in finding.found
+    assert "resources: [pods], verbs: [get, list]" in finding.advice
+
+
+# ---- networks and their plugins ----
+
+
+def judged(get, *there, unseen="", socket=None):
+    """What `check` says of the networks on a node with these plugins."""
+    programs = networks.Programs(
+        fault=lambda kind: None if kind in there else "does not exist",
+        where="/host/opt/cni/bin",
+        unseen=unseen,
+        socket_there=lambda path: socket if path == "/run/cni/dhcp.sock" else None,
+    )
+    return list(networks.findings(networks.ask(get), programs))
+
+
+def test_a_plugin_that_a_network_needs_and_the_node_lacks_is_named_with_the_network(api, get):
+    api.add_network("lan", MACVLAN)
+    api.add_network("san", {"plugins": [MACVLAN, {"type": "tuning"}]}, namespace="infra")
+    plugins, _ = judged(get, "host-local")
+    assert plugins.status is Status.FAIL
+    assert plugins.found == (
+        "not in /host/opt/cni/bin: macvlan (does not exist) for default/lan, infra/san; "
+        "tuning (does not exist) for infra/san"
+    )
+    assert judged(get, "host-local", "macvlan", "tuning")[0].status is Status.PASS
+
+
+def test_the_plugin_that_hands_out_addresses_is_needed_too(api, get):
+    api.add_network("lan", MACVLAN)
+    assert "host-local (does not exist) for default/lan" in judged(get, "macvlan")[0].found
+
+
+def test_of_many_networks_that_need_a_plugin_some_are_named(api, get):
+    for number in range(lists.PAGE + 50):
+        api.add_network(f"lan-{number:03}", MACVLAN)
+    assert "default/lan-004 and 145 more" in judged(get, "host-local")[0].found
+
+
+def test_plugins_may_be_where_this_container_cannot_see_them(api, get):
+    api.add_network("lan", MACVLAN)
+    plugins, _ = judged(get, unseen="/opt/more")
+    assert plugins.status is Status.WARN
+    assert "/opt/more" in plugins.advice
+
+
+@pytest.mark.parametrize("config", ["{", '{"type": NaN}', "\ud800"])
+def test_a_network_whose_configuration_is_not_json_is_named(api, get, config):
+    api.add_network("odd", config)
+    plugins, _ = judged(get)
+    assert plugins.status is Status.WARN
+    assert "default/odd" in plugins.found
+
+
+@pytest.mark.parametrize("config", [None, "", "[]", "5", '{"plugins": 5, "ipam": []}', '{"plugins": [null, 5]}'])
+def test_a_network_that_names_no_plugin_needs_none(api, get, config):
+    api.add_network("of-a-file-on-the-node", config)
+    assert [finding.status for finding in judged(get)] == [Status.PASS, Status.PASS]
+
+
+@pytest.mark.parametrize(
+    ("socket", "status", "said"),
+    [
+        (True, Status.PASS, "is there"),
+        (False, Status.WARN, "/run/cni/dhcp.sock of the host is not there, and default/lan"),
+        (None, Status.WARN, "cannot be seen from this container"),
+    ],
+)
+def test_a_network_with_dhcp_needs_the_daemons_socket(api, get, socket, status, said):
+    api.add_network("lan", {**MACVLAN, "ipam": {"type": "dhcp"}})
+    _, dhcp = judged(get, "macvlan", "dhcp", socket=socket)
+    assert dhcp.status is status
+    assert said in dhcp.found
+
+
+def test_the_socket_that_a_network_names_is_looked_for(api, get):
+    ipam = {"type": "dhcp", "daemonSocketPath": "/run/other.sock"}
+    api.add_network("lan", {"plugins": [{"type": "macvlan", "ipam": ipam}]})
+    assert "/run/other.sock of the host cannot be seen" in judged(get, "macvlan", "dhcp", socket=True)[1].found
+
+
+def test_without_the_right_to_list_networks_the_rule_is_named(api, get):
+    api.denied.add(("list", "network-attachment-definitions"))
+    plugins, dhcp = judged(get)
+    assert (plugins.status, dhcp.status) == (Status.SKIPPED, Status.SKIPPED)
+    assert "resources: [network-attachment-definitions], verbs: [get, list]" in plugins.advice
+
+
+def test_the_networks_of_a_large_cluster_fit_into_a_few_mebibytes(get, api):
+    """The daemon's container has some 20 MiB left beside `check` and its client."""
+    for number in range(3000):
+        api.add_network(f"lan-{number:04}", {**MACVLAN, "padding": "x" * 2000})
+    counted = FakeAnswers(api)
+    tracemalloc.start()
+    networks.ask(counted)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counted.pages == 3000 // lists.PAGE
+    assert peak < 4 << 20
+
+
+class FakeAnswers:
+    """Answers from text, one page in memory at a time, as the client does."""
+
+    def __init__(self, api):
+        self.pages = 0
+        items = [json.dumps(each) for _, each in sorted(api.networks.items())]
+        self._texts = [items[at : at + lists.PAGE] for at in range(0, len(items), lists.PAGE)]
+
+    def __call__(self, path, *, accept=None):
+        items = self._texts[self.pages]
+        self.pages += 1
+        token = "more" if self.pages < len(self._texts) else ""
+        text = f'{{"metadata": {{"continue": "{token}"}}, "items": [{",".join(items)}]}}'
+        return cluster.Answer(200, json.loads(text))
