@@ -18,6 +18,8 @@ from entrypoint.settings import Settings
 
 REMOVAL_COUNTS = 30.0
 """Seconds before the end within which a removal by somebody else is taken for a preStop hook's."""
+_Inode = tuple[int, int]
+"""Device and inode number."""
 _BECAUSE = "somebody removed it just before the end, as preStop hooks do, and it had been put back"
 
 
@@ -28,20 +30,26 @@ class PutBack:
     But preStop hooks of other charts remove our files just before SIGTERM, and mean it.
     """
 
-    def __init__(self) -> None:
-        self._known: set[Path] = set()
-        """What was there after an earlier pass."""
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[Path, _Inode | None] = {}
+        """What was there after an earlier pass, and the mounted directory in which it was."""
         self._returned: dict[Path, tuple[float, Identity]] = {}
         """When a file was put back (monotonic seconds), and which one."""
 
     def removed(self, step: Step) -> bool:
         """Say whether the step, which is about to be done, puts back a file that somebody has removed."""
-        return isinstance(step, Write | Copy) and step.path in self._known and not os.path.lexists(step.path)
+        if not isinstance(step, Write | Copy) or step.path not in self._known or os.path.lexists(step.path):
+            return False
+        if self._known[step.path] == _directory(self._settings, step.path):
+            return True
+        self._returned.pop(step.path, None)  # the whole directory is another now: nobody has removed the file from it
+        return False
 
     def done(self, step: Step, *, removed: bool) -> None:
         """Note a step that was done."""
         if isinstance(step, Remove):
-            self._known.discard(step.path)
+            self._known.pop(step.path, None)
             self._returned.pop(step.path, None)
             return
         now = time.monotonic()
@@ -50,9 +58,11 @@ class PutBack:
             if since is not None:
                 self._returned[step.path] = since, files.identity(step.path.lstat())
 
-    def passed(self, settings: Settings) -> None:
+    def passed(self) -> None:
         """Note what is there after a pass."""
-        self._known |= {path for path in _outputs(settings) if os.path.lexists(path)}
+        settings = self._settings
+        outputs = (settings.kubeconfig_file, settings.binary_file, *settings.output_files)
+        self._known |= {path: _directory(settings, path) for path in outputs if os.path.lexists(path)}
 
     def recent(self) -> set[Path]:
         """Return what is to be taken away again, if it still is what was put back."""
@@ -96,8 +106,13 @@ def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: 
             logger.info("%s", done(removal if settings.cleanup_on_exit else removal._replace(because=_BECAUSE)))
 
 
-def _outputs(settings: Settings) -> Iterator[Path]:
-    yield from (settings.kubeconfig_file, settings.binary_file, *settings.output_files)
+def _directory(settings: Settings, path: Path) -> _Inode | None:
+    """Return which directory a file's mounted one is."""
+    try:
+        status = os.stat(settings.cni_bin_dir if path == settings.binary_file else settings.cni_conf_dir)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is(path: Path, identity: Identity) -> bool:

@@ -59,6 +59,8 @@ class Presence:
         self._directory = directory
         self._others: dict[str, int] = {}
         """Descriptors of the files of other living instances: one that is removed still shows its lock."""
+        self._found = True
+        """The directory was there before this instance, and all the time."""
         self._able = False
         self._own: _Own | None = None
         self._retry_at: float | None = None
@@ -104,6 +106,7 @@ class Presence:
             for name in set(names) - {own, *self._others}:
                 self._meet(name)
         except OSError as error:
+            self._found = self._found and error.errno != errno.ENOENT
             if error.errno not in _NOBODY:  # no news: who was known to live is asked directly
                 self._again_at = time.monotonic() + _AGAIN
         for name, descriptor in list(self._others.items()):
@@ -138,7 +141,7 @@ class Presence:
             yield self.owner
 
     def leave(self) -> None:
-        """Make room: leave nothing in the directory, nor the directory itself if that was all that it held."""
+        """Make room: leave nothing in the directory, nor a directory of ours if that was all that it held."""
         self._able = False
         self.forget()
         if self._own is not None:
@@ -146,8 +149,9 @@ class Presence:
             with contextlib.suppress(OSError):
                 self._own.path.unlink()
             self._own = None
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()
+        if not self._found:
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
 
     def forget(self) -> None:
         """Give back what is held of the others' files."""

@@ -71,7 +71,8 @@ class Node:
             binary.chmod(0o755)
         shutil.copy(MASTERS / "10-calico.conflist", conf_dir / "20-calico.conflist")
         static = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
-        (directory / "tmp/multus-conf/70-multus.conf").write_text(json.dumps(static) + "\n")
+        for name in ("00-multus.conf", "70-multus.conf"):
+            (directory / "tmp/multus-conf" / name).write_text(json.dumps(static) + "\n")
         (account / "token").write_text("secret")
         (account / "ca.crt").write_text("CA\n")
 

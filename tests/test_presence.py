@@ -63,6 +63,14 @@ def test_alone_it_owns_the_node_once_it_can_do_its_work(directory):
     assert not directory.exists()
 
 
+def test_a_directory_that_was_there_before_stays(directory):
+    directory.mkdir()
+    own = Presence(directory)
+    own.join()
+    own.leave()
+    assert os.listdir(directory) == []
+
+
 def test_a_newer_one_is_seen_only_while_it_lives(directory):
     own = Presence(directory)
     own.join()

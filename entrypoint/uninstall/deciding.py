@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import chained, cniconf
 from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
@@ -141,8 +141,8 @@ def _types(content: bytes) -> list[object]:
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
     usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
-    wrapped = [cniconf.wrapped_master(look.content) for look in seen.configurations.values() if isinstance(look, File)]
-    chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
+    written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
+    chosen = [each for each in usable if any(chained.wraps(content, _document(each)) for content in written)]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
     renamed = seen.remembered.renamed if seen.remembered else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, stays, until
 
 TEMPORARY = ".multus-entrypoint-0123456789ab.tmp"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
@@ -67,8 +67,8 @@ def test_events_without_a_difference_write_nothing(host):
 
 
 @pytest.mark.parametrize("phase", ["configured", "skipping the watch", "static", "renamed"])
-def test_nothing_wakes_it_while_nothing_happens(host, phase):
-    """Other programs make files in /tmp, above the scratch host: one quiet window of several is enough."""
+def test_nothing_wakes_it_while_nothing_happens(quiet_host, phase):
+    host = quiet_host
     flags = {
         "configured": [],
         "skipping the watch": ["--skip-config-watch"],
@@ -80,8 +80,8 @@ def test_nothing_wakes_it_while_nothing_happens(host, phase):
         assert_sleeps(program)
 
 
-def test_while_waiting_it_wakes_only_to_say_so(host):
-    with host.start() as program:
+def test_while_waiting_it_wakes_only_to_say_so(quiet_host):
+    with quiet_host.start() as program:
         program.says("waiting")
         assert_sleeps(program)
 
@@ -195,5 +195,6 @@ def test_killed_at_any_instant_every_file_is_whole(host, seed):
     with host.start() as program:
         host.ready.unlink(missing_ok=True)
         host.until_ready(program)
-        assert not list(host.root.rglob(".multus-entrypoint-*"))
+        assert list(host.root.rglob(".multus-entrypoint-*")) == presences(host)
+        assert len(presences(host)) == 1  # its own
     assert host.installed.read_bytes() == host.multus.read_bytes()

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from entrypoint.leaving import REMOVAL_COUNTS
 from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish, watches
 
 CHECK_INTERVAL = 0.002
@@ -100,6 +101,8 @@ class Node:
         self.renames = RENAME in flags
         self.token, self.mtu, self.version, self.done = "token-1", 0, 0, 0
         self.noise = 0
+        self.removed_at = float("-inf")
+        """When a configuration was removed (monotonic seconds): a preStop hook would do so."""
 
     def event(self):
         kinds = [
@@ -149,6 +152,8 @@ class Node:
 
     def remove_output(self):
         path = self.chance.choice([self.host.conf, self.host.conflist, self.host.kubeconfig, self.host.installed])
+        if path in {self.host.conf, self.host.conflist}:
+            self.removed_at = time.monotonic()
         path.unlink(missing_ok=True)
 
     def add_and_remove_an_earlier_master(self):
@@ -169,6 +174,7 @@ class Node:
         self.change_master()
 
     def replace_directory(self):
+        self.removed_at = time.monotonic()  # where the new directory has the old one's inode it looks like that
         vanish(self.host.conf_dir)
         time.sleep(self.chance.random() * 0.05)
         self.host.conf_dir.mkdir()
@@ -232,13 +238,15 @@ class Lives:
             self.growth = max(self.growth, now[2] - before[2])
 
     def event(self):
-        kinds = [self.kill, self.restart, self.roll, self.roll]
+        kinds = [self.kill, self.restart, self.roll, self.surge]
         if self.disk is not None:
             kinds += [self.fill, self.crash_on_a_full_disk]
         kind = self.node.chance.choice(kinds)
         self.counts[kind.__name__] += 1
-        # Nothing but a clean-up may leave the node without a configuration, as long as nobody else takes it away.
-        guarded = CLEANUP not in self.flags or kind in (self.kill, self.crash_on_a_full_disk)
+        # Nothing but a clean-up, of one that was asked for or of what a hook has removed, may leave the node without a
+        # configuration, as long as nobody else takes it away; and that not with a successor.
+        cleaned = CLEANUP in self.flags or time.monotonic() - self.node.removed_at < REMOVAL_COUNTS
+        guarded = not cleaned or kind in (self.kill, self.surge, self.crash_on_a_full_disk)
         with self.checker.guarding() if guarded else contextlib.nullcontext():
             kind()
             self.settle()
@@ -270,6 +278,16 @@ class Lives:
         self.program, self._before = new, None
         self.counts["starts"] += 1
         new.says("the node is configured")
+
+    def surge(self):
+        """The successor is at work before the old one ends."""
+        new = self._stack.enter_context(self.host.start(*self.flags))
+        new.says("the node is configured")
+        self._meanwhile()
+        assert self.program.stop(signal.SIGTERM)[0] == 0
+        self._meanwhile()
+        self.program, self._before = new, None
+        self.counts["starts"] += 1
 
     def fill(self):
         """The disk is full for a while, and more is to be written meanwhile."""

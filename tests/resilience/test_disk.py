@@ -60,6 +60,12 @@ def _make_room(ballast):
         path.unlink()
 
 
+def _turn_read_only(top):
+    """Mount the directory read-only over itself: the program has a file open for writing, so remounting is refused."""
+    subprocess.run(["mount", "--bind", top, top], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", top], check=True)
+
+
 def _temporaries(host):
     return [path for path in (host.root / "host").rglob("*") if path.name.endswith(".tmp")]
 
@@ -231,7 +237,7 @@ def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
 @pytest.mark.parametrize("tmpfs", [("size=4m",)], indirect=True)
 def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is_back(host, tmpfs):
     with host.configured() as program:
-        subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True)
+        _turn_read_only(tmpfs)
         before = host.snapshot(host.conf_dir, host.bin_dir)
         host.rotate("token-2")
         host.multus.write_bytes(b"\x7fELF new")
@@ -239,7 +245,7 @@ def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is
         program.says("cannot install", str(host.installed), "Read-only")
         assert host.snapshot(host.conf_dir, host.bin_dir) == before
         assert program.running() and not host.ready.exists()
-        subprocess.run(["mount", "-o", "remount,rw", tmpfs], check=True)
+        subprocess.run(["umount", "-l", tmpfs], check=True)
         until(lambda: host.has_token("token-2") and host.installed.read_bytes() == b"\x7fELF new")
         until(host.ready.exists)
 
@@ -248,10 +254,11 @@ def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is
 @pytest.mark.parametrize("tmpfs", [("size=4m",)], indirect=True)
 def test_on_a_read_only_disk_it_ends_in_time_even_if_it_cannot_clean_up(host, tmpfs):
     with host.configured("--cleanup-config-on-exit") as program:
-        subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True)
+        _turn_read_only(tmpfs)
         code, _ = program.stop()
         assert code == 0
         program.says("cannot clean up", str(host.conf), "Read-only")
+        subprocess.run(["umount", "-l", tmpfs], check=True)
 
 
 @contextlib.contextmanager
