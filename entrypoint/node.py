@@ -36,6 +36,16 @@ class Absent(NamedTuple):
 Look = File | Absent
 
 
+def unknown(look: Look) -> bool:
+    """Say whether the look failed: what is there is to stay until there is news."""
+    return isinstance(look, Absent) and look.failed
+
+
+def holds(look: Look, content: bytes, mode: int) -> bool:
+    """Say whether there is a file with this content and these permission bits."""
+    return isinstance(look, File) and look.content == content and look.mode == mode
+
+
 class Candidate(NamedTuple):
     """A file of the autoconfig directory that may be the master, and since when (monotonic seconds) it is so."""
 
