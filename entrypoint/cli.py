@@ -195,7 +195,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     short_help="Take away from this node what was installed.",
 )
 @click.pass_context
-def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_flags: object) -> None:
+def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait: bool, **_flags: object) -> None:
     """Take away from this node what the entrypoint installed, in the order that never breaks it.
 
     Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
@@ -204,7 +204,7 @@ def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, **_f
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        succeeded = doing.run(wanted, Path(multus_data_dir), force=force, say=echo)
+        succeeded = doing.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
     if not succeeded:
         sys.exit(NOT_AS_IT_MUST_BE)
 

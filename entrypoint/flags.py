@@ -357,7 +357,8 @@ UNINSTALL: tuple[Flag, ...] = (
         "Directory in which Multus keeps a record of each pod it has attached.",
         settings.DEFAULT_DATA_DIR,
     ),
-    _switch("Uninstall", "--force", "Go on although such records are left."),
+    _switch("Uninstall", "--wait", "Wait for pods with further networks to go, and then go on, instead of refusing."),
+    _switch("Uninstall", "--force", "Go on although such pods are left; their addresses stay reserved."),
 )
 """What only `uninstall` takes."""
 

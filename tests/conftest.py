@@ -26,36 +26,53 @@ def limited_group():
     pytest.skip("no memory control group can be made here (needs root and the memory controller)")
 
 
+@pytest.fixture
+def one_at_a_time(pytestconfig):
+    """Let the tests that have this fixture run one after the other, whatever else runs beside them."""
+    with _locked(pytestconfig, "one-at-a-time", fcntl.LOCK_EX):
+        yield
+
+
 # ---- beside each other: `make test` starts several pytest workers, since most tests mostly sleep ----
 
 LONGEST_FIRST = ("container", "resilience", "process")
 PREFERRED = -15
-"""The nice value of a test that is alone: other work on this machine is not to be measured."""
+"""The nice value of a test that takes a time: how busy this machine is with other tests is not to be measured."""
 
 
 @pytest.hookimpl(trylast=True)  # the conftest files further down give the marks
 def pytest_collection_modifyitems(items):
     """Begin with what takes long, so that no worker is left with it; tests that must be alone come last."""
-    items.sort(key=lambda item: (_marked(item, "alone"), *(not _marked(item, mark) for mark in LONGEST_FIRST)))
+    items.sort(key=lambda item: (_is_alone(item), *(not _has(item, mark) for mark in LONGEST_FIRST)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Let a test that is marked `alone` run while no other one does, however many workers there are."""
-    with (item.config.cache.mkdir("alone") / "lock").open("w") as lock:
-        alone = _marked(item, "alone")
-        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        with _preferred() if alone else nullcontext():
+    """Let a test that must be alone run while no other one does, however many workers there are."""
+    with _locked(item.config, "alone", fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH):
+        with _preferred() if _has(item, "prompt") else nullcontext():
             return (yield)
 
 
-def _marked(item, mark):
+def _has(item, mark):
     return item.get_closest_marker(mark) is not None
+
+
+def _is_alone(item):
+    return _has(item, "alone") or (_has(item, "prompt") and os.geteuid() != 0)
+
+
+@contextmanager
+def _locked(config, name, operation):
+    """Hold a lock that the workers share."""
+    with (config.cache.mkdir("locks") / name).open("w") as file:
+        fcntl.flock(file, operation)
+        yield
 
 
 @contextmanager
 def _preferred():
-    """Come before everything else that wants the CPU, where that is allowed (to root)."""
+    """Come before everything else that wants the CPU, where that is allowed."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PREFERRED)

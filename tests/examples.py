@@ -71,7 +71,8 @@ class Node:
             binary.chmod(0o755)
         shutil.copy(MASTERS / "10-calico.conflist", conf_dir / "20-calico.conflist")
         static = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
-        (directory / "tmp/multus-conf/70-multus.conf").write_text(json.dumps(static) + "\n")
+        for name in ("00-multus.conf", "70-multus.conf"):
+            (directory / "tmp/multus-conf" / name).write_text(json.dumps(static) + "\n")
         (account / "token").write_text("secret")
         (account / "ca.crt").write_text("CA\n")
 
@@ -209,6 +210,12 @@ def _on_k3s(host, _cluster):
     host.conf_dir.symlink_to(there)
 
 
+def _attached(host, _cluster):
+    host.attach("default/web-0", "default/lan")
+    host.attach("shop/db-0", "shop/lan", "infra/san")
+    host.attach("default/plain")
+
+
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
@@ -231,7 +238,7 @@ SCENARIOS = {
     "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
     "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
-    "records": lambda host, _cluster: host.records(2),
+    "records": _attached,
     "on-k3s": _on_k3s,
 }
 COMMANDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -112,10 +113,29 @@ class ScratchHost:
         if not (self.account / "token").is_symlink():
             (self.account / "token").symlink_to("..data/token")
 
-    def records(self, count):
-        (self.data_dir / "results").mkdir(parents=True)
-        for number in range(count):
-            (self.data_dir / f"{number:064x}").write_text("{}")
+    def attach(self, pod, *networks, netns="/var/run/netns/cni-{sandbox}", default="cbr0"):
+        """Leave what a pod's set-up leaves: Multus's record, and libcni's cache of the runtime and of Multus.
+
+        Returns the paths; the record comes first.
+        """
+        sandbox = hashlib.sha256(pod.encode()).hexdigest()
+        delegates = [{"Conf": {"name": name.rpartition("/")[2]}, "Name": name} for name in (default, *networks)]
+        record = self.data_dir / sandbox
+        namespace, _, name = pod.rpartition("/")
+        arguments = [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", namespace], ["K8S_POD_NAME", name]]
+        cache = {"kind": "cniCacheV1", "containerId": sandbox, "cniArgs": arguments, "result": {}, "config": "e30="}
+        if netns:
+            cache["netns"] = netns.format(sandbox=sandbox[:12])
+        results = {self.data_dir.parent / f"results/multus-cni-network-{sandbox}-eth0": "eth0"}
+        for position, network in enumerate(networks, 1):
+            inner = network.rpartition("/")[2]
+            results[self.data_dir / f"results/{inner}-{sandbox}-net{position}"] = f"net{position}"
+        (self.data_dir / "results").mkdir(parents=True, exist_ok=True)
+        (self.data_dir.parent / "results").mkdir(exist_ok=True)
+        record.write_text(json.dumps(delegates))
+        for path, interface in results.items():
+            path.write_text(json.dumps({**cache, "ifName": interface, "networkName": path.name.partition("-")[0]}))
+        return [record, *results]
 
     def snapshot(self):
         """Everything that can be seen of the scratch directory but times of reading."""

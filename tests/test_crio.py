@@ -170,8 +170,11 @@ def test_the_child_process_reports_a_failure_and_ends(tmp_path, monkeypatch, cap
 
 
 @pytest.fixture
-def real_systemd(tmp_path):
-    """A `systemd --user` of this test's own, on a bus of its own, with a unit crio.service of its own."""
+def real_systemd(tmp_path, one_at_a_time):
+    """A `systemd --user` of this test's own, on a bus of its own, with a unit crio.service of its own.
+
+    Two at once would share control groups, named after the units, and the first to end kills what is in them.
+    """
     program = shutil.which("systemd", path="/lib/systemd:/usr/lib/systemd") or "systemd"
     if shutil.which(program) is None or shutil.which("unshare") is None or os.geteuid() != 0:
         pytest.skip("needs root, unshare and systemd (Debian packages systemd, libpam-systemd)")

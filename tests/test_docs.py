@@ -79,12 +79,12 @@ def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
 @pytest.mark.parametrize(("page", "block"), blocks("sh"))
 def test_objects_in_the_pages_are_yaml_and_json(page, block):
     for content in re.findall(r"<<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
-        document = yaml.safe_load(content)  # JSON is YAML too
-        assert "apiVersion" in document or "cniVersion" in document
-        if document.get("kind") == "Pod":
-            kubernetes_validate.validate(document, "1.37", strict=True)
-        config = document.get("spec", {}).get("config")
-        assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
+        for document in yaml.safe_load_all(content):  # JSON is YAML too
+            assert "apiVersion" in document or "cniVersion" in document
+            if document.get("kind") == "Pod":
+                kubernetes_validate.validate(document, "1.37", strict=True)
+            config = document.get("spec", {}).get("config")
+            assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
 
 
 def test_links_to_upstream_reports_are_well_formed():

@@ -3,10 +3,14 @@
 import json
 import os
 import subprocess
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from entrypoint.uninstall import doing as uninstaller
+from entrypoint.uninstall import waiting as waiter
 from tests.opshost import FLANNEL, ScratchHost, wait_until
 
 pytestmark = pytest.mark.process
@@ -28,11 +32,11 @@ def quick(monkeypatch):
     monkeypatch.setattr(uninstaller, "_WATCHED", 0.0)
 
 
-def uninstall(host, *arguments, flags=None, force=False):
+def uninstall(host, *arguments, flags=None, force=False, wait=False):
     """Uninstall in this process; return the exit code and what was said."""
     said = []
     wanted = host.settings(*arguments, flags=flags)
-    succeeded = uninstaller.run(wanted, host.data_dir, force=force, say=said.append)
+    succeeded = uninstaller.run(wanted, host.data_dir, force=force, wait=wait, say=said.append)
     return (0 if succeeded else 1), "\n".join(said)
 
 
@@ -335,33 +339,307 @@ def test_passthru_goes_with_multus_if_it_is_the_images(host):
 # ---- pods that are still there ----
 
 
-def test_pods_that_are_still_recorded_are_a_refusal_that_names_how_many(host):
+def test_pods_with_further_networks_are_a_refusal_that_names_them_and_says_what_to_do(host):
     host.configure()
-    host.records(3)
+    host.attach("default/web-0", "default/lan", "infra/san")
+    host.attach("shop/db", "shop/lan")
+    host.attach("default/plain")
     before = host.snapshot()
     ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
     assert ran.returncode == 1
-    assert "3 pod sandboxes" in ran.stdout
-    assert "--force" in ran.stdout
+    assert ran.stdout.startswith("refused: 2 pods of this node have networks beside their default network: ")
+    assert "default/web-0 (default/lan, infra/san)" in ran.stdout
+    assert "shop/db (shop/lan)" in ran.stdout
+    assert "delete these pods, or drain the node; with --force" in ran.stdout
     assert host.snapshot() == before
 
 
-def test_with_force_it_goes_on_and_leaves_the_records(host):
+def test_pods_with_their_default_network_alone_are_in_nobodys_way(host):
     host.configure()
-    host.records(3)
+    for number in range(3):
+        host.attach(f"default/plain-{number}")
+    code, said = uninstall(host)
+    assert code == 0
+    assert not host.generated.exists()
+    assert "refused" not in said
+
+
+def test_a_default_network_that_a_pod_has_chosen_counts_too(host):
+    """Nobody else frees what `v1.multus-cni.io/default-network` took: the node's own default network is another."""
+    host.configure()
+    host.attach("default/chose", default="kube-system/other-default")
+    code, said = uninstall(host)
+    assert code == 1
+    assert "default/chose (kube-system/other-default)" in said
+
+
+def test_with_force_it_goes_on_names_the_pods_and_leaves_the_records(host):
+    host.configure()
+    paths = host.attach("default/web-0", "default/lan")
     ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}", "--force")
     assert ran.returncode == 0
+    assert "the addresses of these pods' networks stay reserved: default/web-0 (default/lan)" in ran.stdout
     assert not host.generated.exists()
-    assert len(list(host.data_dir.iterdir())) == 4
+    assert all(path.exists() for path in paths)
+
+
+def test_of_many_pods_some_are_named(host):
+    host.configure()
+    for number in range(23):
+        host.attach(f"default/web-{number}", "default/lan")
+    code, said = uninstall(host)
+    assert code == 1
+    assert "refused: 23 pods" in said
+    assert " and 3 more. Once" in said
+
+
+@pytest.mark.parametrize("missing", ["runtime's", "Multus's", "both"])
+def test_a_pod_is_named_by_whichever_cache_knows_it_or_else_by_its_sandbox(host, missing):
+    host.configure()
+    record, of_the_runtime, of_multus = host.attach("default/web-0", "default/lan")
+    if missing != "Multus's":
+        of_the_runtime.unlink()
+    if missing != "runtime's":
+        of_multus.write_text("{")
+    code, said = uninstall(host)
+    assert code == 1
+    name = f"the pod of sandbox {record.name[:12]}" if missing == "both" else "default/web-0"
+    assert f"{name} (default/lan)" in said
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"kind": "another"}, {"containerId": "b" * 64}, {"cniArgs": [["K8S_POD_NAME"], 5, [1, 2]]}, {"cniArgs": "x"}],
+)
+def test_an_entry_of_the_cache_that_is_not_of_this_pod_names_nobody(host, damage):
+    host.configure()
+    record, *entries = host.attach("default/web-0", "default/lan")
+    for path in entries:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    assert f"the pod of sandbox {record.name[:12]} (default/lan)" in uninstall(host)[1]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[{", "null"])
+def test_a_record_that_cannot_be_read_counts(host, content):
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    record.write_text(content)
+    code, said = uninstall(host)
+    assert code == 1
+    assert "default/web-0 (its record cannot be read)" in said
 
 
 def test_only_files_named_by_64_hexadecimal_digits_are_records(host):
     host.configure()
-    host.records(0)
+    (host.data_dir / "results").mkdir(parents=True)
     for name in ("a" * 63, "a" * 65, "g" * 64, "A" * 64, "f" * 64 + "-net1"):
         (host.data_dir / name).write_text("{}")
     (host.data_dir / ("b" * 64)).mkdir()
     assert uninstall(host)[0] == 0
+
+
+# ---- records that are left over ----
+
+
+@pytest.fixture
+def namespaces(host):
+    """The host's directory of network namespaces, as the uninstaller's container has it mounted."""
+    directory = host.root / "host/run/netns"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@pytest.mark.parametrize("netns", ["/var/run/netns/cni-1", "/run/netns/cni-1"])
+def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_block(host, namespaces, netns):
+    host.configure()
+    host.attach("default/gone", "default/lan", netns=netns)
+    code, said = uninstall(host)
+    assert code == 0
+    assert f"passed over 1 records in {host.data_dir} that are left over" in said
+    host.configure()
+    (namespaces / "cni-1").touch()
+    assert uninstall(host)[0] == 1
+
+
+@pytest.mark.parametrize("netns", [None, "/proc/4711/ns/net", "/run/other/cni-1", "/run/netns/../../gone", "", "x"])
+def test_where_it_cannot_be_seen_whether_a_pod_is_gone_its_record_counts(host, namespaces, netns):
+    host.configure()
+    host.attach("default/web-0", "default/lan", netns=netns)
+    assert uninstall(host)[0] == 1
+
+
+def test_where_the_directory_of_namespaces_is_not_mounted_records_count(host):
+    host.configure()
+    host.attach("default/web-0", "default/lan")
+    assert uninstall(host)[0] == 1
+
+
+# ---- waiting ----
+
+
+class Waiting:
+    """The uninstaller, waiting in another process."""
+
+    def __init__(self, host, *arguments):
+        self._log = host.root / "uninstall.log"
+        command = host.command("uninstall", "--wait", f"--multus-data-dir={host.data_dir}", *arguments)
+        with self._log.open("w") as stream:
+            self.process = subprocess.Popen(command, env=host.environ(), stdout=stream, stderr=subprocess.STDOUT)
+
+    def log(self):
+        return self._log.read_text()
+
+
+@pytest.fixture
+def waiting(host):
+    made = []
+
+    def start(*arguments):
+        made.append(Waiting(host, *arguments))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.process.kill()
+        each.process.wait()
+
+
+def test_it_waits_for_pods_to_go_and_goes_on_by_itself_at_once(host, waiting):
+    host.configure()
+    first, *_ = host.attach("default/web-0", "default/lan")
+    second, *_ = host.attach("default/web-1", "default/lan")
+    uninstaller = waiting()
+    wait_until(lambda: "waiting: 2 pods of this node" in uninstaller.log())
+    first.unlink()
+    time.sleep(0.5)
+    assert uninstaller.process.poll() is None
+    assert host.generated.exists()
+    second.unlink()
+    assert uninstaller.process.wait(10) == 0
+    assert not host.generated.exists()
+    assert uninstaller.log().count("waiting:") == 1
+
+
+def test_a_network_namespace_that_goes_ends_the_wait_too(host, namespaces, waiting):
+    host.configure()
+    host.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
+    (namespaces / "cni-1").touch()
+    uninstaller = waiting()
+    wait_until(lambda: "waiting: 1 pods" in uninstaller.log())
+    (namespaces / "cni-1").unlink()
+    assert uninstaller.process.wait(10) == 0
+
+
+def test_a_pod_that_comes_while_it_waits_is_waited_for_as_well(host, waiting):
+    host.configure()
+    first, *_ = host.attach("default/web-0", "default/lan")
+    uninstaller = waiting()
+    wait_until(lambda: "waiting:" in uninstaller.log())
+    second, *_ = host.attach("default/web-1", "default/lan")
+    first.unlink()
+    time.sleep(0.5)
+    assert uninstaller.process.poll() is None
+    second.unlink()
+    assert uninstaller.process.wait(10) == 0
+
+
+def test_it_sleeps_while_it_waits(host, waiting):
+    host.configure()
+    host.attach("default/web-0", "default/lan")
+    uninstaller = waiting()
+    wait_until(lambda: "waiting:" in uninstaller.log())
+    time.sleep(0.5)
+    before = cpu_seconds(uninstaller.process)
+    time.sleep(3)
+    assert cpu_seconds(uninstaller.process) - before < 0.05
+
+
+def cpu_seconds(process):
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
+    monkeypatch.setattr(waiter, "_INTERVAL", 0.2)
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    threading.Timer(0.7, record.unlink).start()
+    code, said = uninstall(host, wait=True)
+    assert code == 0
+    assert 3 <= said.count("waiting: 1 pods of this node") <= 4
+
+
+def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):
+    def no_watch_left(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(waiter.Watcher, "follow", no_watch_left)
+    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    threading.Timer(0.3, record.unlink).start()
+    assert uninstall(host, wait=True)[0] == 0
+
+
+def test_records_that_cannot_be_seen_for_a_moment_are_no_reason_to_go_on(host, monkeypatch):
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    looks = []
+    look = waiter.records.look
+
+    def failing(directory):
+        looks.append(directory)
+        if len(looks) in {2, 3}:
+            raise OSError(24, "Too many open files")
+        if len(looks) == 4:
+            assert host.generated.exists()
+            record.unlink()  # this look sees it gone
+        return look(directory)
+
+    monkeypatch.setattr(waiter.records, "look", failing)
+    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
+    assert uninstall(host, wait=True)[0] == 0
+    assert len(looks) == 4
+
+
+@pytest.mark.parametrize("flag", ["--force", "--dry-run"])
+def test_who_forces_it_or_only_asks_does_not_wait(host, flag):
+    host.configure()
+    host.attach("default/web-0", "default/lan")
+    ran = host.run("uninstall", "--wait", f"--multus-data-dir={host.data_dir}", flag)
+    assert ran.returncode == (0 if flag == "--force" else 1)
+    assert "waiting:" not in ran.stdout
+
+
+def test_a_signal_ends_the_wait_and_nothing_is_taken_away(host, waiting):
+    host.configure()
+    host.attach("default/web-0", "default/lan")
+    uninstaller = waiting()
+    wait_until(lambda: "waiting:" in uninstaller.log())
+    uninstaller.process.terminate()
+    assert uninstaller.process.wait(5) == 128 + 15
+    assert host.generated.exists()
+
+
+# ---- where nothing is found ----
+
+
+def test_a_binary_that_is_not_where_the_flags_point_is_a_warning_that_names_the_place(host):
+    host.configure()
+    host.binary.unlink()
+    for arguments, verb in ((["--dry-run"], "would remove"), ([], "removed")):
+        code, said = uninstall(host, *arguments)
+        assert code == 0
+        assert f"{verb} {host.generated}" in said
+        assert f"warning: there is no {host.binary}: if the binary was installed elsewhere" in said
+        assert "--cni-bin-dir" in said
+    assert "warning" not in uninstall(host)[1]  # nothing of Multus is left, so nothing is amiss
+
+
+def test_a_binary_that_others_install_is_not_missed(host):
+    host.configure()
+    host.binary.unlink()
+    assert "warning" not in uninstall(host, "--skip-multus-binary-copy")[1]
 
 
 def test_where_the_records_cannot_be_seen_that_is_said(host):

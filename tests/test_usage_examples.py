@@ -1,13 +1,16 @@
 """The examples of docs/usage.md, run through the real program. `make docs` writes them anew."""
 
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from entrypoint.flags import ENTRYPOINT
 from tests import examples
+from tests.manifests import DEPLOYMENTS, containers, documents, only, parse
 
 pytestmark = pytest.mark.process
 
@@ -45,3 +48,32 @@ def test_the_flags_of_a_recipe_configure_a_node_with_that_network(master, lines,
 def test_the_scratch_node_leaves_no_path_of_this_machine_in_an_example():
     assert tempfile.gettempdir() == "/" or not re.search(r"/tmp/(?!multus)", TEXT)
     assert str(Path.home()) not in TEXT or str(Path.home()) == "/"
+
+
+def test_the_pod_for_a_dry_run_has_the_mounts_of_the_manifest_and_prints_what_the_page_shows():
+    (text,) = re.findall(r"<<'EOF'\n([^<]*?\n  name: multus-dry-run\n.*?)^EOF$", TEXT, re.MULTILINE | re.DOTALL)
+    pod = yaml.safe_load(text)["spec"]
+    (container,) = pod["containers"]
+    (installer,) = containers(daemon_set := only(documents(DEPLOYMENTS / "multus-daemonset.yml"), "DaemonSet"))
+    there = {volume["name"]: volume.get("hostPath") for volume in daemon_set["spec"]["template"]["spec"]["volumes"]}
+    for volume in pod["volumes"]:
+        assert volume["hostPath"]["path"] == there[volume["name"]]["path"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in installer["volumeMounts"]}
+    for mount in container["volumeMounts"]:
+        assert (mount["mountPath"], mount["readOnly"]) == (mounted[mount["name"]], True)
+    assert (container["image"], container["command"]) == (installer["image"], installer["command"])
+    (shown,) = (block["body"] for block in BLOCKS if block["command"] == " ".join(container["args"]))
+    assert examples.outcome(" ".join(container["args"])) == (0, shown)
+
+
+@pytest.mark.parametrize("page", [examples.USAGE, examples.ROOT / "README.md"], ids=lambda page: page.name)
+def test_the_commands_of_a_page_put_an_image_of_ones_own_into_the_manifest(page):
+    """What stands between the image's name and kubectl."""
+    (script,) = re.findall(
+        r"^(IMAGE=.*\n)(?:.*\n)*?(sed .*) \| kubectl apply -f -$", page.read_text("utf-8"), re.MULTILINE
+    )
+    ran = subprocess.run(
+        ["bash", "-euc", "".join(script)], cwd=examples.ROOT, capture_output=True, text=True, check=True
+    )
+    found = list(containers(only(parse(ran.stdout), "DaemonSet")))
+    assert {container["image"] for container in found} == {"registry.example.com/infra/multus-entrypoint:v0.1.0"}

@@ -14,13 +14,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import chained, cniconf
 from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
-RECORD_DIGITS = 64
-"""Multus keeps one record a sandbox, named by this many hexadecimal digits, beside a directory `results`."""
 
 
 class Kind(Enum):
@@ -32,6 +30,11 @@ class Kind(Enum):
     FORGET = "remove once the names are given back"
     REMOVE_DIRECTORY = "remove if empty"
     KEEP = "only say why it stays"
+    MISS = "only say that it is not there"
+
+
+_SIGNS = frozenset({Kind.CONFIGURATION, Kind.REMOVE})
+"""Before the programs: what is taken away with these shows that Multus was installed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +87,8 @@ class Seen:
 
 def decide(settings: Settings, seen: Seen) -> list[Act]:
     """Say what to take away, put back and keep, in this order. Deciding again on the node that this leaves: nothing."""
-    return [
-        *_configurations(settings, seen),
-        *_master(settings, seen),
-        *_kubeconfig(settings, seen),
-        *_programs(settings, seen),
-    ]
-
-
-def refusal(records: int, directory: Path) -> str:
-    """Say why `uninstall` does not go on while Multus has records of pods."""
-    return (
-        f"{records} pod sandboxes that Multus has attached are still recorded in {directory}: once the configuration "
-        "is gone nobody gives their secondary addresses back. Delete those pods first, or use --force"
-    )
+    acts = [*_configurations(settings, seen), *_master(settings, seen), *_kubeconfig(settings, seen)]
+    return [*acts, *_programs(settings, seen, was_installed=any(act.kind in _SIGNS for act in acts))]
 
 
 # ---- the configuration ----
@@ -150,8 +141,8 @@ def _types(content: bytes) -> list[object]:
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
     usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
-    wrapped = [cniconf.wrapped_master(look.content) for look in seen.configurations.values() if isinstance(look, File)]
-    chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
+    written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
+    chosen = [each for each in usable if any(chained.wraps(content, _document(each)) for content in written)]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
     renamed = seen.remembered.renamed if seen.remembered else {}
@@ -181,9 +172,12 @@ def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Act]:
         yield Act(Kind.REMOVE_DIRECTORY, settings.kubeconfig_file.parent)
 
 
-def _programs(settings: Settings, seen: Seen) -> Iterator[Act]:
+def _programs(settings: Settings, seen: Seen, *, was_installed: bool) -> Iterator[Act]:
     for program in seen.programs:
         if not program.there:
+            if was_installed and program.path == settings.binary_file and not settings.skip_binary_copy:
+                why = "if the binary was installed elsewhere, say where with --cni-bin-dir, and run this again"
+                yield Act(Kind.MISS, program.path, why)
             continue
         if settings.skip_binary_copy:
             yield Act(Kind.KEEP, program.path, "--skip-multus-binary-copy is set")

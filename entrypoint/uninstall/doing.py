@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -16,14 +15,17 @@ from entrypoint.install import PROGRAMS
 from entrypoint.node import File
 from entrypoint.settings import GENERATED, Settings, in_byte_order
 from entrypoint.uninstall import deciding as uninstall
+from entrypoint.uninstall import waiting
 from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
 
-_RECORD = re.compile(rf"[0-9a-f]{{{uninstall.RECORD_DIGITS}}}")
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
 
 
-def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str], None]) -> bool:
-    """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then."""
+def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]) -> bool:
+    """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then.
+
+    While pods with further networks are on the node, it refuses or, with `wait`, waits until they are gone.
+    """
     if not settings.cni_conf_dir.is_dir():
         say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
         return False
@@ -35,19 +37,8 @@ def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str],
         return False
     except OSError:
         pass  # `--multus-autoconfig-dir` need not be there any more
-    try:
-        records = count_records(data_dir)
-    except OSError as error:
-        records = 0
-        say(
-            f"cannot look for pods that Multus has attached: --multus-data-dir={data_dir}: {error.strerror}; "
-            "is the hostPath volume mounted there?"
-        )
-    if records:
-        if not force:
-            say(f"refused: {uninstall.refusal(records, data_dir)}")
-            return False
-        say(f"{records} pod sandboxes are still recorded in {data_dir}; going on (--force)")
+    if not waiting.clear(data_dir, force=force, wait=wait and not settings.dry_run, say=say):
+        return False
     acts = uninstall.decide(settings, look(settings))
     if settings.dry_run:
         for line in would_do(acts):
@@ -60,20 +51,6 @@ def run(settings: Settings, data_dir: Path, *, force: bool, say: Callable[[str],
     if not acts:
         say("nothing to do: nothing of Multus is left on this node")
     return succeeded
-
-
-def count_records(directory: Path) -> int:
-    """Return how many pod sandboxes Multus has records of. Raises OSError when that cannot be seen.
-
-    Multus makes the directory with its first record, so none is there when only the directory above is.
-    """
-    try:
-        with os.scandir(directory) as entries:
-            return sum(1 for entry in entries if _RECORD.fullmatch(entry.name) and entry.is_file(follow_symlinks=False))
-    except FileNotFoundError:
-        if os.path.isdir(directory.parent):
-            return 0
-        raise
 
 
 def look(settings: Settings) -> Seen:
@@ -102,6 +79,8 @@ def would_do(acts: Iterable[Act]) -> Iterator[str]:
         match act.kind:
             case Kind.KEEP:
                 yield f"would keep {act.path}: {act.why}"
+            case Kind.MISS:
+                yield _missing(act)
             case Kind.RENAME if act.to:
                 yield f"would rename {act.path} to {act.to.name}"
             case Kind.REMOVE_DIRECTORY:
@@ -147,6 +126,8 @@ def _do(act: Act) -> str:
     match act.kind:
         case Kind.KEEP:
             return f"kept {act.path}: {act.why}"
+        case Kind.MISS:
+            return _missing(act)
         case Kind.RENAME if act.to:
             if files.rename_unless_taken(act.path, act.to):
                 return f"renamed {act.path} to {act.to.name}"
@@ -156,6 +137,10 @@ def _do(act: Act) -> str:
         case _:
             files.remove(act.path)
             return f"removed {act.path}"
+
+
+def _missing(act: Act) -> str:
+    return f"warning: there is no {act.path}: {act.why}"
 
 
 def _remove_directory(path: Path) -> str:

@@ -94,6 +94,7 @@ def three_quarters(path):
 @pytest.mark.xfail(
     reason="the client is reckoned to take 38 MiB (CLIENT_SIZE) beside the mapped files of a cold start; it takes 18"
 )
+@pytest.mark.alone
 @manifest
 def test_check_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
@@ -106,6 +107,7 @@ def test_check_beside_the_resident_process_leaves_a_third_of_the_memory(path, ne
     assert running.cgroup.oom_kills() == 0
 
 
+@pytest.mark.alone
 @manifest
 def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
@@ -118,6 +120,7 @@ def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_
     assert running.is_running()
 
 
+@pytest.mark.alone
 @manifest
 def test_both_at_once_kill_nothing_and_the_check_is_done_or_says_why_not(path, new_pod, cluster):
     as_after_a_boot()

@@ -23,6 +23,7 @@ def _best(runs):
     assert min(seconds) < 0.1, seconds
 
 
+@pytest.mark.prompt
 @SIGNALS
 def test_while_waiting_it_ends_at_once(host, number):
     runs = []
@@ -33,6 +34,7 @@ def test_while_waiting_it_ends_at_once(host, number):
     _best(runs)
 
 
+@pytest.mark.prompt
 @SIGNALS
 @pytest.mark.parametrize("flags", [[], [CLEANUP]], ids=["", "cleanup"])
 def test_a_configured_program_ends_at_once(host, number, flags):
@@ -58,6 +60,7 @@ def test_a_signal_that_does_not_interrupt_the_sleep_ends_it_all_the_same(host):
         assert program.ends(2) == 0
 
 
+@pytest.mark.prompt
 @SIGNALS
 def test_in_the_middle_of_the_copy_of_a_big_binary_it_ends_at_once(host, number):
     with host.multus.open("ab") as file:
@@ -74,6 +77,7 @@ def test_in_the_middle_of_the_copy_of_a_big_binary_it_ends_at_once(host, number)
     _best(runs)
 
 
+@pytest.mark.prompt
 def test_in_the_middle_of_the_comparison_of_a_big_binary_it_ends_at_once(host):
     with host.multus.open("ab") as file:
         file.truncate(2 << 30)  # sparse

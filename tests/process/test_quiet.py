@@ -67,8 +67,8 @@ def test_events_without_a_difference_write_nothing(host):
 
 
 @pytest.mark.parametrize("phase", ["configured", "skipping the watch", "static", "renamed"])
-def test_nothing_wakes_it_while_nothing_happens(host, phase):
-    """Other programs make files in /tmp, above the scratch host: one quiet window of several is enough."""
+def test_nothing_wakes_it_while_nothing_happens(quiet_host, phase):
+    host = quiet_host
     flags = {
         "configured": [],
         "skipping the watch": ["--skip-config-watch"],
@@ -80,8 +80,8 @@ def test_nothing_wakes_it_while_nothing_happens(host, phase):
         assert_sleeps(program)
 
 
-def test_while_waiting_it_wakes_only_to_say_so(host):
-    with host.start() as program:
+def test_while_waiting_it_wakes_only_to_say_so(quiet_host):
+    with quiet_host.start() as program:
         program.says("waiting")
         assert_sleeps(program)
 

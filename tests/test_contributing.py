@@ -1,0 +1,97 @@
+"""What CONTRIBUTING.md promises to who changes something: a map that is whole, and to be told what is missing."""
+
+import json
+import re
+
+import pytest
+
+from entrypoint.flags import ENTRYPOINT
+from tests.manifests import CHART, ROOT
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+PACKAGE = ROOT / "entrypoint"
+PEERS = {
+    *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
+    *("--multus-master-cni-file-name", "--multus-kubeconfig-file-host", "--multus-cni-conf-dir", "--cni-version"),
+    *("--namespace-isolation", "--global-namespaces", "--multus-log-level", "--multus-log-file"),
+    *("--multus-log-to-stderr", "--override-network-name", "--readiness-indicator-file", "--additional-bin-dir"),
+    *("--skip-multus-binary-copy", "--rename-conf-file", "--cleanup-config-on-exit", "--restart-crio"),
+    *("--skip-config-watch", "--skip-tls-verify"),
+}
+"""What the script of 3.9 and the program of 4.3 know."""
+NOT_OF_THE_CHART = {
+    "--cni-conf-dir",
+    "--cni-bin-dir",
+    "--multus-autoconfig-dir",
+    "--ready-file",
+    "--service-account-dir",
+}
+NOT_OF_THE_CHART |= {"--dry-run"}
+"""What follows from the chart's mounts, and what is no way to run a DaemonSet."""
+FLAGS = [flag for flag in ENTRYPOINT if not flag.hidden]
+
+
+def test_every_module_has_its_row_in_the_map():
+    rows = re.findall(r"^\| (`[^|]*) \|", PAGE.partition("## Finding your way")[2].partition("### ")[0], re.MULTILINE)
+    mapped = [name for row in rows for name in re.findall(r"`([\w/.]+\.py)`", row)]
+    there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
+    missing, gone = there - set(mapped), set(mapped) - there
+    assert not missing, f"give {sorted(missing)} a row in the table under 'Finding your way' in CONTRIBUTING.md"
+    assert not gone, f"take {sorted(gone)} out of the table under 'Finding your way' in CONTRIBUTING.md"
+    assert sorted(mapped) == sorted(there), "a module has more than one row in CONTRIBUTING.md"
+
+
+def missing(flag):
+    """Yield, for each place that does not know the flag yet, what to write there."""
+    name = flag.opts[0]
+
+    def known(path):
+        return re.search(rf"{name}(?![\w-])", (ROOT / path).read_text("utf-8")) is not None
+
+    usage = (ROOT / "docs/usage.md").read_text("utf-8")
+    if not all(f"\n| `{name}` |" in (ROOT / page).read_text("utf-8") for page in ("README.md", "docs/usage.md")):
+        yield "run `make docs`, which writes it into the tables of README.md and docs/usage.md"
+    if not re.search(rf"^(# |\$ multus-entrypoint ).*{name}(?![\w-])", usage, re.MULTILINE):
+        yield (
+            "show its effect in docs/usage.md: a block ```diff that begins with '# " + name + "=...', then `make docs`"
+        )
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    if name not in NOT_OF_THE_CHART and name.removeprefix("--") not in schema["properties"]["flags"]["properties"]:
+        yield "give it a type under `flags` in deployments/helm/multus-entrypoint/values.schema.json"
+    for page in ("CHANGELOG.md", "docs/migrating.md") if name not in PEERS else ():
+        if not known(page):
+            yield f"neither 3.9 nor 4.3 has it: name it among what is new in {page}"
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.opts[0])
+def test_a_flag_is_known_in_every_place(flag):
+    assert list(missing(flag)) == []
+
+
+def test_of_a_flag_that_is_nowhere_every_place_is_named():
+    class Unknown:
+        opts = ("--known-nowhere",)
+
+    told = " ".join(missing(Unknown))
+    for place in ("README.md", "docs/usage.md", "values.schema.json", "CHANGELOG.md", "docs/migrating.md"):
+        assert place in told
+
+
+def test_every_target_of_the_makefile_is_explained():
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    table = PAGE.partition("## Getting going")[2].partition("The first of them")[0]
+    explained = {word for names in re.findall(r"`make ([a-z -]+)`", table) for word in names.split()}
+    assert set(targets) - explained == {"help", "clean"}
+
+
+def test_what_ci_installs_is_in_the_table_of_what_the_tests_need():
+    needed = set(re.findall(r"packages\+=\(([\w-]+)\)", (ROOT / ".ci/run").read_text()))
+    table = PAGE.partition("### What the tests need")[2].partition("## ")[0]
+    assert needed
+    assert {package for package in needed if f"| `{package}` |" not in table} == set()
+
+
+def test_ci_runs_the_targets_that_the_page_names():
+    run = re.findall(r"^make (.*)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    said = PAGE.partition("`.ci/run` is")[2].partition("\n\n")[0]
+    assert [f"make {targets}" for targets in run] == re.findall(r"`(make [^`]*)`", said)
