@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from node import ENVIRONMENT, PROGRAM, Node, wait_for
 
-from entrypoint.errands import taint
+from entrypoint.errands import patience, taint
 from tests.fake_api import FakeCluster, authority, pem
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ class Counting(FakeCluster):
 
 
 def by_kind(calls: Iterable[Call]) -> dict[str, int]:
-    """Count requests by verb, path and status; the names of nodes are left out."""
-    kinds = Counter(
-        f"{call.verb} {'/api/v1/nodes/NAME' if call.path.startswith('/api/v1/nodes/') else call.path}: {call.status}"
-        for call in calls
-    )
+    """Count requests by verb, path and status; the names of nodes, and what a list is asked for, are left out."""
+
+    def named(path: str) -> str:
+        path = path.partition("?")[0]
+        return "/api/v1/nodes/NAME" if path.startswith("/api/v1/nodes/") else path
+
+    kinds = Counter(f"{call.verb} {named(call.path)}: {call.status}" for call in calls)
     return dict(sorted(kinds.items()))
 
 
@@ -173,6 +175,11 @@ def each_command(api: Counting, root: Path, multus: Path) -> Iterator[Asked]:
     yield counted(
         "run --startup-taint, taint gone already", lambda: resident(tainted, until=lambda: len(api.calls) > calls)
     )
+    repairing, asked = node_with("repairing", "--repair-pods=report"), len(api.calls)
+    yield counted(
+        "run --repair-pods=report, no pod lacks networks",
+        lambda: resident(repairing, until=lambda: len(api.calls) > asked),
+    )
     yield counted("--dry-run --startup-taint", lambda: subcommand(tainted, "--dry-run"))
     yield counted("install --type=thin", lambda: command(plain, "install", "--type=thin", f"--dest-dir={root}", source))
     yield counted("check", lambda: subcommand(plain, "check"))
@@ -221,9 +228,9 @@ TROUBLES = (
 
 
 def simulate(nodes: int, trouble: Trouble, seed: int = 1) -> Load:
-    """Let every node try as `taint.remove` does: at once, and again after each of the real `taint.delays`."""
+    """Let every node try as `taint.remove` does: at once, and again after each of the real `patience.delays`."""
     random.seed(seed)
-    delays = [taint.delays() for _ in range(nodes)]
+    delays = [patience.delays() for _ in range(nodes)]
     pending = [(random.uniform(0.0, trouble.starts_within), node) for node in range(nodes)]
     heapq.heapify(pending)
     tries: Counter[int] = Counter()

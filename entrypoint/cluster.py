@@ -155,10 +155,16 @@ def _seconds(retry_after: str | None) -> float:
 
 def _document(content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content)
+        document = json.loads(content, object_hook=_without_bookkeeping)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _without_bookkeeping(parsed: dict[str, Any]) -> dict[str, Any]:
+    """Drop who wrote which field: that is the larger part of many objects, and nobody asks for it."""
+    parsed.pop("managedFields", None)
+    return parsed
 
 
 def _reason(error: BaseException, timeout: float) -> str:

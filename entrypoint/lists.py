@@ -31,15 +31,20 @@ class RefusedError(Exception):
         self.answer = answer
 
 
-def objects(get: Get, path: str, *, selector: str = "", accept: str = JSON) -> Iterator[dict[str, Any]]:
+def objects(
+    get: Get, path: str, *, selector: str = "", accept: str = JSON, cached: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield the objects of a list, with a field selector only those that it takes.
 
+    A list of the pods of one node is to be `cached`: the API server has an index for that in its memory, and would
+    else go through all pods of the cluster in its database. It may lag behind, and comes in one page.
     The server forgets after some minutes where a page ended (410 Gone). The list is then begun anew, so that an object
     may come twice. Raises `RefusedError`, and `cluster.UnreachableError`.
     """
     token, restarts = "", 0
     while True:
-        query = {"limit": str(PAGE), "fieldSelector": selector, "continue": token}
+        version = "0" if cached and not token else ""  # a server refuses it together with a token
+        query = {"limit": str(PAGE), "fieldSelector": selector, "resourceVersion": version, "continue": token}
         answer = get(f"{path}?{urlencode({name: value for name, value in query.items() if value})}", accept=accept)
         if answer.status == _GONE and token and restarts < _RESTARTS:
             token, restarts = "", restarts + 1

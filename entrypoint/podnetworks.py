@@ -60,12 +60,12 @@ def path_of(namespace: str, name: str) -> str:
 def find(get: Get, node: str) -> Iterator[Pod]:
     """Yield the pods of a node that lack networks.
 
-    Of all pods only the metadata is taken, and the rest of those that look as if. Raises `lists.RefusedError`, and
-    `cluster.UnreachableError`.
+    Of all pods only the metadata is taken, and all of those that look as if, as they are now. Raises
+    `lists.RefusedError`, and `cluster.UnreachableError`.
     """
     alive = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
     suspects: dict[tuple[str, str], None] = {}
-    for each in lists.objects(get, "/api/v1/pods", selector=alive, accept=METADATA):
+    for each in lists.objects(get, "/api/v1/pods", selector=alive, accept=METADATA, cached=True):
         metadata = each.get("metadata") or {}
         if lacking(metadata):
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None

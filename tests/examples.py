@@ -216,6 +216,13 @@ def _attached(host, _cluster):
     host.attach("default/plain")
 
 
+def _no_net1(host, cluster):
+    host.environment["NODE_NAME"] = "worker-1"
+    cluster.add_network("lan", {"type": "macvlan", "ipam": {"type": "host-local"}})
+    host.plugins("host-local")
+    cluster.add_pod("web-0", "lan", node="worker-1")
+
+
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
@@ -236,6 +243,7 @@ SCENARIOS = {
     "no-plugin": lambda host, _cluster: (host.bin_dir / "portmap").unlink(),
     "no-configuration": lambda host, _cluster: host.generated.unlink(),
     "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
+    "no-net1": _no_net1,
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
     "no-resource": lambda _host, cluster: setattr(cluster, "served", False),
     "records": _attached,

@@ -216,13 +216,18 @@ class FakeCluster:
         """Answer in pages, in the order of the keys, as etcd has them; the token says where to go on."""
         if ("list", resource) in self.denied:
             return 403, _forbidden("list", resource, "")
+        if query.get("continue") and query.get("resourceVersion"):
+            return 400, _status(400, "BadRequest", "specifying resource version is not allowed when using continue")
         if query.get("continue") and self.expired_pages:
             self.expired_pages -= 1
             said = "The provided continue parameter is too old to display a consistent list result."
             return 410, _status(410, "Expired", said)
         keys = [key for key in sorted(objects) if _selected(objects[key], query.get("fieldSelector", ""))]
         start = next((at for at, key in enumerate(keys) if "/".join(key) > query.get("continue", "")), len(keys))
-        page = keys[start : start + min(int(query.get("limit", self.largest_page)), self.largest_page)]
+        limit = min(int(query.get("limit", self.largest_page)), self.largest_page)
+        if query.get("resourceVersion") == "0":
+            limit = len(keys)  # from the server's memory, whatever the limit is
+        page = keys[start : start + limit]
         left = len(keys) - start - len(page)
         items = [json.loads(json.dumps(objects[key])) for key in page]
         metadata = {"resourceVersion": "1", **({"continue": "/".join(page[-1])} if left else {})}

@@ -62,8 +62,9 @@ def test_what_each_command_asks_of_the_api_server(tmp_path):
         "run --startup-taint, taint gone already": 1,
         "--dry-run --startup-taint": 0,
         "install --type=thin": 0,
-        "check": 7,
-        "check --startup-taint": 10,
+        "run --repair-pods=report, no pod lacks networks": 1,
+        "check": 9,
+        "check --startup-taint": 12,
         "uninstall --dry-run": 0,
         "uninstall": 0,
     }

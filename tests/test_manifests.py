@@ -393,15 +393,13 @@ def schema():
 
 MOUNTED = {"cni-conf-dir", "cni-bin-dir", "multus-autoconfig-dir", "ready-file", "service-account-dir"}
 """Flags that follow from what the chart mounts where."""
-NOT_YET = {"repair-pods"}
-"""What the chart knows already, and the program will."""
 
 
 def test_the_chart_takes_every_flag_of_the_program():
     table = (ROOT / "README.md").read_text().partition("<!-- flags")[2].partition("<!-- end of flags")[0]
     flags = set(re.findall(r"^\| `--([\w-]+)`", table, re.MULTILINE))
     assert len(flags) > 20
-    assert set(schema()["flags"]["properties"]) | NOT_YET == (flags - MOUNTED - {"dry-run"}) | NOT_YET
+    assert set(schema()["flags"]["properties"]) == flags - MOUNTED - {"dry-run"}
 
 
 def test_a_flag_of_the_chart_is_a_flag_of_the_program():

@@ -56,7 +56,7 @@ check_all() {
   local node
   for node in $(nodes); do
     say "check on $node"
-    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check --multus-conf-file=auto
+    kubectl -n kube-system exec "$(pod_on "$node")" -- multus-entrypoint check
   done
 }
 
