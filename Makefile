@@ -2,8 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CORES := $(shell nproc)
+# Most tests mostly sleep. Single tests are run without workers: $(BIN)/python -m pytest tests/test_plan.py
+WORKERS ?= $(shell expr 3 '*' $(CORES))
+# One test at a time goes to a worker: tests/conftest.py has them in the order that takes least time.
+PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
-.PHONY: help demo test resilience resilience-soak resilience-others lint types
+.PHONY: help demo check test resilience resilience-soak resilience-others lint types
 .PHONY: bench bench-directory fleet docs lock clean
 .PHONY: helm manifests picture
 
@@ -19,8 +24,14 @@ $(VENV)/made: requirements-dev.txt pyproject.toml
 demo: $(VENV)/made ## run the main job for real on a scratch host, with a commentary
 	$(BIN)/python demo/demo.py
 
-test: $(VENV)/made ## run the tests
-	$(BIN)/python -m pytest
+check: $(VENV)/made ## lint, types and the tests without processes and containers, half a minute
+	@echo "make check: about 30 seconds on two cores"
+	@$(MAKE) --no-print-directory lint types
+	$(PYTEST) -n $(CORES) -m "not (process or resilience or container)"
+
+test: $(VENV)/made ## run all tests, five minutes
+	@echo "make test: about 5 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
+	$(PYTEST) -n $(WORKERS)
 
 resilience: $(VENV)/made ## run the long form of the resilience tests, about an hour
 	$(MAKE) --jobs=2 --keep-going --output-sync=target resilience-soak resilience-others
@@ -97,4 +108,4 @@ image: ## build the container image
 	  --build-arg=VERSION=$(VERSION) --build-arg=REVISION=$(REVISION) $(BUILD_FLAGS) --tag=$(IMAGE) .
 
 test-container: $(VENV)/made ## run the tests of the image (needs podman and root)
-	$(BIN)/python -m pytest -m container
+	$(PYTEST) -n $(WORKERS) -m container

@@ -26,9 +26,10 @@ MAX_DEPTH = 400
 
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 
-META_PLUGINS = frozenset(
-    {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf", "istio-cni", "linkerd-cni"}
-)
+MESH_PLUGINS = frozenset({"istio-cni", "linkerd-cni"})
+"""What service meshes chain behind a network."""
+
+META_PLUGINS = MESH_PLUGINS | {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf"}
 """Plugins that only change what another one made: a configuration that begins with one is no network by itself."""
 
 
@@ -38,6 +39,7 @@ class Master(NamedTuple):
     document: dict[str, Any]
     name: str
     cni_version: str | None
+    """Its `cniVersion`, or else the highest of its `cniVersions` that this program's Multus knows."""
     capabilities: tuple[str, ...]
     """Those that any of its plugins enables, in the order of the file."""
 
@@ -74,6 +76,8 @@ Verdict = Master | Unusable | Multus | NoFile | Unread
 
 
 _SHOWN_DIGITS = 40
+_NEWEST_VERSION = (1, 1, 0)
+_SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
 class InvalidJsonError(ValueError):
@@ -110,7 +114,7 @@ def examine(content: bytes) -> Verdict:
     return Master(
         document=document,
         name=document["name"],
-        cni_version=document.get("cniVersion") or None,
+        cni_version=document.get("cniVersion") or _highest(document.get("cniVersions", [])),
         capabilities=_enabled_capabilities(enabling),
     )
 
@@ -188,6 +192,15 @@ def wrapped_master(content: bytes) -> dict[str, Any] | None:
         return None
 
 
+def for_multus(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a master as Multus reads it: libcni takes a list's switches as text as well, and Multus refuses that."""
+    if _text(document.get("type")):
+        return document
+    switches = {"true": True, "false": False}
+    texts = {key: document[key] for key in _SWITCHES if isinstance(document.get(key), str)}
+    return {**document, **{key: switches[text] for key, text in texts.items() if text in switches}}
+
+
 def kubeconfig_of(content: bytes) -> str:
     """Return the kubeconfig that a Multus configuration names; an empty string when it names none."""
     try:
@@ -222,11 +235,31 @@ def _fault(document: dict[str, Any]) -> str | None:
     if not isinstance(plugins, list):
         return "has neither a 'type' nor a list of 'plugins'"
     if not plugins:
-        return "its list of 'plugins' is empty"
+        return "its list of 'plugins' is empty: Multus loads none from a directory of its name"
     for index, plugin in enumerate(plugins):
         if not isinstance(plugin, dict) or not _text(plugin.get("type")):
             return f"plugin {index + 1} of its 'plugins' has no 'type'"
+    return _versions_fault(document.get("cniVersions", []))
+
+
+def _versions_fault(versions: object) -> str | None:
+    """Say why libcni refuses a list with these `cniVersions`."""
+    if not isinstance(versions, list):
+        return f"its 'cniVersions' is {_kind(versions)}, expected a list"
+    for version in versions:
+        try:
+            version_key(version if isinstance(version, str) else "")
+        except ValueError:
+            return f"{version!r} of its 'cniVersions' is not a version such as 0.3.1"
     return None
+
+
+def _highest(versions: object) -> str | None:
+    """Return the highest of a list's `cniVersions`, which libcni reads since 1.2, of those that Multus 4.3 knows."""
+    if not isinstance(versions, list) or _versions_fault(versions):
+        return None
+    known = [version for version in versions if version_key(version) <= _NEWEST_VERSION]
+    return max(known, key=version_key, default=None)
 
 
 def depth_fault(document: dict[str, Any]) -> str | None:

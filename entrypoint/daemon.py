@@ -14,7 +14,7 @@ from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
 from entrypoint.logs import logger
-from entrypoint.node import File, Memory, Plan, Remove, Rename, Seen, Step, Write
+from entrypoint.node import Memory, Plan, Remove, Rename, Step, Write
 from entrypoint.plan import decide
 from entrypoint.presence import Presence
 from entrypoint.readiness import ReadyFile
@@ -112,7 +112,7 @@ class Daemon:
         if fatal:
             raise GaveUpError("\n".join(fatal))
         self._memory = plan.memory
-        self._adopt(seen, plan)
+        self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
         complaint = [self._presence.complaint] if self._presence.complaint else []
         self._reporter.warnings([*plan.warnings, *complaint])  # before anything is written
@@ -171,14 +171,12 @@ class Daemon:
         old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
         return [instances, runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
-    def _adopt(self, seen: Seen, plan: Plan) -> None:
+    def _adopt(self, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
-        output = plan.memory.output
-        if output is None:
+        if plan.memory.output is None:
             self._ours = None
-        elif self._ours is None and plan.configuration is None:
-            standing = seen.outputs[output.file_name]
-            self._ours = standing.content if isinstance(standing, File) else None
+        elif self._ours is None:
+            self._ours = plan.accepted
 
     def _apply_in_turn(self, plan: Plan) -> list[float]:
         """Do what the plan says if this instance owns the node; return when to go on with the rest.
@@ -224,6 +222,8 @@ class Daemon:
         except StepError as error:
             self._failing[step.path] = str(error)
             return self._throttle.failed(step, time.monotonic())
+        except files.ReplacedError:
+            return time.monotonic()  # look again: what is to be carried over is another now
         self._failing.pop(step.path, None)
         self._put_back.done(step, removed=removed)
         if isinstance(step, Write) and step.path in self._settings.output_files:

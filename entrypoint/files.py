@@ -28,15 +28,23 @@ class CancelledError(Exception):
     """The program was told to stop in the middle of a copy; the target is as it was."""
 
 
-def write(path: Path, content: bytes, mode: int) -> Identity:
+class ReplacedError(Exception):
+    """Somebody else has written the target meanwhile; it is as they left it."""
+
+
+def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -> Identity:
     """Put `content` at `path` with the permission bits `mode`; return the identity of the new file.
 
-    Raises OSError; then the target is as it was.
+    Raises OSError or, when `path` is not the file `over` any more, `ReplacedError`; then the target is as it was.
     """
     with _replacement(path, mode) as descriptor:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
+        if over is not None:
+            os.fsync(descriptor)  # before the comparison: it takes long
+            if not _is(path, over):
+                raise ReplacedError
         return identity(os.fstat(descriptor))
 
 
@@ -230,6 +238,13 @@ def identity(status: os.stat_result) -> Identity:
     With the time of its last change, because file systems give a removed file's inode number to the next new one.
     """
     return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _is(path: Path, known: Identity) -> bool:
+    try:
+        return identity(path.stat()) == known
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -48,6 +48,8 @@ class Host:
         self._settings = settings
         self._cancelled = cancelled
         self._candidates: dict[str, _Known] = {}
+        self._outputs: dict[str, tuple[bytes | Absent, float]] = {}
+        """The content that stands under each output's name, and since when."""
         self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
 
         self._mounted_from = _mounted_from(settings.cni_conf_dir)
@@ -67,6 +69,8 @@ class Host:
         standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
             standing, failed = _listing(settings.cni_conf_dir)
+        names = tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False))
+        outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
             missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
@@ -77,16 +81,28 @@ class Host:
             static=read(settings.static_conf_file) if settings.static_conf_file else None,
             patch=read(settings.conf_patch_file) if settings.conf_patch_file else None,
             readiness=_missing(settings.readiness_gate),
-            outputs={path.name: _output(path) for path in settings.output_files},
+            outputs=outputs,
+            since=self._dated(outputs, now),
             candidates=tuple(live),
             retired=tuple(retired),
             record=_own(settings.record_file) if auto and settings.rename_master else Absent(),
             unlisted=unlisted,
             beside=_beside(settings.autoconfig_dir, entries),
-            names=tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False)),
+            directories=_plugin_directories(entries),
+            names=names,
+            first=_foreign_first(settings, names),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
             mounted_from=self._mounted_from,
         )
+
+    def _dated(self, outputs: dict[str, Look], now: float) -> dict[str, float]:
+        """Return since when each of these has stood there as it does."""
+        known, self._outputs = self._outputs, {}
+        for name, look in outputs.items():
+            content = look.content if isinstance(look, File) else look
+            before = known.get(name)
+            self._outputs[name] = before if before is not None and before[0] == content else (content, now)
+        return {name: since for name, (_, since) in self._outputs.items()}
 
     def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
         """Return the candidates among the entries of the autoconfig directory, and the renamed masters."""
@@ -164,14 +180,15 @@ class Host:
     def apply(self, step: Step) -> Identity | None:
         """Do one step; return the identity of a file that was written.
 
-        Raises `StepError` when the step could not be done and `files.CancelledError` when it was given up.
+        Raises `StepError` when the step could not be done, `files.CancelledError` when it was given up and
+        `files.ReplacedError` when somebody else was faster.
         """
         try:
             match step:
                 case Write():
                     if step.path.parent == self._settings.kubeconfig_file.parent:
                         files.make_directory(step.path.parent)
-                    return files.write(step.path, step.content, step.mode)
+                    return files.write(step.path, step.content, step.mode, step.over)
                 case Copy():
                     self._copy_binary(step)
                 case Remove():
@@ -289,6 +306,21 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
         return [], None
     except OSError as error:
         return [], _reason(error)
+
+
+def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:
+    found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir(follow_symlinks=False)}
+    names = {name: in_byte_order(each.name for each in inside) for name, inside in found.items()}
+    confs = {name: tuple(each for each in inside if each.endswith(".conf")) for name, inside in names.items()}
+    return {name: inside for name, inside in confs.items() if inside}
+
+
+def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look] | None:
+    """Return the file that the runtime reads first, unless its name is one of ours."""
+    first = cniconf.runtime_order(names)[:1]
+    if not first or settings.cni_conf_dir / first[0] in settings.output_files:
+        return None
+    return first[0], read(settings.cni_conf_dir / first[0])
 
 
 def _beside(directory: Path, entries: list[os.DirEntry[str]]) -> tuple[str, ...] | None:

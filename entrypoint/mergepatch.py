@@ -62,6 +62,16 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
     return filled
 
 
+def remarks(patch: Mapping[str, Any], log_file: str) -> list[str]:
+    """Return a warning for each key that has no effect by itself in Multus 4.3."""
+    found = []
+    if "defaultNetworks" in patch and not patch.get("clusterNetwork"):
+        found.append("--multus-conf-patch: defaultNetworks has no effect without clusterNetwork")
+    if "logOptions" in patch and not (patch.get("logFile") or log_file):
+        found.append("--multus-conf-patch: logOptions has no effect without a log file (--multus-log-file)")
+    return found
+
+
 def _filled(value: Any, node_name: str) -> Any:
     match value:
         case str():

@@ -76,6 +76,8 @@ class Seen(NamedTuple):
     """The file of `--multus-conf-patch`; None when there is none."""
     outputs: dict[str, Look]
     """What stands under each configuration file name that this program may write."""
+    since: Mapping[str, float] = {}
+    """For each of them, since when it has been so (monotonic seconds)."""
     readiness: str | None = None
     """Where the readiness indicator is missing that the configuration waits for; None when it is there."""
     candidates: tuple[Candidate, ...] = ()
@@ -88,15 +90,19 @@ class Seen(NamedTuple):
     """Why the autoconfig directory could not be listed; one that is not there is empty."""
     beside: tuple[str, ...] | None = ()
     """Every file of the autoconfig directory that has a candidate's name; None when there is no such directory."""
+    directories: Mapping[str, tuple[str, ...]] = {}
+    """The `.conf` files in each directory of the autoconfig directory: libcni takes one for a list of that name."""
     names: tuple[str, ...] = ()
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
+    first: tuple[str, Look] | None = None
+    """The file of it that the runtime reads first, when its name is none of ours."""
     failed: tuple[str, ...] = ()
     """Why the configuration directory could not be listed."""
     mounted_from: str | None = None
     """The path of the configuration directory within the file system that it is on; None when nothing tells."""
 
     def settled(self) -> Seen:
-        """Return this look with every unusable candidate taken for what it is, and not for one being written.
+        """Return this look with every file taken for what it is, and not for one being written.
 
         For who looks only once: the resident process would find it unchanged some seconds later.
         """
@@ -104,7 +110,7 @@ class Seen(NamedTuple):
         def old(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
             return tuple(candidate._replace(since=float("-inf")) for candidate in candidates)
 
-        return self._replace(candidates=old(self.candidates), retired=old(self.retired))
+        return self._replace(since={}, candidates=old(self.candidates), retired=old(self.retired))
 
 
 # ---- what should be done ----
@@ -116,6 +122,8 @@ class Write(NamedTuple):
     path: Path
     content: bytes
     mode: int
+    over: Identity | None = None
+    """The file that it takes the place of, from which content was taken over: once that is another, look again."""
 
 
 class Copy(NamedTuple):
@@ -161,6 +169,11 @@ class Output(NamedTuple):
     master: str | None
     """File name of the wrapped master; None for a static configuration."""
 
+    @property
+    def is_list(self) -> bool:
+        """The runtime reads it as a list of plugins."""
+        return self.file_name.endswith(".conflist")
+
 
 class Record(NamedTuple):
     """What was renamed to NAME.old, and what stood beside it at the time: it outlives a restart in a file of ours."""
@@ -187,6 +200,8 @@ class Memory(NamedTuple):
     """The last good merge patch for Multus's part of the configuration."""
     record: Record | None = None
     """What must be remembered of renamed masters; None as long as there is none."""
+    listed: bool = False
+    """The configuration that must be there is a list, or was one that is gone for a moment."""
     satisfied: bool = False
     """The last verdict: it stays as long as looks fail."""
     retry: float = 0.0
@@ -200,6 +215,8 @@ class Plan(NamedTuple):
     kubeconfig: Write | None = None
     binary: Copy | None = None
     configuration: Write | None = None
+    accepted: bytes | None = None
+    """The configuration that stands there as it must be, whoever wrote it."""
     removals: tuple[Remove, ...] = ()
     record: Write | None = None
     rename: Rename | None = None

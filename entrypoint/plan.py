@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from entrypoint import cniconf, mergepatch, renaming, render, verdict
+from entrypoint import chained, cniconf, mergepatch, renaming, render, verdict
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import (
@@ -69,39 +69,49 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         wanted = _held_back(settings, seen, memory, wanted, awaited)
     problems += [*kubeconfig_problems, *binary_problems, *patch_problems, *wanted.problems]
     writable = settings.cni_conf_dir not in missing
-    output = wanted.output
-    record = wanted.record or renaming.from_file(seen.record) or memory.record
+    stands = chained.standing(seen.outputs)
+    output, doubled = chained.settled(wanted.output, stands) if wanted.output else (None, [])
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
-    removals = _removals(settings, seen, wanted) if writable and not awaited else ()
-    if output is not None and not awaited:
-        there = _names_after(settings, seen, output, removals, wanted.rename)
-        if before := verdict.overtaken(settings.cni_conf_dir, there, output.file_name):
-            problems.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
-        if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
-            problems.append(Problem(unused, fatal=False))
+    removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
+    held = None
+    if wanted.output and not awaited:
+        due = configuration is not None
+        held = chained.handover(seen, wanted.output, due=due, was_listed=memory.listed)
+    if held is not None:
+        configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
+    elif output is not None and not awaited:
+        problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
     failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
+    record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or _unknown(seen.record) else 0.0
-    satisfied = memory.satisfied if failed else wanted.satisfied and not problems
-    deadlines = [wanted.deadline, seen.now + retry if retry else None]
+    satisfied = memory.satisfied if failed or held is not None else wanted.satisfied and not problems
+    deadlines = [wanted.deadline, held, seen.now + retry if retry else None]
     return Plan(
         memory=Memory(
             started=memory.started,
             first=False,
-            configured=memory.configured or output is not None,
-            output=output,
+            configured=memory.configured or wanted.output is not None,
+            output=wanted.output,
             patch=memory.patch,
             record=record,
+            listed=output is not None and (output.is_list or (held is not None and memory.listed)),
             satisfied=satisfied,
             retry=retry,
         ),
         kubeconfig=kubeconfig if writable else None,
         binary=binary if settings.cni_bin_dir not in missing else None,
         configuration=configuration,
+        accepted=output.content if output and _is_there(seen, output) else None,
         removals=removals,
         record=_remember(settings, seen, record) if writable and record else None,
         rename=wanted.rename,
         problems=(*problems, *(Problem(message, fatal=False) for message in failed)),
-        warnings=(*warnings, *wanted.warnings, *_astray(settings, seen, output)),
+        warnings=(
+            *warnings,
+            *wanted.warnings,
+            *_left_out(wanted.output, doubled),
+            *_astray(settings, seen, output),
+        ),
         waiting=wanted.waiting,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
@@ -122,7 +132,7 @@ def decide_removal(
         return (), ()
     # Not what was wanted last counts, but what was written last: the disk may have been full in between.
     standing = {name: look for name, look in seen.outputs.items() if isinstance(look, File)}
-    written = [name for name, look in standing.items() if look.content == ours]
+    written = [name for name, look in standing.items() if chained.is_ours(look.content, ours)]
     if standing and not written:
         return (), ()
     if isinstance(seen.static, File) and seen.static.identity in {look.identity for look in standing.values()}:
@@ -131,7 +141,7 @@ def decide_removal(
     paths = [settings.autoconfig_dir / each.name for each in renaming.masters(seen, record)]
     restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
     because = "the program ends (--cleanup-config-on-exit)"
-    removals = [Remove(settings.cni_conf_dir / name, because) for name in written[:1]]
+    removals = [Remove(settings.cni_conf_dir / name, because) for name in written]
     live = {each.name for each in seen.candidates}
     if isinstance(seen.record, File) and not any(path.name in live for path in paths):
         removals.append(Remove(settings.record_file, because))
@@ -238,7 +248,7 @@ def _auto(settings: Settings, seen: Seen, memory: Memory) -> _Configuration:
     if choice.unread is not None:
         return _unread(settings, memory, f"in {settings.autoconfig_dir}: {choice.unread}", seen)
     if choice.master is not None:
-        wanted = _wrapped(settings, choice, choice.master, memory)
+        wanted = _wrapped(settings, seen, choice, choice.master, memory)
         return _renamed(settings, seen, memory, choice, wanted) if settings.rename_master else wanted
     if choice.settled_at is not None:
         return _while_written(settings, seen, memory, choice, choice.settled_at)
@@ -276,7 +286,7 @@ def _held_back(settings: Settings, seen: Seen, memory: Memory, wanted: _Configur
     )
 
 
-def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory) -> _Configuration:
+def _wrapped(settings: Settings, seen: Seen, choice: Choice, master: Master, memory: Memory) -> _Configuration:
     warnings = list(choice.skipped)
     if master.cni_version is None and settings.cni_version is None:
         warnings.append(
@@ -288,6 +298,8 @@ def _wrapped(settings: Settings, choice: Choice, master: Master, memory: Memory)
     except render.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return _Configuration(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
+    warnings += _plugins_lost(settings, seen, choice.name, master, file_name)
+    warnings += mergepatch.remarks(memory.patch or {}, settings.log_file)
     output = Output(file_name, content, GENERATED_MODE, choice.name)
     return _Configuration(output, satisfied=True, warnings=tuple(warnings))
 
@@ -313,6 +325,26 @@ def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wan
             f"{others} is taken for what stood beside it; to have that one wrapped, write it with another content",
         )
     return wanted._replace(record=renaming.confirm(seen, record, choice.name), warnings=warnings)
+
+
+def _plugins_lost(settings: Settings, seen: Seen, name: str, master: Master, file_name: str) -> list[str]:
+    """Warn of plugins that libcni loads from a directory of the list's name: Multus does not, for its delegates.
+
+    Where our list has the name of the master, the runtime loads them behind ours.
+    """
+    lost = seen.directories.get(master.name, ())
+    inlined_only = cniconf.for_multus(master.document).get("loadOnlyInlinedPlugins") is True
+    ours_has_them = (
+        settings.override_network_name
+        and file_name.endswith(".conflist")
+        and settings.autoconfig_dir == settings.cni_conf_dir
+    )
+    if not lost or not name.endswith(".conflist") or inlined_only or ours_has_them:
+        return []
+    return [
+        f"the plugins of {name} in the directory {settings.autoconfig_dir / master.name} do not run inside Multus: "
+        f"{', '.join(lost)}; put them into its 'plugins', or set --override-network-name (from CNI 1.0.0 on)"
+    ]
 
 
 def _while_written(settings: Settings, seen: Seen, memory: Memory, choice: Choice, settled_at: float) -> _Configuration:
@@ -370,14 +402,20 @@ def _is(look: File | Absent, content: bytes, mode: int) -> bool:
     return isinstance(look, File) and look.content == content and look.mode == mode
 
 
+def _is_there(seen: Seen, output: Output) -> bool:
+    return _is(seen.outputs[output.file_name], output.content, output.mode)
+
+
 def _unknown(look: Look) -> bool:
     return isinstance(look, Absent) and look.failed
 
 
 def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
-    if _unknown(seen.outputs[output.file_name]) or _is(seen.outputs[output.file_name], output.content, output.mode):
+    if any(map(_unknown, seen.outputs.values())) or _is_there(seen, output):
         return None
-    return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode)
+    stands = chained.standing(seen.outputs)
+    over = stands.file.identity if stands and stands.file_name == output.file_name else None
+    return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode, over)
 
 
 def _remember(settings: Settings, seen: Seen, record: Record) -> Write | None:
@@ -387,19 +425,36 @@ def _remember(settings: Settings, seen: Seen, record: Record) -> Write | None:
     return Write(settings.record_file, renaming.as_file(record), renaming.RECORD_MODE)
 
 
-def _removals(settings: Settings, seen: Seen, wanted: _Configuration) -> tuple[Remove, ...]:
-    """Remove what must not be there beside, or without, the configuration that is wanted."""
-    if wanted.output is None and not wanted.clean:
+def _removals(settings: Settings, seen: Seen, wanted: _Configuration, output: Output | None) -> tuple[Remove, ...]:
+    """Remove what must not be there beside, or without, the configuration that shall be there."""
+    if output is None and not wanted.clean:
         return ()
     because = "no usable master is left (--cleanup-config-on-exit)"
-    if wanted.output is not None:
-        because = f"{wanted.output.file_name} takes its place"
+    if output is not None:
+        because = f"{output.file_name} takes its place"
     return tuple(
         Remove(settings.cni_conf_dir / name, because)
         for name, look in seen.outputs.items()
         if not (isinstance(look, Absent) and (look.missing or look.failed))
-        and (wanted.output is None or name != wanted.output.file_name)
+        and (output is None or name != output.file_name)
+        # The file beside a static one is the operator's, unless it is what a mesh made of that one.
+        and (seen.static is None or (isinstance(look, File) and chained.parsed(look.content)))
     )
+
+
+def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
+    source = wanted.master if wanted and wanted.master else "the static configuration"
+    return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
+
+
+def _not_in_use(settings: Settings, seen: Seen, output: Output, there: set[str]) -> list[Problem]:
+    """Say why the runtime would not use our configuration, with these names in the configuration directory."""
+    found = []
+    if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
+        found.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
+    if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
+        found.append(Problem(unused, fatal=False))
+    return found
 
 
 def _names_after(

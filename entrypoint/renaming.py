@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
-from entrypoint.cniconf import RETIRED_SUFFIX, Master, Unread, without_version
+from entrypoint import chained, cniconf
+from entrypoint.cniconf import RETIRED_SUFFIX, Master, Unread
 from entrypoint.node import Absent, Candidate, File, Look, Memory, Record, Rename, Seen
 
 RECORD_MODE = 0o600
@@ -129,9 +129,9 @@ def _evident(seen: Seen) -> Record | None:
     """Return the record of a NAME.old that the configuration wraps while no live file has its name."""
     alone = [each for each in seen.retired if _named(seen.candidates, each.name) is None]
     written = [look.content for look in seen.outputs.values() if isinstance(look, File)] if alone else []
-    wrapped = [cniconf.wrapped_master(content) for content in written]
     for each in alone:
-        if isinstance(each.verdict, Master) and without_version(each.verdict.document) in wrapped:
+        document = each.verdict.document if isinstance(each.verdict, Master) else {}
+        if any(chained.wraps(content, document) for content in written):
             return Record({each.name: (each.digest,) if each.digest else ()}, _digests(seen.candidates))
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from entrypoint.cniconf import Master, parse
+from entrypoint.cniconf import Master, for_multus, parse
 from entrypoint.mergepatch import merged
 from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings, version_key
 
@@ -35,9 +35,11 @@ def multus_configuration(settings: Settings, master: Master, patch: Mapping[str,
     """
     version, document = _versions(settings, master)
     file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
+    document = for_multus(document)
     content = _rendered(
         file_name.removeprefix("00-") + ".j2",
         cni_version=version,
+        level=_list_options(settings, document),
         name=master.name if settings.override_network_name else DEFAULT_NETWORK_NAME,
         plugin=list(merged(_plugin_options(settings, master), patch).items()),
         master=document,
@@ -72,7 +74,19 @@ def _versions(settings: Settings, master: Master) -> tuple[str, dict[str, Any]]:
             f"--cni-version={wanted} cannot wrap a master of CNI version {master.cni_version}: from 0.4.0 on the "
             "runtime uses CHECK, which older plugins do not answer; raise the master's cniVersion or drop the flag"
         )
+    if not master.document.get("cniVersion"):
+        return wanted, _with_version(master.document, master.cni_version)  # Multus has no use for `cniVersions`
     return wanted, master.document
+
+
+def _list_options(settings: Settings, document: dict[str, Any]) -> dict[str, bool]:
+    """Return what our list has to say as the master does.
+
+    Its `disableGC` keeps a runtime (CRI-O) from taking attachments down that it does not know. A list with the
+    master's name has the master's directory of further plugins, too.
+    """
+    keys = ["disableGC", *(["loadOnlyInlinedPlugins"] if settings.override_network_name else [])]
+    return {key: True for key in keys if document.get(key) is True and "plugins" in document}
 
 
 def _with_version(document: dict[str, Any], version: str) -> dict[str, Any]:

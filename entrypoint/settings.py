@@ -160,7 +160,9 @@ class Settings(NamedTuple):
     def output_files(self) -> tuple[Path, ...]:
         """Every configuration file that this program may write in `--cni-conf-dir`."""
         if self.static_conf_file is not None:
-            return (self.cni_conf_dir / self.static_conf_file.name,)
+            path = self.cni_conf_dir / self.static_conf_file.name
+            # Of a single plugin, service meshes make a list.
+            return (path, path.with_name(path.name + "list")) if path.suffix == ".conf" else (path,)
         return tuple(self.cni_conf_dir / name for name in GENERATED)
 
 

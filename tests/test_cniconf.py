@@ -57,6 +57,16 @@ def test_multus_is_known_wherever_it_stands(document):
         (b'{"name": "n", "type": "t", "x": "' + b"x" * (256 << 10) + b'"}', "262144 are the most"),
         (b'{"name": "n", "type": "t", "x": "' + "\u00e9".encode() * 50_000 + b'"}', "262144 are the most"),
         (b"[]", "expected a JSON object, found a list"),
+        (
+            b'{"name": "n", "plugins": [{"type": "t"}], "cniVersions": "1.0.0"}',
+            "'cniVersions' is a string, expected a list",
+        ),
+        (b'{"name": "n", "plugins": [{"type": "t"}], "cniVersions": ["1.0.0", 1]}', "1 of its 'cniVersions' is not"),
+        (
+            b'{"name": "n", "plugins": [{"type": "t"}], "cniVersions": ["x"]}',
+            "'x' of its 'cniVersions' is not a version",
+        ),
+        (b'{"name": "n", "plugins": []}', "Multus loads none from a directory of its name"),
         (b"true", "found a boolean"),
         (b"null", "found null"),
         (b'{"type": "t"}', "has no 'name'"),

@@ -343,3 +343,17 @@ def test_a_mark_is_not_made_where_a_link_leads(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         files.mark(tmp_path / "ready")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_that_somebody_else_has_written_meanwhile_is_not_overwritten(tmp_path):
+    path = tmp_path / "00-multus.conflist"
+    known = files.write(path, b"1", 0o600)
+    files.write(path, b"2", 0o600, known)
+    with pytest.raises(files.ReplacedError):
+        files.write(path, b"3", 0o600, known)
+    assert path.read_bytes() == b"2"
+    known = files.identity(path.stat())
+    path.unlink()
+    with pytest.raises(files.ReplacedError):
+        files.write(path, b"3", 0o600, known)
+    assert list(tmp_path.iterdir()) == []

@@ -305,3 +305,39 @@ def test_a_plan_makes_the_node_what_was_decided_and_a_second_look_changes_nothin
 def test_a_step_that_fails_says_what_where_and_why(root, step, message):
     with pytest.raises(StepError, match=message):
         Host(settings_for(root)).apply(step(root))
+
+
+def test_an_output_is_dated_from_when_its_content_was_first_seen(tmp_path):
+    settings = settings_for(scratch(tmp_path))
+    host, path = Host(settings), tmp_path / "net.d/00-multus.conflist"
+    gone = host.observe()
+    assert set(gone.since.values()) == {gone.now}
+    path.write_text("1")
+    first = host.observe()
+    path.touch()
+    path.chmod(0o600)
+    touched = host.observe()
+    path.write_text("2")
+    changed = host.observe()
+    dates = [each.since["00-multus.conflist"] for each in (gone, first, touched, changed)]
+    assert dates == [gone.now, first.now, first.now, changed.now]
+    assert changed.since["00-multus.conf"] == gone.now
+
+
+def test_the_first_file_of_the_runtime_is_read_when_its_name_is_none_of_ours(tmp_path):
+    settings = settings_for(scratch(tmp_path))
+    (tmp_path / "net.d/00-multus.conf").write_text("ours")
+    (tmp_path / "net.d/10-later.conf").write_text("later")
+    assert Host(settings).observe().first is None
+    (tmp_path / "net.d/00-istio.conflist").write_text("first")
+    name, look = Host(settings).observe().first
+    assert (name, look.content) == ("00-istio.conflist", b"first")
+
+
+def test_the_plugins_in_directories_are_listed_as_libcni_reads_them(tmp_path):
+    directory = scratch(tmp_path) / "net.d/cbr0"
+    (tmp_path / "net.d/multus.d").mkdir()
+    directory.mkdir()
+    for name in ("20-b.conf", "10-a.conf", "c.conflist", "d.json"):
+        (directory / name).write_text("{}")
+    assert Host(settings_for(tmp_path)).observe().directories == {"cbr0": ("10-a.conf", "20-b.conf")}

@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "node": {"cniconf"},
     "render": {"cniconf", "mergepatch", "settings"},
     "verdict": {"cniconf", "mounts", "settings"},
-    "renaming": {"cniconf", "node"},
+    "chained": {"cniconf", "node", "verdict"},
+    "renaming": {"chained", "cniconf", "node"},
     "choose": {"cniconf", "node", "renaming", "settings"},
-    "plan": {"choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings", "verdict"},
+    "plan": {"chained", "choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings", "verdict"},
     "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
@@ -68,7 +69,7 @@ MAY_IMPORT = {
     "check.networks": {"check.findings", "check.node", "cluster", "cniconf", "lists"},
     "check.pods": {"check.findings", "cluster", "lists", "podnetworks"},
     "check.questions": {"check.networks", "check.pods", "cluster", "settings"},
-    "check.node": {"check.findings", "cniconf", "node", "settings", "verdict"},
+    "check.node": {"chained", "check.findings", "cniconf", "node", "settings"},
     "check.kubeconfig": {
         "check.findings",
         "check.node",
@@ -100,8 +101,9 @@ MAY_IMPORT = {
         "plan",
         "settings",
     },
-    "uninstall.deciding": {"cniconf", "node", "settings"},
+    "uninstall.deciding": {"chained", "cniconf", "node", "settings"},
     "uninstall.records": {"cniconf", "host", "node"},
+    "uninstall.waiting": {"uninstall.records", "wakeup", "watch"},
     "uninstall.doing": {
         "cniconf",
         "files",
@@ -112,9 +114,7 @@ MAY_IMPORT = {
         "renaming",
         "settings",
         "uninstall.deciding",
-        "uninstall.records",
-        "wakeup",
-        "watch",
+        "uninstall.waiting",
     },
 }
 EVERYBODY = {"cli", "__main__"}

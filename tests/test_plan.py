@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from entrypoint import renaming
 from entrypoint.choose import GRACE
 from entrypoint.cniconf import Unread
-from entrypoint.node import Absent, Binary, Candidate, File, Record, Remove, Rename
+from entrypoint.node import Absent, Binary, Candidate, File, Record, Remove, Rename, Write
 from entrypoint.plan import decide, decide_removal
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
 
@@ -419,7 +419,7 @@ class TestStatic:
     def test_it_is_copied_under_its_name_with_its_mode(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
         plan = decide(wanted, seen(wanted, static=File(b'{"x": 1}', 0o640, (4, 4, 0))), START)
-        assert plan.configuration == (tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
+        assert plan.configuration == Write(tmp_path / "net.d/70-multus.conf", b'{"x": 1}', 0o640)
 
     def test_one_that_breaks_later_leaves_the_last_good_one(self, tmp_path):
         wanted = settings_for(tmp_path, *self.FLAGS)
@@ -706,3 +706,45 @@ class TestReadinessGate:
         scratch = settings_for(tmp_path, *self.FLAGS, "--cni-conf-dir=/elsewhere/etc/cni/net.d")
         assert str(scratch.readiness_gate) == "/elsewhere/run/x/ready"
         assert settings_for(tmp_path, *self.FLAGS[1:]).readiness_gate is None
+
+
+# ---- plugins in a directory of the list's name ----
+
+WITH_DIRECTORY = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": [{"type": "flannel"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "flags", "warned"),
+    [
+        ("10-a.conflist", WITH_DIRECTORY, [], True),
+        ("10-a.conflist", {**WITH_DIRECTORY, "cniVersion": "0.4.0"}, ["--override-network-name"], True),
+        ("10-a.conflist", WITH_DIRECTORY, ["--override-network-name", "--multus-autoconfig-dir=/elsewhere"], True),
+        ("10-a.conflist", WITH_DIRECTORY, ["--override-network-name"], False),
+        ("10-a.conflist", {**WITH_DIRECTORY, "loadOnlyInlinedPlugins": "true"}, [], False),
+        ("10-a.conflist", {**WITH_DIRECTORY, "name": "cbr1"}, [], False),
+        ("10-a.conf", WITH_DIRECTORY, [], False),
+    ],
+)
+def test_plugins_that_only_the_runtime_would_load_are_warned_of_by_name(tmp_path, name, document, flags, warned):
+    wanted = settings_for(tmp_path, *flags)
+    node = seen(wanted, candidates=(master(name, document),), directories={"cbr0": ("10-x.conf", "20-y.conf")})
+    plan = decide(wanted, node, START)
+    found = [warning for warning in plan.warnings if f"{wanted.autoconfig_dir}/cbr0" in warning]
+    assert bool(found) is warned
+    assert all("10-x.conf, 20-y.conf" in warning for warning in found)
+
+
+@pytest.mark.parametrize(
+    ("patch", "flags", "warned"),
+    [
+        ('{"defaultNetworks": ["a"]}', [], "defaultNetworks"),
+        ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', [], None),
+        ('{"logOptions": {"maxSize": 1}}', [], "logOptions"),
+        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], None),
+        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], None),
+    ],
+)
+def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, flags, warned):
+    wanted = settings_for(tmp_path, f"--multus-conf-patch={patch}", *flags)
+    warnings = decide(wanted, seen(wanted, candidates=(master("10-a.conflist", FLANNEL),)), START).warnings
+    assert [warned in warning for warning in warnings] == [True] if warned else warnings == ()

@@ -135,3 +135,60 @@ def test_the_kubeconfig_is_yaml_with_what_was_put_in(token, authority):
 def test_without_a_certificate_authority_the_kubeconfig_does_not_verify():
     (cluster,) = yaml.safe_load(render.kubeconfig("https://x:1", "t", None))["clusters"]
     assert cluster["cluster"] == {"server": "https://x:1", "insecure-skip-tls-verify": True}
+
+
+# ---- what CNI 1.1 and libcni 1.2 have brought ----
+
+
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [
+        (["0.4.0", "1.0.0"], "1.0.0"),
+        (["1.1.0", "0.3.1"], "1.1.0"),
+        (["0.4.0", "0.10.0"], "0.10.0"),
+        (["0.3.1", "1.2.0"], "0.3.1"),
+    ],
+)
+def test_the_highest_of_its_cni_versions_is_the_version_of_a_list_that_has_no_other(tmp_path, versions, chosen):
+    """Multus cannot take a delegate down that has only `cniVersions`."""
+    document = {"name": "n", "cniVersions": versions, "plugins": [{"type": "t"}]}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path), examined(document), {})[1])
+    assert configuration["cniVersion"] == chosen
+    assert plugin_of(configuration)["delegates"] == [{"cniVersion": chosen, **document}]
+
+
+def test_a_version_that_is_given_counts_beside_cni_versions(tmp_path):
+    document = {"name": "n", "cniVersion": "0.3.1", "cniVersions": ["1.0.0"], "plugins": [{"type": "t"}]}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path), examined(document), {})[1])
+    assert (configuration["cniVersion"], configuration["delegates"]) == ("0.3.1", [document])
+
+
+def test_without_one_that_multus_knows_the_version_is_assumed(tmp_path):
+    document = {"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path), examined(document), {})[1])
+    assert configuration["delegates"] == [{"cniVersion": render.ASSUMED_CNI_VERSION, **document}]
+
+
+@pytest.mark.parametrize(("written", "copied"), [("true", True), ("false", False), (True, True), (False, False)])
+def test_the_switches_of_a_list_survive_as_multus_reads_them(tmp_path, written, copied):
+    keys = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
+    document = {"cniVersion": "1.0.0", "name": "n", **dict.fromkeys(keys, written), "plugins": [{"type": "t"}]}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path), examined(document), {})[1])
+    (delegate,) = plugin_of(configuration)["delegates"]
+    assert delegate == {**document, **dict.fromkeys(keys, copied)}
+    # The runtime asks our list, too, before it takes what it does not know for garbage.
+    assert configuration.get("disableGC") == (copied or None)
+    assert "disableCheck" not in configuration
+
+
+@pytest.mark.parametrize(("flags", "carried"), [((), None), (("--override-network-name",), True)])
+def test_a_list_with_the_name_of_the_master_loads_no_more_plugins_than_that(tmp_path, flags, carried):
+    document = {"cniVersion": "1.0.0", "name": "n", "loadOnlyInlinedPlugins": True, "plugins": [{"type": "t"}]}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path, *flags), examined(document), {})[1])
+    assert configuration.get("loadOnlyInlinedPlugins") == carried
+
+
+def test_a_single_plugin_has_no_such_switches(tmp_path):
+    document = {"cniVersion": "1.0.0", "name": "n", "type": "t", "disableGC": "true"}
+    configuration = json.loads(render.multus_configuration(settings_for(tmp_path), examined(document), {})[1])
+    assert (plugin_of(configuration)["delegates"], "disableGC" in configuration) == ([document], False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.uninstall import doing as uninstaller
+from entrypoint.uninstall import waiting as waiter
 from tests.opshost import FLANNEL, ScratchHost, wait_until
 
 pytestmark = pytest.mark.process
@@ -559,7 +560,7 @@ def cpu_seconds(process):
 
 
 def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
-    monkeypatch.setattr(uninstaller, "_WAITING_INTERVAL", 0.2)
+    monkeypatch.setattr(waiter, "_INTERVAL", 0.2)
     host.configure()
     record, *_ = host.attach("default/web-0", "default/lan")
     threading.Timer(0.7, record.unlink).start()
@@ -572,12 +573,33 @@ def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):
     def no_watch_left(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(uninstaller.Watcher, "follow", no_watch_left)
-    monkeypatch.setattr(uninstaller, "_UNWATCHED_INTERVAL", 0.1)
+    monkeypatch.setattr(waiter.Watcher, "follow", no_watch_left)
+    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
     host.configure()
     record, *_ = host.attach("default/web-0", "default/lan")
     threading.Timer(0.3, record.unlink).start()
     assert uninstall(host, wait=True)[0] == 0
+
+
+def test_records_that_cannot_be_seen_for_a_moment_are_no_reason_to_go_on(host, monkeypatch):
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    looks = []
+    look = waiter.records.look
+
+    def failing(directory):
+        looks.append(directory)
+        if len(looks) in {2, 3}:
+            raise OSError(24, "Too many open files")
+        if len(looks) == 4:
+            assert host.generated.exists()
+            record.unlink()  # this look sees it gone
+        return look(directory)
+
+    monkeypatch.setattr(waiter.records, "look", failing)
+    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
+    assert uninstall(host, wait=True)[0] == 0
+    assert len(looks) == 4
 
 
 @pytest.mark.parametrize("flag", ["--force", "--dry-run"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf, verdict
+from entrypoint import chained, cniconf
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.node import Absent, File, Plan, Seen
 from entrypoint.settings import Settings
@@ -115,7 +115,7 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
         name, look = found
         yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
         yield _valid(name, look)
-        before = verdict.overtaken(settings.cni_conf_dir, view.seen.names, name)
+        before = chained.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
         if before:
             yield failed("configuration.first", before, "remove or rename what stands before it")
         else:

@@ -8,19 +8,17 @@ What is ours: a file under a name that this program writes, if what is in it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import chained, cniconf
 from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
-_NAMED = 20
-"""How many pods are named in one message."""
 
 
 class Kind(Enum):
@@ -93,21 +91,6 @@ def decide(settings: Settings, seen: Seen) -> list[Act]:
     return [*acts, *_programs(settings, seen, was_installed=any(act.kind in _SIGNS for act in acts))]
 
 
-def pods_named(pods: Sequence[object]) -> str:
-    """Name the pods that have networks beside their default network."""
-    more = f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else ""
-    return f"{', '.join(map(str, pods[:_NAMED]))}{more}"
-
-
-def in_the_way(pods: Sequence[object]) -> str:
-    """Say what keeps `uninstall` from going on, and what to do about it."""
-    return (
-        f"{len(pods)} pods of this node have networks beside their default network: {pods_named(pods)}. Once the "
-        "configuration is gone nobody gives the addresses of these networks back: delete these pods, or drain the "
-        "node; with --force it goes on and the addresses stay reserved"
-    )
-
-
 # ---- the configuration ----
 
 
@@ -158,8 +141,8 @@ def _types(content: bytes) -> list[object]:
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
     usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
-    wrapped = [cniconf.wrapped_master(look.content) for look in seen.configurations.values() if isinstance(look, File)]
-    chosen = [each for each in usable if cniconf.without_version(_document(each)) in wrapped]
+    written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
+    chosen = [each for each in usable if any(chained.wraps(content, _document(each)) for content in written)]
     if not chosen and settings.rename_master and not _any_usable(seen.live):
         chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
     renamed = seen.remembered.renamed if seen.remembered else {}

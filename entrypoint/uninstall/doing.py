@@ -15,21 +15,13 @@ from entrypoint.install import PROGRAMS
 from entrypoint.node import File
 from entrypoint.settings import GENERATED, Settings, in_byte_order
 from entrypoint.uninstall import deciding as uninstall
-from entrypoint.uninstall import records
-from entrypoint.uninstall.deciding import Act, Kind, Program, Seen, in_the_way, pods_named
-from entrypoint.uninstall.records import Found
-from entrypoint.wakeup import Wakeup
-from entrypoint.watch import Watcher
+from entrypoint.uninstall import waiting
+from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
 
-Say = Callable[[str], None]
-_WAITING_INTERVAL = 30.0
-"""Seconds after which it is said again what is waited for."""
-_UNWATCHED_INTERVAL = 2.0
-"""Seconds between looks where nothing can be watched."""
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
 
 
-def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say) -> bool:
+def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]) -> bool:
     """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then.
 
     While pods with further networks are on the node, it refuses or, with `wait`, waits until they are gone.
@@ -45,7 +37,7 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
         return False
     except OSError:
         pass  # `--multus-autoconfig-dir` need not be there any more
-    if not _clear(data_dir, force=force, wait=wait and not settings.dry_run, say=say):
+    if not waiting.clear(data_dir, force=force, wait=wait and not settings.dry_run, say=say):
         return False
     acts = uninstall.decide(settings, look(settings))
     if settings.dry_run:
@@ -59,57 +51,6 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
     if not acts:
         say("nothing to do: nothing of Multus is left on this node")
     return succeeded
-
-
-def _clear(data_dir: Path, *, force: bool, wait: bool, say: Say) -> bool:
-    """Say whether no pod is in the way; with `wait`, wait until none is."""
-    try:
-        found = records.look(data_dir)
-        if found.attached and wait and not force:
-            found = _wait(data_dir, found, say)
-    except OSError as error:
-        say(
-            f"cannot look for pods that Multus has attached: --multus-data-dir={data_dir}: {error.strerror}; "
-            "is the hostPath volume mounted there?"
-        )
-        return True
-    if found.left_over:
-        say(f"passed over {found.left_over} records in {data_dir} that are left over from pods that are no more")
-    if not found.attached:
-        return True
-    if force:
-        say(f"going on (--force); the addresses of these pods' networks stay reserved: {pods_named(found.attached)}")
-    else:
-        say(f"refused: {in_the_way(found.attached)}")
-    return force
-
-
-def _wait(data_dir: Path, found: Found, say: Say) -> Found:
-    """Wait until no pod is in the way, and say now and then which ones are. Raises OSError."""
-    wakeup = Wakeup()
-    watcher = Watcher(wakeup)
-    said_at = float("-inf")
-    while found.attached:
-        wakeup.clear()  # clear, then watch, then look: nothing is missed between
-        watched = _follow(watcher, [data_dir, *records.namespace_directories(data_dir)])
-        found = records.look(data_dir)
-        now = time.monotonic()
-        if found.attached and now >= said_at + _WAITING_INTERVAL:
-            say(f"waiting: {in_the_way(found.attached)}")
-            said_at = now
-        if found.attached:
-            wakeup.wait(until=said_at + _WAITING_INTERVAL if watched else now + _UNWATCHED_INTERVAL)
-    watcher.stop()
-    return found
-
-
-def _follow(watcher: Watcher, directories: Iterable[Path]) -> bool:
-    """Watch for whatever comes and goes in these directories; say whether that is possible."""
-    try:
-        watcher.follow((), [(directory, ("",)) for directory in directories])
-    except (OSError, RuntimeError):  # the node has no inotify watch left, or this container no thread
-        return False
-    return True
 
 
 def look(settings: Settings) -> Seen:

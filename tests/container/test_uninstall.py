@@ -56,26 +56,44 @@ def test_a_node_that_never_had_multus_is_found_clean(new_pod, node):
     assert node.files() == before
 
 
-def test_a_node_with_attached_pods_is_left_alone_until_they_are_gone(new_pod, node, installed):
-    record = node.write(RECORD, "{}")
+def further(node):
+    """Leave what Multus and the runtime leave of a pod with a further network; return the record."""
+    sandbox = RECORD.rpartition("/")[2]
+    arguments = [["K8S_POD_NAMESPACE", "default"], ["K8S_POD_NAME", "web-0"]]
+    cache = {"kind": "cniCacheV1", "containerId": sandbox, "cniArgs": arguments, "netns": "/var/run/netns/cni-1"}
+    node.write(f"/var/lib/cni/results/multus-cni-network-{sandbox}-eth0", json.dumps(cache))
+    node.write("/run/netns/cni-1", "")
+    return node.write(RECORD, json.dumps([{"Name": "cbr0"}, {"Name": "default/lan"}]))
+
+
+@pytest.mark.parametrize("gone", ["the record", "the network namespace"])
+def test_a_node_with_attached_pods_waits_until_they_are_gone_and_goes_on_by_itself(new_pod, node, installed, gone):
+    record = further(node)
     with_multus = node.files()
-    pod = new_pod(UNINSTALLER)
-    code, log = pod.run("uninstall")
-    assert code == 1
-    assert "refused" in log
+    running = new_pod(UNINSTALLER).start("uninstall")
+    wait_for(lambda: "default/web-0 (default/lan)" in running.log(), PATIENCE, running.log)
     assert node.files() == with_multus
-    record.unlink()
-    assert pod.run("uninstall")[0] == 0
-    assert node.files() == installed
+    assert running.is_running()
+    (record if gone == "the record" else node.path("/run/netns/cni-1")).unlink()
+    assert running.wait(30) == 0
+    assert not node.path(CONFIGURATION).exists()
+
+
+def test_pods_with_their_default_network_alone_are_in_nobodys_way(new_pod, node, installed):
+    node.write(RECORD, json.dumps([{"Name": "cbr0"}]))
+    code, log = new_pod(UNINSTALLER).run("uninstall")
+    assert code == 0, log
+    assert node.files() == sorted([*installed, RECORD])
 
 
 def test_switching_force_on_cleans_a_node_with_attached_pods_and_leaves_their_records(new_pod, node, installed):
-    node.write(RECORD, "{}")
+    further(node)
+    left = {path for path in node.files() if path.startswith(("/var/lib/cni/", "/run/"))}
     pod = new_pod(UNINSTALLER, switched_on=True)
     assert "--force" in pod.container("uninstall")["args"]
     code, log = pod.run("uninstall")
     assert code == 0, log
-    assert node.files() == sorted([*installed, RECORD])
+    assert node.files() == sorted({*installed, *left})
 
 
 def test_directories_of_another_user_are_cleaned_too(new_pod, node, installed):
@@ -91,5 +109,5 @@ def test_the_uninstaller_writes_nothing_to_the_records(new_pod, node, installed)
     pod = new_pod(UNINSTALLER)
     assert pod.run("uninstall")[0] == 0
     assert node.path("/var/lib/cni/results/kept").exists()
-    (mount,) = [each for each in pod.container("uninstall")["volumeMounts"] if each["name"] == "cnidata"]
-    assert mount["readOnly"] is True
+    mounts = {each["name"]: each.get("readOnly") for each in pod.container("uninstall")["volumeMounts"]}
+    assert mounts == {"cni": None, "cnibin": None, "cnidata": True, "netns": True}

@@ -52,10 +52,7 @@ LINGER = 0.05
 """Seconds between two steps of a mesh that belong together: as long as a CPU limit holds a process back at most."""
 
 
-pytestmark = [
-    pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
-    pytest.mark.skip(reason="chaining behind our configuration is not implemented yet"),
-]
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Scene:
@@ -510,6 +507,46 @@ def test_a_mesh_that_ends_by_sigkill_leaves_its_plugin_and_nobody_writes(scene):
     scene.comes_to_rest()
     assert sorted(scene.chained()) == ["istio-cni", "linkerd-cni"]
     assert scene.account() == {"program": 0}
+
+
+def test_a_list_of_istio_s_own_before_ours_is_as_good_as_long_as_it_begins_with_ours(scene):
+    """With `istioOwnedCNIConfig` Istio copies our configuration once, and not again when ours changes."""
+    own = scene.host.conf_dir / "00-istio-cni.conflist"
+    scene.kinds, scene.version = [(SmallIstio, {"owned": own.name, "primary": "00-multus.conflist"})], "1.0.0"
+    scene.network()
+    scene.start_program()
+    until(scene.host.ready.exists)
+    scene.start_meshes()
+    until(own.exists)
+    scene.comes_to_rest()
+    assert [plugin["type"] for plugin in scene.document(own.name)["plugins"]] == ["multus", "istio-cni"]
+    assert scene.account()["program"] == 1
+    scene.network(mtu=1400)
+    until(lambda: not scene.host.ready.exists())
+    until(lambda: scene.program.lines(own.name, "is a copy"))
+    scene.meshes.pop().stop(clean_up=False)
+    own.unlink()
+    until(scene.host.ready.exists)
+
+
+def test_what_a_mesh_makes_of_a_static_configuration_stays(scene):
+    scene.kinds = [LINKERD]
+    static = {"cniVersion": "0.3.1", "name": "n", "type": "multus", "delegates": [FLANNEL]}
+    source = scene.host.root / "image/50-multus.conf"
+    replace(source, json.dumps(static))
+    scene.start_program(f"--multus-conf-file={source}")
+    until(scene.host.ready.exists)
+    scene.start_meshes()
+    until(lambda: not (scene.host.conf_dir / source.name).exists())
+    scene.comes_to_rest()
+    assert scene.document("50-multus.conflist")["plugins"][1]["type"] == "linkerd-cni"
+    assert scene.account()["program"] == 1
+    replace(source, json.dumps({**static, "logLevel": "debug"}))
+    until(lambda: (scene.document("50-multus.conflist") or {"plugins": [{}]})["plugins"][0].get("logLevel") == "debug")
+    scene.comes_to_rest()
+    assert scene.document("50-multus.conflist")["plugins"][1]["type"] == "linkerd-cni"
+    assert scene.account()["program"] == 1
+    assert not (scene.host.conf_dir / source.name).exists()
 
 
 def test_uninstall_removes_the_list(scene):

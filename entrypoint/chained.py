@@ -1,0 +1,319 @@
+"""What others chain behind our configuration: service meshes put a plugin after the first of the directory. Pure.
+
+Istio and Linkerd make a list `NAME.conflist` of our single plugin in `NAME.conf`, with ours as its first plugin, or add
+to the list that is there, and do so again whenever their plugin is gone. Three rules keep the peace:
+
+- a list that begins with what we would write is as it must be, whatever follows (`settled`);
+- when ours changes, what follows is carried over; what the master has as well is left out of its copy (`settled`);
+- what a mesh has begun it is given the time to end (`handover`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from entrypoint import cniconf, verdict
+from entrypoint.cniconf import MESH_PLUGINS, META_PLUGINS, MULTUS_TYPES
+from entrypoint.node import Absent, File, Look, Output, Seen
+
+HANDOVER = 1.0
+"""Seconds from one step of a mesh to the next that belongs to it. Pods get their networks meanwhile, or wait."""
+REWRITE = 0.3
+"""Seconds in which a list that is being written may be gone or cut off: pods have no Multus, or none at all."""
+
+CONVERTED_NAME = "k8s-pod-network"
+"""The name that Istio and Linkerd give to the list that they make of a single plugin, whatever that was called."""
+
+_OF_THE_LIST = ("cniVersion", "name")
+"""What a list says for all its plugins: in a plugin it has no effect."""
+
+_REFERENCE = META_PLUGINS - MESH_PLUGINS
+"""Plugins that may well run twice for a pod, with other settings."""
+
+
+class Configuration(NamedTuple):
+    """A configuration whose first plugin is Multus."""
+
+    listed: bool
+    """It is a list; otherwise a single plugin."""
+    level: dict[str, Any]
+    """What is said of the list; of a single plugin, its name and version."""
+    multus: dict[str, Any]
+    """The first plugin, without what the list says for all."""
+    following: tuple[dict[str, Any], ...]
+    """The other plugins of a list."""
+
+    @property
+    def chained(self) -> tuple[dict[str, Any], ...]:
+        """Those that can be kept when ours changes: no second Multus, nothing twice."""
+        kept: list[dict[str, Any]] = []
+        for plugin in self.following:
+            kind = plugin.get("type")
+            if isinstance(kind, str) and kind and kind not in MULTUS_TYPES and not _among(plugin, kept):
+                kept.append(plugin)
+        return tuple(kept)
+
+
+class Standing(NamedTuple):
+    """A list that others may have chained themselves into, and where it stands."""
+
+    file_name: str
+    file: File
+    configuration: Configuration
+
+
+def parsed(content: bytes) -> Configuration | None:
+    """Take a configuration apart; None unless its first plugin is Multus."""
+    try:
+        document = cniconf.parse(content)
+    except cniconf.InvalidJsonError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    listed = "plugins" in document
+    plugins = document["plugins"] if listed else [document]
+    if not isinstance(plugins, list) or not plugins or not all(isinstance(each, dict) for each in plugins):
+        return None
+    kind = plugins[0].get("type")
+    if not isinstance(kind, str) or kind not in MULTUS_TYPES:
+        return None
+    level = {key: value for key, value in document.items() if key != "plugins" and (listed or key in _OF_THE_LIST)}
+    return Configuration(listed, level, _bare(plugins[0]), tuple(plugins[1:]))
+
+
+def standing(outputs: Mapping[str, Look]) -> Standing | None:
+    """Return the list that stands under one of our names and begins with Multus.
+
+    That is `NAME.conflist`, or else one under `NAME.conf`, where no runtime reads it: a mesh has not renamed it yet.
+    """
+    for name in sorted(outputs, reverse=True):
+        look = outputs[name]
+        configuration = parsed(look.content) if isinstance(look, File) else None
+        if isinstance(look, File) and configuration is not None and configuration.listed:
+            return Standing(name, look, configuration)
+    return None
+
+
+def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]:
+    """Return the configuration that shall be there, of what we would write alone and the list that stands.
+
+    That list itself when it is as good; else ours, with what others have chained in it. Its mode plays no part, because
+    there is no secret in it. Without anything chained a list of others' making is kept as well: they may come back.
+    The types of the master's plugins that are left out of its copy, because they are chained too, come second.
+    """
+    ours = parsed(wanted.content)
+    if stands is None or ours is None:
+        return wanted, []
+    there = stands.configuration
+    others = [plugin for plugin in there.chained if not _among(plugin, ours.following)]
+    if wanted.master is None and ours.listed:
+        # What else is in a static list is the operator's, who may have taken it out.
+        others = [plugin for plugin in others if plugin["type"] in MESH_PLUGINS]
+        if not others:
+            return wanted, []
+    following = [*ours.following, *others]
+    multus, doubled = _leave_out(ours.multus, others)
+    as_good = _same_level(ours, there) and equal(multus, there.multus) and equal(following, list(there.following))
+    if as_good and stands.file_name.endswith(".conflist"):
+        return Output(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
+    if not others:
+        return wanted, []
+    document = {**ours.level, "plugins": [multus, *following]}
+    content = json.dumps(document, indent=4, allow_nan=False).encode("ascii") + b"\n"
+    return wanted._replace(file_name=stands.file_name.removesuffix("list") + "list", content=content), doubled
+
+
+def is_ours(content: bytes, written: bytes | None) -> bool:
+    """Say whether a file holds what this run wrote, though perhaps as a mesh has written it anew."""
+    ours, there = (parsed(written) if written else None), parsed(content)
+    return content == written or (
+        ours is not None
+        and there is not None
+        and _same_level(ours, there)
+        and equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
+    )
+
+
+def wraps(content: bytes, master: dict[str, Any]) -> bool:
+    """Say whether a configuration wraps this master, of which it may leave out what is chained as well."""
+    there = parsed(content)
+    delegates = there.multus.get("delegates") if there else None
+    if there is None or not isinstance(delegates, list) or not delegates or not isinstance(delegates[0], dict):
+        return False
+    copy, _ = _leave_out({"delegates": [cniconf.for_multus(master)]}, there.chained)
+    return equal(cniconf.without_version(copy["delegates"][0]), cniconf.without_version(delegates[0]))
+
+
+def overtaken(
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
+) -> str | None:
+    """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
+
+    They get it too when the first file is a list of a mesh's own that begins with ours (`istioOwnedCNIConfig`).
+    `first` is the file that was found to be the first, when it is none of ours.
+    """
+    before = verdict.overtaken(directory, names, name)
+    if before is None or first is None or cniconf.runtime_order(names)[:1] != [first[0]]:
+        return before
+    look = first[1]
+    copy, ours = (parsed(look.content) if isinstance(look, File) else None), parsed(content)
+    if copy is None or ours is None or not copy.listed or not first[0].endswith(".conflist"):
+        return before
+    if equal(_leave_out(ours.multus, copy.chained)[0], _leave_out(copy.multus, copy.chained)[0]):
+        return None
+    return f"{before}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
+
+
+# ---- the time that a mesh needs ----
+
+
+def handover(seen: Seen, wanted: Output, *, due: bool, was_listed: bool) -> float | None:
+    """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
+
+    `due` says that a configuration is to be written, `was_listed` that a list stood there.
+    """
+    until = [*_converting(seen), *_rewriting(seen, was_listed=was_listed), *(_moving(seen, wanted) if due else ())]
+    latest = max(until, default=seen.now)
+    return latest if seen.now < latest else None
+
+
+def _converting(seen: Seen) -> list[float]:
+    """Find a list that is being made of a single plugin.
+
+    Istio writes the list over `NAME.conf` and then renames that. Linkerd writes `NAME.conflist`, its older script not
+    in one step, and then removes `NAME.conf`. Whoever takes `NAME.conf` away meanwhile ends their processes.
+    """
+    for name, look in seen.outputs.items():
+        single = parsed(look.content) if name.endswith(".conf") and isinstance(look, File) else None
+        if single is None:
+            continue
+        if single.listed:
+            return [_since(seen, name) + HANDOVER]
+        beside = seen.outputs.get(name + "list")
+        if isinstance(beside, File):
+            there = parsed(beside.content)
+            if _cut_off(beside) or (there is not None and there.chained):
+                return [_since(seen, name + "list") + HANDOVER]
+    return []
+
+
+def _rewriting(seen: Seen, *, was_listed: bool) -> list[float]:
+    """Find a list that is gone or cut off: a mesh may be about to write it.
+
+    Linkerd takes its plugin out in place, that is, it empties the file and then writes; what is put there in between
+    loses its last word, and a plugin would stay chained whose binary is gone. Its older script moves every list away
+    and back from another file system, which removes, makes and then fills it, and ends when a file is there already.
+    """
+    if not was_listed or standing(seen.outputs) is not None:
+        return []
+    lists = {name: look for name, look in seen.outputs.items() if name.endswith(".conflist")}
+    gone = (name for name, look in lists.items() if _cut_off(look) or (isinstance(look, Absent) and look.missing))
+    return [_since(seen, name) + REWRITE for name in gone]
+
+
+def _moving(seen: Seen, wanted: Output) -> list[float]:
+    """Find what differs from what is wanted only in where meshes are: one may be on its way into, or out of, both.
+
+    Linkerd patches the network's file and ours, one after the other, and answers each write of ours with one of its
+    own. Were ours written after each of its steps, that would go to and fro. So both files must have come to rest.
+    """
+    ours = parsed(wanted.content)
+    for name, look in seen.outputs.items():
+        there = parsed(look.content) if isinstance(look, File) else None
+        if ours is not None and there is not None and _same_level(ours, there):
+            kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
+            if equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds)):
+                masters = [each.since for each in (*seen.candidates, *seen.retired) if each.name == wanted.master]
+                return [max(_since(seen, name), *masters) + HANDOVER] if masters else [_since(seen, name) + HANDOVER]
+    return []
+
+
+def _since(seen: Seen, name: str) -> float:
+    return seen.since.get(name, float("-inf"))
+
+
+def _cut_off(look: Look) -> bool:
+    """Say whether a file holds no JSON, as one does that is being written in place."""
+    if isinstance(look, Absent):
+        return False
+    try:
+        cniconf.parse(look.content)
+    except cniconf.InvalidJsonError:
+        return True
+    return False
+
+
+# ---- comparing ----
+
+
+def equal(one: object, other: object) -> bool:
+    """Compare JSON as Go keeps it: all numbers are doubles, lone surrogates are U+FFFD, keys have no order."""
+    return bool(_as_in_go(one) == _as_in_go(other))
+
+
+def _as_in_go(value: object) -> object:
+    match value:
+        case bool() | None:
+            return (value,)  # in Python, True is 1
+        case int() | float():
+            return float(value)
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_as_in_go(each) for each in value]
+        case dict():
+            return {_as_in_go(key): _as_in_go(each) for key, each in value.items()}
+        case _:
+            return value
+
+
+def _same_level(ours: Configuration, there: Configuration) -> bool:
+    """Compare what is said of the list; of one that a mesh made of our single plugin, it chose name and version."""
+    made_by_a_mesh = there.listed and not ours.listed and there.level.get("name") == CONVERTED_NAME
+    return made_by_a_mesh or equal(ours.level, there.level)
+
+
+def _leave_out(multus: dict[str, Any], chained: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Return Multus without those of its delegate's plugins that are chained behind it as well, and their types.
+
+    Never without the delegate's first, which makes the network.
+    """
+    plugins = _delegates_plugins(multus)
+    doubled = [plugin for plugin in plugins[1:] if _among(plugin, chained)]
+    if not doubled:
+        return multus, []
+    kept = [plugin for plugin in plugins if not any(plugin is each for each in doubled)]
+    return _with_delegates_plugins(multus, kept), [plugin["type"] for plugin in doubled]
+
+
+def _without_kinds(multus: dict[str, Any], kinds: set[str]) -> dict[str, Any]:
+    """Return Multus without the plugins of these types in its delegate, and what comes with them."""
+    kept = [each for each in _delegates_plugins(multus) if each.get("type") not in kinds]
+    reduced = _with_delegates_plugins(multus, kept) if kept else multus
+    return {key: value for key, value in reduced.items() if key != "capabilities"}
+
+
+def _delegates_plugins(multus: dict[str, Any]) -> list[dict[str, Any]]:
+    delegates = multus.get("delegates")
+    first = delegates[0] if isinstance(delegates, list) and delegates else None
+    plugins = first.get("plugins") if isinstance(first, dict) else None
+    return plugins if isinstance(plugins, list) and all(isinstance(each, dict) for each in plugins) else []
+
+
+def _with_delegates_plugins(multus: dict[str, Any], plugins: list[dict[str, Any]]) -> dict[str, Any]:
+    first, *others = multus["delegates"]
+    return {**multus, "delegates": [{**first, "plugins": plugins}, *others]}
+
+
+def _among(plugin: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
+    """Say whether one of the others does the same: of a mesh there is one, of `tuning` there may be several."""
+    kind = plugin.get("type")
+    alike = [other for other in others if other.get("type") == kind]
+    return any(kind not in _REFERENCE or equal(_bare(plugin), _bare(other)) for other in alike)
+
+
+def _bare(plugin: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plugin.items() if key not in _OF_THE_LIST}
