@@ -213,7 +213,7 @@ class Memory(NamedTuple):
     listed: bool = False
     """The configuration that must be there is a list, or was one that is gone for a moment."""
     satisfied: bool = False
-    """The last verdict: it stays as long as looks fail."""
+    """The last verdict: it stays while others are given the time to end what they have begun."""
     retry: float = 0.0
     """How long to wait before the next look after one that failed, in seconds; 0 after one that did not."""
 

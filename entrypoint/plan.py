@@ -64,7 +64,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
-    satisfied = memory.satisfied if failed or held is not None else wanted.satisfied and not problems
+    satisfied = not failed and (wanted.satisfied and not problems if held is None else memory.satisfied)
     deadlines = [wanted.deadline, held, seen.now + retry if retry else None]
     return Plan(
         memory=Memory(
