@@ -71,7 +71,7 @@ def parsed(content: bytes) -> Configuration | None:
         document = cniconf.parse(content)
     except cniconf.InvalidJsonError:
         return None
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or cniconf.depth_fault(document):
         return None
     listed = "plugins" in document
     plugins = document["plugins"] if listed else [document]
@@ -300,7 +300,9 @@ def _delegates_plugins(multus: dict[str, Any]) -> list[dict[str, Any]]:
     delegates = multus.get("delegates")
     first = delegates[0] if isinstance(delegates, list) and delegates else None
     plugins = first.get("plugins") if isinstance(first, dict) else None
-    return plugins if isinstance(plugins, list) and all(isinstance(each, dict) for each in plugins) else []
+    if not isinstance(plugins, list):
+        return []
+    return plugins if all(isinstance(each, dict) and isinstance(each.get("type"), str) for each in plugins) else []
 
 
 def _with_delegates_plugins(multus: dict[str, Any], plugins: list[dict[str, Any]]) -> dict[str, Any]:

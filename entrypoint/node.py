@@ -36,6 +36,16 @@ class Absent(NamedTuple):
 Look = File | Absent
 
 
+def unknown(look: Look) -> bool:
+    """Say whether the look failed: what is there is to stay until there is news."""
+    return isinstance(look, Absent) and look.failed
+
+
+def holds(look: Look, content: bytes, mode: int) -> bool:
+    """Say whether there is a file with this content and these permission bits."""
+    return isinstance(look, File) and look.content == content and look.mode == mode
+
+
 class Candidate(NamedTuple):
     """A file of the autoconfig directory that may be the master, and since when (monotonic seconds) it is so."""
 
@@ -203,7 +213,7 @@ class Memory(NamedTuple):
     listed: bool = False
     """The configuration that must be there is a list, or was one that is gone for a moment."""
     satisfied: bool = False
-    """The last verdict: it stays as long as looks fail."""
+    """The last verdict: it stays while others are given the time to end what they have begun."""
     retry: float = 0.0
     """How long to wait before the next look after one that failed, in seconds; 0 after one that did not."""
 

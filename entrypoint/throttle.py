@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from entrypoint.node import Step
+from entrypoint.node import Step, Write
 
 WRITES, WINDOW = 5, 5.0
 """So many steps on one file in so many seconds, whatever is written; a single one is never held back."""
@@ -31,6 +31,13 @@ class _History:
         self.retry_at = float("-inf")
 
 
+def _same(one: Step | None, other: Step) -> bool:
+    """Say whether two steps leave the same behind, whatever was there before."""
+    if isinstance(one, Write) and isinstance(other, Write):
+        return one._replace(over=None) == other._replace(over=None)
+    return one == other
+
+
 class Throttle:
     """Remembers what was done to each file."""
 
@@ -43,14 +50,14 @@ class Throttle:
         if history is None:
             return None
         enough = history.done[0] + WINDOW if len(history.done) == WRITES else float("-inf")
-        failed = history.retry_at if history.step == step else float("-inf")
+        failed = history.retry_at if _same(history.step, step) else float("-inf")
         not_before = max(enough, failed)
         return not_before if now < not_before else None
 
     def done(self, step: Step, now: float) -> str | None:
         """Note that the step was done; return a warning when its file keeps being changed by somebody else."""
         history = self._histories.setdefault(step.path, _History())
-        history.repeated = history.step == step and not history.retry
+        history.repeated = _same(history.step, step) and not history.retry
         history.step, history.retry, history.retry_at = step, 0.0, float("-inf")
         history.done.append(now)
         if not history.repeated:
@@ -73,7 +80,7 @@ class Throttle:
     def failed(self, step: Step, now: float) -> float:
         """Note that the step failed; return when to try again, later each time up to 30 s."""
         history = self._histories.setdefault(step.path, _History())
-        known = history.step == step
+        known = _same(history.step, step)
         history.step = step
         history.retry = min(history.retry * 2, _LAST_RETRY) if known and history.retry else _FIRST_RETRY
         history.retry_at = now + history.retry

@@ -215,6 +215,29 @@ def test_a_static_configuration_without_multus_is_taken_as_it_is(content):
     assert chained.settled(wanted, chained.standing({"70-multus.conflist": file(listed(ISTIO))})) == (wanted, [])
 
 
+STRANGE = [
+    {**MULTUS, "delegates": [{"plugins": [{"type": ["x"]}, {"type": {}}]}]},
+    {**MULTUS, "delegates": [{"plugins": [{"type": "flannel"}, 1, None]}]},
+    {**MULTUS, "delegates": [{"plugins": {}}]},
+    {**MULTUS, "delegates": {"plugins": []}},
+    {**MULTUS, "delegates": [[]]},
+    {**MULTUS, "delegates": json.loads("[" * 900 + "]" * 900)},
+]
+
+
+@pytest.mark.parametrize("multus", STRANGE)
+@pytest.mark.parametrize("name", [CONF, LIST])
+def test_nothing_that_stands_there_is_too_strange_to_be_replaced(tmp_path, name, multus):
+    document = listed({"type": ["y"]}, LINKERD, multus=multus) if name == LIST else single(multus)
+    wanted = settings_for(tmp_path)
+    looks = {CONF: Absent(), LIST: Absent(), name: file(document)}
+    node = seen(wanted, candidates=(master("10-flannel.conflist", NETWORK),), outputs=looks)
+    write = decide(wanted, node, START).configuration
+    assert chained.wraps(write.content, NETWORK)
+    assert not chained.is_ours(looks[name].content, write.content)
+    assert chained.overtaken(tmp_path, ["00-a.conflist", CONF], CONF, write.content, ("00-a.conflist", looks[name]))
+
+
 # ---- whose it is ----
 
 

@@ -4,10 +4,12 @@ import itertools
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -172,20 +174,18 @@ def test_an_api_server_that_is_down_is_tried_until_it_is_back(order):
     down = FakeCluster()
     down.add_node("node-1", MINE)
     log, pauses = Log(), []
-    with serving(FakeCluster()) as occupied:  # a port that is free afterwards
-        port = int(occupied.url.rpartition(":")[2])
-    order = taint.Order("node-1", KEY, None, f"https://127.0.0.1:{port}", order.token_file, order.ca_file)
-    up = serving(down, port=port)
+    with ExitStack() as stack, socket.socket() as reserved:  # bound and not listening: nobody else gets this port
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        order = taint.Order("node-1", KEY, None, f"https://127.0.0.1:{port}", order.token_file, order.ca_file)
 
-    def pause(seconds):
-        pauses.append(seconds)
-        if len(pauses) == 3:
-            up.__enter__()
+        def pause(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                stack.enter_context(serving(down, port=port))
 
-    try:
         assert taint.remove(order, log, pause)
-    finally:
-        up.__exit__(None, None, None)
     assert down.taints("node-1") == []
     assert sum("Connection refused" in message for _, message in log) == 1
 

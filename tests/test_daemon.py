@@ -274,3 +274,32 @@ def test_a_directory_made_again_is_filled_at_once(root, start):
     put(root, FLANNEL)
     daemon._pass()
     assert outputs(root) == ["00-multus.conf"]
+
+
+def test_a_mesh_that_takes_its_plugin_out_just_before_ours_is_written_has_the_last_word(root, start, monkeypatch):
+    put(root, CRIO)
+    daemon = start()
+    daemon._pass()
+    ours = json.loads((root / "net.d/00-multus.conflist").read_bytes())
+
+    def chain(*plugins):
+        put(root, json.dumps({**ours, "plugins": [*ours["plugins"], *plugins]}).encode(), "00-multus.conflist")
+
+    chain({"type": "istio-cni"})
+    daemon._pass()
+    real, left = daemon._host.apply, []
+
+    def apply(step):
+        if isinstance(step, Write) and not left:
+            chain()
+            left.append((root / "net.d/00-multus.conflist").read_bytes())
+        return real(step)
+
+    monkeypatch.setattr(daemon._host, "apply", apply)
+    put(root, CRIO.replace(b'"cni0"', b'"cni1"'))
+    again = daemon._pass()
+    assert (root / "net.d/00-multus.conflist").read_bytes() == left[0]
+    assert again <= time.monotonic()
+    daemon._pass()
+    (multus,) = json.loads((root / "net.d/00-multus.conflist").read_bytes())["plugins"]
+    assert multus["delegates"][0]["plugins"][0]["bridge"] == "cni1"

@@ -24,7 +24,9 @@ MAY_IMPORT = {
     "chained": {"cniconf", "node", "verdict"},
     "renaming": {"chained", "cniconf", "node"},
     "choose": {"cniconf", "node", "renaming", "settings"},
-    "plan": {"chained", "choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings", "verdict"},
+    "needed": {"node", "render", "settings"},
+    "wanted": {"choose", "cniconf", "mergepatch", "node", "render", "renaming", "settings"},
+    "plan": {"chained", "cniconf", "needed", "node", "renaming", "settings", "verdict", "wanted"},
     "report": {"logs", "masking", "node", "settings"},
     "files": {"node"},
     "throttle": {"node"},
@@ -130,6 +132,8 @@ PURE = {
     "render",
     "renaming",
     "plan",
+    "needed",
+    "wanted",
     "uninstall.deciding",
 }
 PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}

@@ -101,3 +101,11 @@ def test_repairs_of_a_fight_that_was_told_of_are_known_and_other_steps_are_not()
     other = Write(FILE, b"b", 0o600)
     throttle.done(other, 9.0)
     assert not throttle.known_fight(other, 9.0)
+
+
+def test_a_repair_is_one_whatever_file_it_takes_the_place_of():
+    throttle = Throttle()
+    repairs = [WRITE._replace(over=(1, number, number)) for number in range(6)]
+    said = [throttle.done(step, 10.0 * number) for number, step in enumerate(repairs)]
+    assert [bool(message) for message in said] == [False] * 5 + [True]
+    assert throttle.known_fight(repairs[-1], 51.0)

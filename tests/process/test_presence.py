@@ -381,10 +381,12 @@ def test_an_older_one_in_the_midst_of_a_long_copy_lets_the_newer_one_through(hos
             file.write(os.urandom(4 << 20))
     with older.start() as first:
         until(lambda: [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")])
+        _stopped(first)  # the copy must not be done before the newer one is there
         with newer.running() as second:
             assert newer.owns()
+            first.process.send_signal(signal.SIGCONT)
+            first.says(STANDS_BY)
             stays(newer.owns, 0.3)
-            assert first.lines(STANDS_BY)
             assert not first.lines("installed")
             assert not [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")]
             second.stop()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.scratch import FLANNEL, ScratchHost, until
+from tests.process.scratch import FLANNEL, MULTUS, ScratchHost, until
 
 AS_ROOT = os.geteuid() == 0
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if AS_ROOT else ()
@@ -84,8 +84,8 @@ PLACES = {
     "autoconfig-dir-closed": Place(
         lambda host: host.root / "auto",
         0,
-        ("the directory cannot be read", DENIED),
-        ("the directory cannot be read", DENIED),
+        ("the directory", "/auto cannot be read", DENIED),
+        ("the directory", "/auto cannot be read", DENIED),
         lambda host: host.master(directory=host.root / "auto", mtu=2),
         lambda host: host.wraps(mtu=2),
         ("--multus-autoconfig-dir={root}/auto",),
@@ -138,15 +138,19 @@ PLACES = {
         lambda host: host.installed.read_bytes() == NEW_BINARY,
     ),
     "static-unreadable": Place(
-        lambda host: host.root / "70-multus.conf",
+        lambda host: host.root / "00-multus.conf",
         0,
-        ("--multus-conf-file", "70-multus.conf", DENIED),
-        ("--multus-conf-file", "70-multus.conf", DENIED),
-        lambda host: (host.root / "70-multus.conf").write_text('{"new": 1}'),
-        lambda host: (host.conf_dir / "70-multus.conf").read_text() == '{"new": 1}',
-        ("--multus-conf-file={root}/70-multus.conf",),
+        ("--multus-conf-file", "00-multus.conf", DENIED),
+        ("--multus-conf-file", "00-multus.conf", DENIED),
+        lambda host: (host.root / "00-multus.conf").write_text(_static(2)),
+        lambda host: (host.conf_dir / "00-multus.conf").read_text() == _static(2),
+        ("--multus-conf-file={root}/00-multus.conf",),
     ),
 }
+
+
+def _static(number):
+    return json.dumps({**MULTUS, "number": number})
 
 
 def _flannel(**changes):
@@ -172,7 +176,7 @@ def _prepare(host):
     host.kubeconfig.parent.mkdir()
     (host.root / "auto").mkdir()
     host.master(directory=host.root / "auto")
-    (host.root / "70-multus.conf").write_text('{"old": 1}')
+    (host.root / "00-multus.conf").write_text(_static(1))
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -280,7 +284,7 @@ def _give_away(paths):
 
 def _outputs(host):
     found = {}
-    for path in (host.conf, host.conflist, host.conf_dir / "70-multus.conf", host.kubeconfig, host.installed):
+    for path in (host.conf, host.conflist, host.conf_dir / "00-multus.conf", host.kubeconfig, host.installed):
         with contextlib.suppress(FileNotFoundError):
             found[path.name] = path.read_bytes()
     return found
