@@ -126,10 +126,12 @@ def test_a_list_keeps_its_name_and_version_and_gets_the_plugin_at_its_end(node, 
 def test_istio_takes_the_first_file_and_linkerd_takes_all(node):
     node.put("00-multus.conf", OURS)
     node.put("10-flannel.conflist", NETWORK)
-    with node.running(SmallIstio), node.running(SmallLinkerd) as linkerd:
-        until(lambda: node.types("00-multus.conflist") == ["multus", "istio-cni", "linkerd-cni"])
-        until(lambda: node.types("10-flannel.conflist") == ["flannel", "portmap", "linkerd-cni"])
-        assert linkerd.crashes == []
+    with node.running(SmallIstio):
+        until(lambda: node.names() == ["00-multus.conflist", "10-flannel.conflist"])
+        with node.running(SmallLinkerd) as linkerd:
+            until(lambda: node.types("00-multus.conflist") == ["multus", "istio-cni", "linkerd-cni"])
+            until(lambda: node.types("10-flannel.conflist") == ["flannel", "portmap", "linkerd-cni"])
+            assert linkerd.crashes == []
 
 
 def test_istio_before_1_27_follows_the_first_file_and_later_ones_stay_with_theirs(node):
@@ -210,7 +212,8 @@ def test_linkerd_undoes_every_file_and_istio_only_its_present_one(node):
     node.put("10-flannel.conflist", NETWORK)
     with node.running(SmallIstio, remembers=False) as istio, node.running(SmallLinkerd) as linkerd:
         until(lambda: len(node.types("10-flannel.conflist") or []) == 4)
-        node.put("00-multus.conf", OURS)
+        # A list: of a single plugin both would make one, and the slower crash when it is gone.
+        node.put("00-multus.conflist", {"cniVersion": "1.0.0", "name": "multus-cni-network", "plugins": [OURS]})
         until(lambda: len(node.types("00-multus.conflist") or []) == 3 and len(node.names()) == 2)
         time.sleep(0.3)
         istio.stop()

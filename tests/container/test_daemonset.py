@@ -116,6 +116,7 @@ def test_a_change_of_the_master_is_followed(path, new_pod, node):
     )
 
 
+@pytest.mark.prompt
 @every_manifest
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 def test_a_signal_ends_the_container_cleanly_and_at_once(path, name, new_pod, node):
@@ -130,15 +131,20 @@ def test_a_signal_ends_the_container_cleanly_and_at_once(path, name, new_pod, no
     assert node.files() == files  # an update of the pod leaves the node as it works
 
 
+@pytest.mark.prompt
 @manifest
 def test_a_signal_while_the_program_is_still_being_loaded_ends_the_container_at_once(path, new_pod, node):
     """Process 1 gets no signal that it has no handler for; the first thing that the program does is to have one."""
-    pod = new_pod(path)
+
+    def slow(daemon_set):
+        daemon_set["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "100m"
+
+    pod = new_pod(path, change=slow)
     running = pod.start(MAIN)
     pid = running.inspect()["State"]["Pid"]
     begin = time.monotonic()
     wait_for(lambda: catches_sigterm(pid), PATIENCE, "a handler for SIGTERM")
-    running.signal("TERM")
+    os.kill(pid, signal.SIGTERM)
     assert running.wait(30) == 0
     assert time.monotonic() - begin < 5
     assert not node.path(CONFIGURATION).exists()

@@ -363,8 +363,9 @@ def test_an_older_release_that_keeps_no_such_file_does_not_keep_the_newer_one_fr
 
 
 @pytest.mark.alone
-def test_standing_by_takes_no_thread_and_no_cpu(host, older, newer):
-    with older.running() as first, newer.running():
+def test_standing_by_takes_no_thread_and_no_cpu(quiet_host):
+    quiet_host.master()
+    with Pod(quiet_host, "older").running() as first, Pod(quiet_host, "newer").running():
         time.sleep(0.5)
         assert len(os.listdir(f"/proc/{first.pid}/task")) == 2
         windows = []
