@@ -61,7 +61,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
         problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
-    failed = [*seen.failed, *_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]
+    failed = list(dict.fromkeys([*_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]))
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
     satisfied = not failed and (wanted.satisfied and not problems if held is None else memory.satisfied)
@@ -191,6 +191,8 @@ def _names_after(
 
 
 def _failed_looks(settings: Settings, seen: Seen) -> list[str]:
+    if seen.failed:
+        return list(seen.failed)  # of what is in the directory, nothing more is to be said
     looks = {settings.cni_conf_dir / name: look for name, look in seen.outputs.items()}
     looks[settings.kubeconfig_file] = seen.kubeconfig
     if settings.conf_patch_file is not None and seen.patch is not None:

@@ -51,7 +51,7 @@ def recall(seen: Seen, memory: Memory) -> Record:
     for record in known:
         if masters(seen, record):
             return record
-    return _evident(seen) or (known[0] if known else _NOTHING)
+    return known[0] if known else (_evident(seen) or _NOTHING)
 
 
 def is_presumed(seen: Seen, memory: Memory) -> bool:

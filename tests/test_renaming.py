@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -263,6 +263,7 @@ class Model:
 
 
 @given(events)
+@example([("copy", "10-b.conf"), ("remove old", "05-a.conf"), ("put", "20-c.conf", 1), ("remove", "10-b.conf")])
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_whatever_happens_in_whatever_order_contents_decide_and_nobodys_file_is_lost(tmp_path_factory, happening):
     node = Node(tmp_path_factory.mktemp("node"))

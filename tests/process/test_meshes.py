@@ -52,7 +52,11 @@ LINGER = 0.05
 """Seconds between two steps of a mesh that belong together: as long as a CPU limit holds a process back at most."""
 
 
-pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
+    # Each has some 40 inotify instances, of the 128 that a user has.
+    pytest.mark.usefixtures("one_at_a_time"),
+]
 
 
 class Scene:
