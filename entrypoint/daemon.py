@@ -127,7 +127,8 @@ class Daemon:
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
         self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
-        self._reporter.configured(configured=configured)  # a repair that has to wait a moment is no change
+        if ready or not configured:  # what still has to be written decides; a repair that has to wait is no change
+            self._reporter.configured(configured=ready)
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
         self._errands.pass_done(configured=ready)
         deadlines = [plan.deadline, waiting, self._ready_file.held_until(), self._presence.deadline, *held]

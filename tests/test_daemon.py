@@ -303,3 +303,20 @@ def test_a_mesh_that_takes_its_plugin_out_just_before_ours_is_written_has_the_la
     daemon._pass()
     (multus,) = json.loads((root / "net.d/00-multus.conflist").read_bytes())["plugins"]
     assert multus["delegates"][0]["plugins"][0]["bridge"] == "cni1"
+
+
+def test_the_log_does_not_call_a_node_configured_whose_configuration_still_has_to_be_written(root, start, caplog):
+    caplog.set_level(logging.INFO)
+    put(root, FLANNEL)
+    daemon = start("--cleanup-config-on-exit")
+    for number in range(3):  # each time it comes and goes the file is written and removed
+        put(root, FLANNEL)
+        daemon._pass()
+        if number < 2:
+            (root / "net.d/10-a.conflist").unlink()
+            daemon._pass()
+    assert outputs(root) == ["00-multus.conf"]
+    put(root, FLANNEL.replace(b"cbr0", b"cbr1"))
+    said = len(caplog.records)
+    assert daemon._pass() is not None
+    assert "the node is configured" not in [record.message for record in caplog.records[said:]]
