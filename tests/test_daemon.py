@@ -316,6 +316,9 @@ def test_the_log_does_not_call_a_node_configured_whose_configuration_still_has_t
             (root / "net.d/10-a.conflist").unlink()
             daemon._pass()
     assert outputs(root) == ["00-multus.conf"]
+    put(root, b"{}", "00-a.json")  # the runtime would read it first
+    daemon._pass()
+    (root / "net.d/00-a.json").unlink()
     put(root, FLANNEL.replace(b"cbr0", b"cbr1"))
     said = len(caplog.records)
     assert daemon._pass() is not None
