@@ -100,7 +100,10 @@ def processes(proc: Path = PROC) -> Iterator[Running]:
     Where the pod shares its process namespace, or the host's, those of other containers can be seen too: what has
     another mount namespace or root directory sees other files under the same paths.
     """
-    own = _place(proc, "self")
+    try:
+        own = _place(proc, "self")
+    except OSError:
+        return  # no Linux as we know it, such as gVisor
     ancestors = set(_ancestors(proc))
     for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
         if pid in ancestors:

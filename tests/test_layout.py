@@ -136,7 +136,16 @@ PURE = {
     "wanted",
     "uninstall.deciding",
 }
-PURE |= {"check.findings", "check.reading", "check.node", "check.kubeconfig"}
+PURE |= {
+    "lists",
+    "podnetworks",
+    "check.networks",
+    "check.pods",
+    "check.findings",
+    "check.reading",
+    "check.node",
+    "check.kubeconfig",
+}
 
 
 def tree(module):

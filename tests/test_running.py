@@ -108,6 +108,12 @@ def test_a_process_that_ends_meanwhile_or_may_not_be_looked_at_is_passed_over(pr
     assert [pid for pid, _, _ in proc.found()] == [11]
 
 
+def test_where_mount_namespaces_cannot_be_told_apart_nobody_is_meant(proc):
+    (proc.root / str(os.getpid()) / "ns/mnt").unlink()
+    proc.process(1, SCRIPT)
+    assert proc.found() == []
+
+
 def test_process_1_comes_first_of_several(proc):
     proc.process(300, SCRIPT)
     proc.process(1, [PYTHON, "/entrypoint.sh"])
@@ -270,4 +276,4 @@ def test_check_without_a_running_program_says_that_it_used_the_defaults(host):
             text=True,
         )
     assert "info: no entrypoint runs in this container" in ran.stderr
-    assert "no 70-multus.conf in /host/etc/cni/net.d" in ran.stdout
+    assert "--multus-conf-file=/usr/src/multus-cni/images/70-multus.conf: does not exist" in ran.stdout
