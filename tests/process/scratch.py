@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -35,15 +36,22 @@ FLANNEL = {
 MULTUS = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
 
 
+def pauses():
+    """Yield the seconds to sleep between two looks: a millisecond at first, five for what takes longer.
+
+    Several tests wait at a time, and what they wait for shall have the CPU.
+    """
+    yield from [0.001] * 50
+    yield from itertools.repeat(0.005)
+
+
 def until(condition, within=BOUND, what="the condition"):
-    """Wait until the condition holds; return what it returned. It is looked at once a millisecond."""
-    end = time.monotonic() + within
-    while True:
-        outcome = condition()
-        if outcome:
-            return outcome
+    """Wait until the condition holds; return what it returned."""
+    end, pause = time.monotonic() + within, pauses()
+    while not (outcome := condition()):
         assert time.monotonic() < end, f"{what} did not come within {within:g} s"
-        time.sleep(0.001)
+        time.sleep(next(pause))
+    return outcome
 
 
 def watches(program):
@@ -126,10 +134,10 @@ class Program:
 
     def says(self, *parts, within=BOUND):
         """Wait for a line of the log that holds all these parts; return it."""
-        end = time.monotonic() + within
+        end, pause = time.monotonic() + within, pauses()
         while not (found := self.lines(*parts)):
             assert time.monotonic() < end, f"{parts} was not said within {within:g} s:\n{self.log}"
-            time.sleep(0.001)
+            time.sleep(next(pause))
         return found[0]
 
     def running(self):
@@ -302,11 +310,11 @@ class ScratchHost:
             yield program
 
     def until_ready(self, program):
-        end = time.monotonic() + BOUND
+        end, pause = time.monotonic() + BOUND, pauses()
         while not self.ready.exists():
             assert program.running(), program.log
             assert time.monotonic() < end, f"not ready:\n{program.log}"
-            time.sleep(0.001)
+            time.sleep(next(pause))
 
     def names_or_none(self):
         try:
