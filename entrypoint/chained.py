@@ -5,7 +5,7 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 
 - a list that begins with what we would write is as it must be, whatever follows (`settled`);
 - when ours changes, what follows is carried over; what the master has as well is left out of its copy (`settled`);
-- what a mesh has begun it is given the time to end (`handover`).
+- what a mesh has begun it is given the time to end (`handover.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from typing import Any, NamedTuple
 
 from entrypoint import cniconf, verdict
 from entrypoint.cniconf import MESH_PLUGINS, META_PLUGINS, MULTUS_TYPES
-from entrypoint.node import Absent, File, Look, Output, Seen
-
-HANDOVER = 1.0
-"""Seconds from one step of a mesh to the next that belongs to it. Pods get their networks meanwhile, or wait."""
-REWRITE = 0.3
-"""Seconds in which a list that is being written may be gone or cut off: pods have no Multus, or none at all."""
+from entrypoint.node import File, Look, Output
 
 CONVERTED_NAME = "k8s-pod-network"
 """The name that Istio and Linkerd give to the list that they make of a single plugin, whatever that was called."""
@@ -167,83 +162,12 @@ def overtaken(
     return f"{before}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
 
 
-# ---- the time that a mesh needs ----
-
-
-def handover(seen: Seen, wanted: Output, *, due: bool, was_listed: bool) -> float | None:
-    """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
-
-    `due` says that a configuration is to be written, `was_listed` that a list stood there.
-    """
-    until = [*_converting(seen), *_rewriting(seen, was_listed=was_listed), *(_moving(seen, wanted) if due else ())]
-    latest = max(until, default=seen.now)
-    return latest if seen.now < latest else None
-
-
-def _converting(seen: Seen) -> list[float]:
-    """Find a list that is being made of a single plugin.
-
-    Istio writes the list over `NAME.conf` and then renames that. Linkerd writes `NAME.conflist`, its older script not
-    in one step, and then removes `NAME.conf`. Whoever takes `NAME.conf` away meanwhile ends their processes.
-    """
-    for name, look in seen.outputs.items():
-        single = parsed(look.content) if name.endswith(".conf") and isinstance(look, File) else None
-        if single is None:
-            continue
-        if single.listed:
-            return [_since(seen, name) + HANDOVER]
-        beside = seen.outputs.get(name + "list")
-        if isinstance(beside, File):
-            there = parsed(beside.content)
-            if _cut_off(beside) or (there is not None and there.chained):
-                return [_since(seen, name + "list") + HANDOVER]
-    return []
-
-
-def _rewriting(seen: Seen, *, was_listed: bool) -> list[float]:
-    """Find a list that is gone or cut off: a mesh may be about to write it.
-
-    Linkerd takes its plugin out in place, that is, it empties the file and then writes; what is put there in between
-    loses its last word, and a plugin would stay chained whose binary is gone. Its older script moves every list away
-    and back from another file system, which removes, makes and then fills it, and ends when a file is there already.
-    """
-    if not was_listed or standing(seen.outputs) is not None:
-        return []
-    lists = {name: look for name, look in seen.outputs.items() if name.endswith(".conflist")}
-    gone = (name for name, look in lists.items() if _cut_off(look) or (isinstance(look, Absent) and look.missing))
-    return [_since(seen, name) + REWRITE for name in gone]
-
-
-def _moving(seen: Seen, wanted: Output) -> list[float]:
-    """Find what differs from what is wanted only in where meshes are: one may be on its way into, or out of, both.
-
-    Linkerd patches the network's file and ours, one after the other, and answers each write of ours with one of its
-    own. Were ours written after each of its steps, that would go to and fro. So both files must have come to rest.
-    """
-    ours = parsed(wanted.content)
-    for name, look in seen.outputs.items():
-        there = parsed(look.content) if isinstance(look, File) else None
-        if ours is not None and there is not None and _same_level(ours, there):
-            kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
-            if equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds)):
-                masters = [each.since for each in (*seen.candidates, *seen.retired) if each.name == wanted.master]
-                return [max(_since(seen, name), *masters) + HANDOVER] if masters else [_since(seen, name) + HANDOVER]
-    return []
-
-
-def _since(seen: Seen, name: str) -> float:
-    return seen.since.get(name, float("-inf"))
-
-
-def _cut_off(look: Look) -> bool:
-    """Say whether a file holds no JSON, as one does that is being written in place."""
-    if isinstance(look, Absent):
-        return False
-    try:
-        cniconf.parse(look.content)
-    except cniconf.InvalidJsonError:
-        return True
-    return False
+def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
+    """Say whether two configurations differ in which plugins of meshes the network has, and in nothing else."""
+    kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
+    here, elsewhere = ([plugin["type"] for plugin in _delegates_plugins(each.multus)] for each in (ours, there))
+    alike = equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
+    return here != elsewhere and alike and _same_level(ours, there)
 
 
 # ---- comparing ----

@@ -179,11 +179,6 @@ class Output(NamedTuple):
     master: str | None
     """File name of the wrapped master; None for a static configuration."""
 
-    @property
-    def is_list(self) -> bool:
-        """The runtime reads it as a list of plugins."""
-        return self.file_name.endswith(".conflist")
-
 
 class Record(NamedTuple):
     """What was renamed to NAME.old, and what stood beside it at the time: it outlives a restart in a file of ours."""
@@ -210,8 +205,8 @@ class Memory(NamedTuple):
     """The last good merge patch for Multus's part of the configuration."""
     record: Record | None = None
     """What must be remembered of renamed masters; None as long as there is none."""
-    listed: bool = False
-    """The configuration that must be there is a list, or was one that is gone for a moment."""
+    stood: str = ""
+    """The name under which the configuration must be there, or was, when it is gone for a moment; empty: none was."""
     satisfied: bool = False
     """The last verdict: it stays while others are given the time to end what they have begun."""
     retry: float = 0.0

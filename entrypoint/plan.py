@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from entrypoint import chained, cniconf, needed, renaming, verdict
+from entrypoint import chained, cniconf, handover, needed, renaming, verdict
 from entrypoint.node import (
     Absent,
     File,
@@ -55,8 +55,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
     held = None
     if wanted.output and not awaited:
-        due = configuration is not None
-        held = chained.handover(seen, wanted.output, due=due, was_listed=memory.listed)
+        held = handover.until(seen, wanted.output, memory.stood, due=configuration is not None)
     if held is not None:
         configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
@@ -74,7 +73,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             output=wanted.output,
             patch=memory.patch,
             record=record,
-            listed=output is not None and (output.is_list or (held is not None and memory.listed)),
+            stood=_stood(output if writable else None, memory, held),
             satisfied=satisfied,
             retry=retry,
         ),
@@ -129,6 +128,12 @@ def decide_removal(
 
 
 # ---- from what is wanted to steps ----
+
+
+def _stood(output: Output | None, memory: Memory, held: float | None) -> str:
+    if output is None:
+        return ""
+    return output.file_name if held is None else memory.stood
 
 
 def _is_there(seen: Seen, output: Output) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import chained
+from entrypoint import chained, handover
 from entrypoint.node import Absent, File, Output
 from entrypoint.plan import decide, decide_removal
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
@@ -385,14 +385,21 @@ def test_a_list_that_is_gone_or_cut_off_is_awaited_for_a_moment(node):
         node.put(conf=None, list=node.converted(ISTIO))
         node.plan()
         node.put(at=200.0, list=state)
-        assert held(node.plan(at=200.0)) == held(node.plan(at=200.1)) == 200.0 + chained.REWRITE
+        assert held(node.plan(at=200.0)) == held(node.plan(at=200.1)) == 200.0 + handover.REWRITE
         plan = node.plan(at=200.3)
         assert json.loads(plan.configuration.content) == node.own
 
 
-def test_a_single_configuration_is_put_back_at_once(node):
+def test_a_single_configuration_that_is_gone_is_put_back_as_soon_as_it_cannot_be_one_that_is_moved(node):
     node.put(at=200.0, conf=None)
-    assert node.plan(at=200.0).configuration is not None
+    assert held(node.plan(at=200.0)) == 200.0 + handover.MOVE
+    assert json.loads(node.plan(at=200.0 + handover.MOVE).configuration.content) == node.own
+
+
+@pytest.mark.parametrize("state", [b"", b'{"cni', {"type": "flannel"}])
+def test_a_single_configuration_that_is_broken_is_put_right_at_once(node, state):
+    node.put(at=200.0, conf=state)
+    assert json.loads(node.plan(at=200.0).configuration.content) == node.own
 
 
 def test_a_list_with_another_first_plugin_is_replaced_at_once(node):
@@ -421,6 +428,14 @@ def test_any_other_change_of_the_network_is_followed_at_once(node):
     node.put(conf=None, list=node.converted(ISTIO))
     node.network({"type": "bandwidth"}, at=200.0)
     assert node.plan(at=200.0).configuration is not None
+
+
+@pytest.mark.parametrize("changed", [{"capabilities": {"portMappings": True}}, {"log_level": "debug"}])
+def test_a_plugin_of_the_network_that_changes_is_followed_at_once(node, changed):
+    node.network(ISTIO)
+    node.carry_out(node.plan(at=200.0))
+    node.network({**ISTIO, **changed}, at=300.0)
+    assert node.plan(at=300.0).configuration is not None
 
 
 def test_what_is_carried_over_is_written_over_the_file_that_it_was_read_from(node):
