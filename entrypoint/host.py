@@ -188,7 +188,11 @@ class Host:
                 case Write():
                     if step.path.parent == self._settings.kubeconfig_file.parent:
                         files.make_directory(step.path.parent)
-                    return files.write(step.path, step.content, step.mode, step.over)
+                    written = files.write(step.path, step.content, step.mode, step.over)
+                    if step.path.name in self._outputs:
+                        # It may be gone again before the next look, and has not been gone for all that time.
+                        self._outputs[step.path.name] = step.content, time.monotonic()
+                    return written
                 case Copy():
                     self._copy_binary(step)
                 case Remove():

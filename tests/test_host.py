@@ -341,3 +341,14 @@ def test_the_plugins_in_directories_are_listed_as_libcni_reads_them(tmp_path):
     for name in ("20-b.conf", "10-a.conf", "c.conflist", "d.json"):
         (directory / name).write_text("{}")
     assert Host(settings_for(tmp_path)).observe().directories == {"cbr0": ("10-a.conf", "20-b.conf")}
+
+
+def test_an_output_that_is_gone_again_before_it_was_seen_is_dated_anew(tmp_path):
+    """Otherwise it would be taken for one that has been gone since before it was written."""
+    settings = settings_for(scratch(tmp_path))
+    host, path = Host(settings), tmp_path / "net.d/00-multus.conf"
+    host.observe()
+    host.apply(Write(path, b"1", 0o600))
+    path.unlink()
+    gone = host.observe()
+    assert gone.since["00-multus.conf"] == gone.now

@@ -320,7 +320,9 @@ def test_multus_is_upgraded(tmp_path, variants):
         scene.assert_good()
         counts = scene.account()
         assert counts.pop("program") == 1
-        assert all(count <= 1 for count in counts.values()), counts
+        # The old script takes the file away for a moment: another mesh puts itself in again, and is answered.
+        most = 2 if len(scene.kinds) > 1 and OLD_LINKERD in scene.kinds else 1
+        assert all(count <= most for count in counts.values()), counts
 
     on_all(tmp_path, scenario, variants)
 
