@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc)
-# Most tests mostly sleep. Single tests are run without workers: $(BIN)/python -m pytest tests/test_plan.py
-WORKERS ?= $(shell expr 3 '*' $(CORES))
+# Three a core, twelve at most: most tests mostly sleep. Single tests: $(BIN)/python -m pytest tests/test_plan.py
+WORKERS ?= $(shell expr 3 '*' $(CORES) \& $(CORES) '<' 5 \| 12)
 # One test at a time goes to a worker: tests/conftest.py has them in the order that takes least time.
 PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
