@@ -37,6 +37,7 @@ def _write_unrelated(conf_dir, rate, stop, done):
         os.close(descriptor)
 
 
+@pytest.mark.prompt
 def test_a_storm_of_unrelated_writes_delays_no_token_and_takes_no_memory(host, long, figure):
     seconds, rate = (30, 5000) if long else (5, 5000)
     with host.configured() as program:
