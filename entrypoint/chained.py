@@ -165,7 +165,8 @@ def overtaken(
 def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
     """Say whether two configurations differ in which plugins of meshes the network has, and in nothing else."""
     kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
-    here, elsewhere = ([plugin["type"] for plugin in _delegates_plugins(each.multus)] for each in (ours, there))
+    wanted, _ = _leave_out(ours.multus, there.chained)
+    here, elsewhere = ([plugin["type"] for plugin in _delegates_plugins(each)] for each in (wanted, there.multus))
     alike = equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
     return here != elsewhere and alike and _same_level(ours, there)
 

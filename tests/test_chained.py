@@ -418,6 +418,18 @@ def test_a_mesh_on_its_way_through_both_files_has_a_second_from_the_later(node):
     assert node.plan(at=201.1).steps == ()
 
 
+def test_a_mesh_that_is_in_both_is_left_out_of_the_copy_when_it_has_come_to_rest(node):
+    """Until then the other mesh may come, too, and each write is answered by both."""
+    node.network(ISTIO, LINKERD)
+    node.carry_out(node.plan(at=199.0))
+    node.own = json.loads(node.seen.outputs[CONF].content)
+    node.put(at=200.0, conf=None, list=node.converted(LINKERD))
+    assert held(node.plan(at=200.1)) == 201.0
+    write = node.plan(at=201.0).configuration
+    multus, following = json.loads(write.content)["plugins"]
+    assert ([each["type"] for each in multus["delegates"][0]["plugins"]][2:], following) == (["istio-cni"], LINKERD)
+
+
 def test_a_mesh_that_stays_in_the_network_s_file_is_wrapped_after_a_second(node):
     node.network(ISTIO, at=200.0)
     plan = node.plan(at=201.0)
