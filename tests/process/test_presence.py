@@ -17,6 +17,8 @@ import pytest
 
 from tests.process.scratch import PROMPT, Pod, file_id, overwrite, presences, stays, until, vanish
 
+pytestmark = pytest.mark.prompt  # which of several instances comes first, and how soon, is what they are about
+
 STANDS_BY, AT_WORK = "standing by", "at work again"
 HIGHEST = f".multus-entrypoint-{'9' * 19}0-0123456789ab.alive"
 HOLDER = """
