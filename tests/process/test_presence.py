@@ -143,7 +143,7 @@ def test_several_that_start_at_once_agree_on_one(host, older):
         until(lambda: len(presences(host)) == len(pods))
         while alive:
             until(lambda: len(presences(host)) == len(alive))
-            (newest,) = [program for program in alive if _holds(program, presences(host)[-1])]
+            newest = until(lambda: next((each for each in alive if _holds(each, presences(host)[-1])), None))
             owner = alive.pop(newest)
             until(owner.owns)
             until(owner.ready.exists)
