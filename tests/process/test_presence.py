@@ -65,9 +65,11 @@ def _stopped(program):
 
 
 def _holds(program, path):
-    links = [entry.path for entry in os.scandir(f"/proc/{program.pid}/fd")]
-    flags = {os.readlink(link): Path(link.replace("/fd/", "/fdinfo/")).read_text() for link in links}
-    return "FLOCK" in flags.get(str(path), "")
+    for entry in os.scandir(f"/proc/{program.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it opens and closes others meanwhile
+            if os.readlink(entry.path) == str(path):
+                return "FLOCK" in Path(entry.path.replace("/fd/", "/fdinfo/")).read_text()
+    return False
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to end"])
