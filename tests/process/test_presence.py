@@ -225,6 +225,7 @@ def test_a_newer_one_does_not_wait_for_an_older_one_that_is_stopped(host, older,
             stays(newer.owns, 0.3)
 
 
+@pytest.mark.prompt
 def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
     """As when an instance is stopped in the midst of its writing."""
     host.master()
