@@ -26,6 +26,8 @@ from tests.manifests import (
     only,
 )
 
+pytestmark = pytest.mark.process  # kubectl, for most of them
+
 PLAIN, UNINSTALL = "multus-daemonset.yml", "multus-uninstall.yml"
 CHARTS = ["helm", *(f"helm {platform}" for platform in PLATFORMS if platform != "base")]
 INSTALLERS = [PLAIN, *PLATFORMS, *CHARTS]
