@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entrypoint import cniconf, files, mounts
-from entrypoint.node import Absent, Binary, Candidate, Copy, File, Identity, Look, Remove, Rename, Seen, Step, Write
+from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings, in_byte_order
 
 _CLOCK_TICK = 100_000_000
@@ -177,8 +177,8 @@ class Host:
 
     # ---- writing ----
 
-    def apply(self, step: Step) -> Identity | None:
-        """Do one step; return the identity of a file that was written.
+    def apply(self, step: Step) -> None:
+        """Do one step.
 
         Raises `StepError` when the step could not be done, `files.CancelledError` when it was given up and
         `files.ReplacedError` when somebody else was faster.
@@ -188,11 +188,10 @@ class Host:
                 case Write():
                     if step.path.parent == self._settings.kubeconfig_file.parent:
                         files.make_directory(step.path.parent)
-                    written = files.write(step.path, step.content, step.mode, step.over)
+                    files.write(step.path, step.content, step.mode, step.over)
                     if step.path.name in self._outputs:
                         # It may be gone again before the next look, and has not been gone for all that time.
                         self._outputs[step.path.name] = step.content, time.monotonic()
-                    return written
                 case Copy():
                     self._copy_binary(step)
                 case Remove():
@@ -201,7 +200,6 @@ class Host:
                     files.rename(step.path, step.to, over=step.over)
         except OSError as error:
             raise StepError(_failure(step, error)) from error
-        return None
 
     def _copy_binary(self, step: Copy) -> None:
         source = step.source.stat()
