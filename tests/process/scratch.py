@@ -145,12 +145,16 @@ class Program:
         return self.process.poll() is None
 
     def ends(self, within=BOUND):
-        """Wait for the end; return the exit code. `Popen.wait` with a timeout would look every 50 ms only."""
+        """Wait for the end; return the exit code. `Popen.wait` with a timeout would look every 50 ms only.
+
+        The descriptor tells of the end at once. Who traces the program is told of it first, and only then may we reap.
+        """
         if self.running():
             descriptor = os.pidfd_open(self.pid)
-            select.select([descriptor], [], [], within)
+            ended = select.select([descriptor], [], [], within)[0]
             os.close(descriptor)
-        return self.process.wait(0)
+            return self.process.wait(BOUND if ended else 0)
+        return self.process.returncode
 
     def stop(self, number=signal.SIGTERM):
         """Send a signal; return the exit code and the seconds until the end."""
