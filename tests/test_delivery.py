@@ -166,7 +166,8 @@ case "$*" in
   *"exec text"*|*"exec rotated"*|*"exec come-and-go"*) lines eth0 lo ${NET1-net1} sit0 ;;
   *"exec json"*) lines eth0 lo uplink ;;
   *"exec plain"*) lines eth0 lo ${PLAIN-} ;;
-  *"exec after"*) lines eth0 lo ;;
+  *"exec after"*|*"exec meanwhile"*) lines eth0 lo ;;
+  *"logs -l name=multus-uninstall"*) lines "waiting: 1 pods of this node: ${WAITED_FOR-multus-e2e/staying}" ;;
 esac
 """
 NODE = """#!/bin/bash
@@ -201,6 +202,7 @@ def stage(tmp_path):
             "CONF_DIR": str(tmp_path / "conf"),
             "BIN_DIR": str(tmp_path / "bin"),
             "PATIENCE": "2",
+            "TOKEN_CACHED": "0",
             "KUBECTL": str(Path(sys.executable).parent / "kubectl"),
             **more,
         }
@@ -304,6 +306,12 @@ def test_pods_are_repaired_with_the_rights_that_the_manifest_has_off(stage, tmp_
         if document["kind"] == "ClusterRole"
     ]
     assert (modes, evictions) == (["report", "delete"], [True, True, False])
+
+
+def test_an_uninstaller_that_does_not_wait_for_a_pod_fails_the_step(stage):
+    ran, _ = stage("90-uninstall.sh", WAITED_FOR="")
+    assert ran.returncode == 1
+    assert "FAILED: word of the pod that is waited for did not come" in ran.stderr
 
 
 def test_a_file_that_is_left_behind_fails_the_step(stage):

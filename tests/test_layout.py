@@ -109,7 +109,8 @@ MAY_IMPORT = {
     "check.owner": {"check.findings", "presence"},
     "uninstall.deciding": {"chained", "cniconf", "node", "settings"},
     "uninstall.records": {"cniconf", "host", "node"},
-    "uninstall.waiting": {"uninstall.records", "wakeup", "watch"},
+    "uninstall.access": {"host", "needed", "node", "presence", "settings"},
+    "uninstall.waiting": {"uninstall.access", "uninstall.records", "wakeup", "watch"},
     "uninstall.doing": {
         "cniconf",
         "files",
@@ -119,6 +120,7 @@ MAY_IMPORT = {
         "presence",
         "renaming",
         "settings",
+        "uninstall.access",
         "uninstall.deciding",
         "uninstall.waiting",
     },
