@@ -274,7 +274,9 @@ def test_the_uninstaller_has_an_account_of_its_own_for_what_multus_does_meanwhil
     (volume,) = [volume for volume in spec["volumes"] if "projected" in volume]
     (theirs,) = [volume for volume in pod_spec(PLAIN)["volumes"] if "projected" in volume]
     assert volume == theirs
-    mounting = [each["name"] for each in containers(daemon_set(name)) if volume["name"] in str(each.get("volumeMounts"))]
+    mounting = [
+        each["name"] for each in containers(daemon_set(name)) if volume["name"] in str(each.get("volumeMounts"))
+    ]
     assert mounting == ["uninstall"]
 
 
