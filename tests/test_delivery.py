@@ -150,6 +150,9 @@ case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
+  *"rollout status"*"--timeout=20s"*) exit "${BAD_ROLLOUT-1}" ;;
+  *"-- multus-entrypoint check"*) lines "${OWNER-warn     node.owner  a newer entrypoint keeps this node}" ;;
+  *"exec during"*) lines eth0 lo net1 ;;
   *"patch poddisruptionbudget"*) touch "$STATE/allowed" ;;
   *"reason=NetworksMissing"*) lines ${REPORTED-bare without-1 without-2} ;;
   *"-l app=without -o name"*) lines pod/without-1 pod/without-2 ;;
@@ -271,6 +274,26 @@ def test_a_pod_that_comes_without_its_interface_fails_the_step(stage):
     assert ran.returncode == 1
     assert "FAILED: 6 workers saw a pod" in ran.stderr
     assert "has no interface net1" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("play", "message"),
+    [
+        ({"BAD_ROLLOUT": "0"}, "a rollout with a wrong flag went through"),
+        ({"OWNER": "pass     node.owner"}, "the warning of check in a pod beside a newer one did not come"),
+    ],
+    ids=["goes through", "no warning"],
+)
+def test_a_bad_rollout_that_is_not_met_as_it_must_be_fails_the_step(stage, play, message):
+    ran, _ = stage("55-bad-rollout.sh", **play)
+    assert ran.returncode == 1
+    assert f"FAILED: {message}" in ran.stderr
+
+
+def test_each_bad_rollout_is_undone(stage):
+    ran, calls = stage("55-bad-rollout.sh")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert calls.count("patch daemonset") == calls.count("rollout undo daemonset/kube-multus-ds") == 3
 
 
 @pytest.mark.parametrize(
