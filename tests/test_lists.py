@@ -144,6 +144,17 @@ def found(get, node="node-1"):
         ('{"name": "lan"}', [], []),  # Multus refuses it, and a new pod with it would not start
         ("[{", [], []),
         ('[{"namespace": "infra"}, 5]', [], []),
+        ('[{"name": "lan"}, 5]', [], []),
+        ('[{"name": "lan"}, {"name": ["san"]}]', [], []),
+        ('[{"name": "lan", "namespace": 7}]', [], []),
+        ('[{"name": "lan"}, {"namespace": "infra"}]', [], []),
+        ("[" * 100_000, [], []),
+        (" infra / lan @ net7 ,/san", ["default/san"], ["infra/lan"]),
+        ("lan,", [], []),
+        ("lan,Upper", [], []),
+        ("lan,a/b/c", [], []),
+        ("lan,a@b@c", [], []),
+        ("lan@an-interface-name-too-long", [], []),
     ],
 )
 def test_what_a_pod_lacks_is_what_it_asks_for_less_what_it_got(api, get, asked, got, lacks):
@@ -158,8 +169,9 @@ def test_the_status_under_the_name_of_older_releases_counts(api, get):
     assert found(get) == {}
 
 
-def test_a_status_that_cannot_be_read_is_none(api, get):
-    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: "{"}})
+@pytest.mark.parametrize("status", ["{", "{}", "[3]", '[{"name": 3}]', "[" * 100_000, '{"a":' * 50_000])
+def test_a_status_that_cannot_be_read_is_none(api, get, status):
+    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: status}})
     assert list(found(get)) == ["a"]
 
 
