@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from entrypoint import cniconf, lists
-from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.check.node import plugin_types
 from entrypoint.cluster import Answer
 from entrypoint.lists import Get
@@ -96,7 +96,10 @@ def findings(networks: Networks, programs: Programs) -> Iterator[Finding]:
     """Say what this node lacks of what the networks need."""
     if networks.refused is not None:
         why = f"cannot list the cluster's networks: {networks.refused.message}"
-        yield skipped(PLUGINS, why, f"add this rule to the ClusterRole: {RULE}")
+        if networks.refused.forbidden:
+            yield skipped(PLUGINS, why, f"add this rule to the ClusterRole: {RULE}")
+        else:
+            yield warned(PLUGINS, why, SERVER_TROUBLE)
         yield skipped(DHCP, f"see {PLUGINS}")
         return
     yield _plugins(networks, programs)
