@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint.flags import CHECK, ENTRYPOINT, UNINSTALL
+from entrypoint.flags import CHECK, ENTRYPOINT, INSTALL, UNINSTALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -41,6 +41,13 @@ def anchors(page):
 
 def test_the_tables_of_flags_are_the_command_lines():
     subprocess.run([sys.executable, ROOT / "tools/flags_table.py", "--check"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("command", "declared"), [("check", CHECK), ("uninstall", UNINSTALL), ("install", INSTALL)])
+def test_the_table_of_subcommands_has_the_flags_of_each(command, declared):
+    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/usage.md").read_text("utf-8"), re.MULTILINE)
+    own = {flag.opts[0] for flag in declared} - {flag.opts[0] for flag in ENTRYPOINT}
+    assert set(re.findall(r"--[\w-]+", row)) == own
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
