@@ -94,6 +94,14 @@ def test_objects_in_the_pages_are_yaml_and_json(page, block):
             assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
 
 
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_who_follows_a_page_applies_no_image_that_is_not_published(page, block):
+    if "kubectl apply -f deployments/" in block:
+        assert "kind load" in block, (
+            f"{page}: put an image of one's own into the manifest, as the page on installing does"
+        )
+
+
 def test_links_to_upstream_reports_are_well_formed():
     for page in PAGES:
         for link in LINK.findall(page.read_text("utf-8")):
