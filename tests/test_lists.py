@@ -307,6 +307,10 @@ def test_a_network_whose_configuration_is_not_json_is_named(api, get, config):
     plugins, _ = judged(get)
     assert plugins.status is Status.WARN
     assert "default/odd" in plugins.found
+    api.add_network("lan", MACVLAN)
+    plugins, _ = judged(get)
+    assert plugins.status is Status.FAIL
+    assert "macvlan (does not exist) for default/lan; no JSON in spec.config of default/odd" in plugins.found
 
 
 @pytest.mark.parametrize("config", [None, "", "[]", "5", '{"plugins": 5, "ipam": []}', '{"plugins": [null, 5]}'])

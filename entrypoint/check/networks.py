@@ -108,16 +108,16 @@ def findings(networks: Networks, programs: Programs) -> Iterator[Finding]:
 
 def _plugins(networks: Networks, programs: Programs) -> Finding:
     faults = {kind: programs.fault(kind) for kind in sorted(networks.plugins)}
-    missing = "; ".join(
-        f"{kind} ({fault}) for {_named(networks.plugins[kind])}" for kind, fault in faults.items() if fault
-    )
+    missing = [f"{kind} ({fault}) for {_named(networks.plugins[kind])}" for kind, fault in faults.items() if fault]
+    unreadable = [f"no JSON in spec.config of {_named(networks.unreadable)}"] if networks.unreadable else []
+    found = f"not in {programs.where}: {'; '.join([*missing, *unreadable])}"
     if missing and programs.unseen:
-        return warned(PLUGINS, f"not in {programs.where}: {missing}", f"are they in {programs.unseen} on the host?")
+        return warned(PLUGINS, found, f"are they in {programs.unseen} on the host?")
     if missing:
         advice = "install them on this node: a pod that asks for one of these networks cannot start here"
-        return failed(PLUGINS, f"not in {programs.where}: {missing}", advice)
-    if networks.unreadable:
-        return warned(PLUGINS, f"no JSON in spec.config of {_named(networks.unreadable)}", "correct these networks")
+        return failed(PLUGINS, found, advice)
+    if unreadable:
+        return warned(PLUGINS, unreadable[0], "correct these networks")
     return passed(PLUGINS, f"all are there: {', '.join(faults)}" if faults else "no network names a plugin")
 
 
