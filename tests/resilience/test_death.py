@@ -256,7 +256,7 @@ def _sleeps(program):
 
 
 def _until_at_rest(program):
-    """Wait until the program has ended, or has slept for a while: how long its last calls take depends on the machine."""
+    """Wait until it has ended, or slept for a while: how long its last calls take depends on the machine."""
     end = time.monotonic() + BOUND
     seen, since = None, time.monotonic()
     while program.running() and time.monotonic() < since + REST:
