@@ -465,6 +465,19 @@ def test_trouble_of_the_api_server_is_not_taken_for_a_missing_right(host, cluste
         assert troubled.advice == "look at the API server's log, and check again"
 
 
+def test_an_answer_that_nobody_foresaw_is_a_finding_and_no_traceback(host, cluster, capfd):
+    cluster.add_network("odd", {"type": "macvlan"})
+    cluster.networks["default", "odd"]["metadata"] = ["no", "object"]
+    access = Access(cluster.url, host.token, pem(authority()))
+    programs = Programs(fault=lambda _: None, where="", unseen="", socket_there=lambda _: True)
+    found = {each.identifier: each for each in clustercheck.findings(host.settings(), access, programs, timeout=20)}
+    assert found["cluster.rights"].status is Status.PASS
+    assert found["networks.plugins"].status is Status.WARN
+    assert "AttributeError" in found["networks.plugins"].found
+    assert "report it" in found["networks.plugins"].advice
+    assert capfd.readouterr().err == ""
+
+
 def test_an_api_server_that_does_not_tell_what_it_serves_is_to_be_given_the_usual_role(host, cluster):
     cluster.failures = [None, 403]
     assert "system:discovery" in host.outcome()["cluster.attachments"]["advice"]

@@ -172,6 +172,8 @@ def _bind(role: str) -> str:
 
 
 def _unanswered(identifier: str, answers: Answers) -> Finding:
+    if answers.fault:
+        return warned(identifier, f"not understood: {answers.fault}", "this is a fault of multus-entrypoint: report it")
     why = f"no answer: {answers.unreachable}"
     return warned(identifier, why, "check again, with a longer --timeout")
 
