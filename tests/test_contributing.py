@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -115,3 +117,12 @@ def test_a_function_that_a_page_names_by_its_module_is_there():
         if not any(re.search(rf"\b(def|class) {name}\b", text) for text in modules[module])
     ]
     assert gone == []
+
+
+@pytest.mark.process
+def test_the_calls_that_run_one_test_find_some():
+    calls = re.findall(r"^\.venv/bin/python (-m pytest .*)$", PAGE, re.MULTILINE)
+    assert len(calls) > 1
+    for call in calls:
+        ran = subprocess.run([sys.executable, *call.split(), "--collect-only", "-q"], cwd=ROOT, capture_output=True)
+        assert ran.returncode == 0, call
