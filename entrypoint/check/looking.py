@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from entrypoint import cniconf
+from entrypoint import cniconf, presence
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.networks import Programs
@@ -17,15 +17,20 @@ from entrypoint.plan import decide
 from entrypoint.settings import Settings
 
 
-def run(settings: Settings, timeout: float) -> list[Finding]:
-    """Look at everything; wait at most `timeout` seconds for the API server."""
+def run(settings: Settings, timeout: float, resident: int | None = None) -> list[Finding]:
+    """Look at everything; wait at most `timeout` seconds for the API server.
+
+    `resident` is the process of this container that is the entrypoint, as far as there is one.
+    """
     from entrypoint.check import cluster as clustercheck
     from entrypoint.check import kubeconfig as kubeconfigcheck
+    from entrypoint.check import owner
 
+    instances = presence.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = look(settings)
+    found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
     return [
-        *nodecheck.findings(settings, view),
-        *kubeconfigcheck.findings(settings, view),
+        *owner.judged(found, instances, resident),
         *clustercheck.findings(settings, kubeconfigcheck.access(view), _programs(settings), timeout),
     ]
 
