@@ -55,6 +55,11 @@ class Answer:
         return 200 <= self.status < 300  # noqa: PLR2004 - HTTP
 
     @property
+    def forbidden(self) -> bool:
+        """A right is missing; any other refusal is trouble of the server, or of what was asked."""
+        return self.status == 403  # noqa: PLR2004 - HTTP
+
+    @property
     def message(self) -> str:
         """The status code and what the API server had to say."""
         said = self.document.get("message")

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files"},
     "lists": {"cluster"},
-    "podnetworks": {"lists"},
+    "podnetworks": {"cniconf", "lists"},
     "running": {"flags"},
     "flags": {"settings"},
     "remarks": {"flags", "settings"},
