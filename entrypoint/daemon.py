@@ -72,6 +72,8 @@ class Daemon:
         self._ours: bytes | None = None
         """The configuration that this run wrote, or found to be as it wanted it."""
         self._put_back = leaving.PutBack(settings)
+        self._kubeconfig: Path | None = None
+        """The kubeconfig that Multus is told to read, if it can be seen: perhaps somebody else's."""
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
 
@@ -134,6 +136,9 @@ class Daemon:
         deadlines = [plan.deadline, waiting, self._ready_file.held_until(), self._presence.deadline, *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
+        if plan.reads not in {self._kubeconfig, self._settings.kubeconfig_file}:
+            deadlines.append(seen.now)  # it is not watched yet
+        self._kubeconfig = plan.reads
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _stand_by(self, unwatched: list[str]) -> float | None:
@@ -154,7 +159,8 @@ class Daemon:
     def _follow(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
         try:
-            self._watcher.follow(_followed_files(self._settings), self._followed_listings())
+            read = [self._kubeconfig] if self._kubeconfig else []
+            self._watcher.follow([*_followed_files(self._settings), *read], self._followed_listings())
         except OSError as error:
             advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
             return [f"cannot watch files: {error.strerror}; {_INSTEAD}. {advice}"]

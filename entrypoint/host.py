@@ -69,7 +69,8 @@ class Host:
         standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
             standing, failed = _listing(settings.cni_conf_dir)
-        names = tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False))
+        names = _files(standing)
+        beside_ours = _files(_listing(settings.kubeconfig_file.parent)[0])
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
@@ -90,6 +91,10 @@ class Host:
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
             names=names,
+            kubeconfigs=(
+                *(settings.cni_conf_dir / name for name in names),
+                *(settings.kubeconfig_file.with_name(name) for name in beside_ours),
+            ),
             first=_foreign_first(settings, names),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
             mounted_from=self._mounted_from,
@@ -308,6 +313,10 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
         return [], None
     except OSError as error:
         return [], _reason(error)
+
+
+def _files(entries: Iterable[os.DirEntry[str]]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:

@@ -91,6 +91,18 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, sta
         assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
 
 
+def test_a_kubeconfig_that_multus_is_told_to_read_and_that_is_not_there_is_found(host):
+    own = host.kubeconfig.with_name("own.kubeconfig")
+    own.write_text("theirs")
+    host.flags.append("--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/own.kubeconfig")
+    host.configure()
+    assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
+    own.unlink()
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert finding["status"] == "fail"
+    assert f"{own} does not exist" in finding["found"]
+
+
 def test_check_changes_nothing_on_the_node(host):
     for break_it in (lambda: None, lambda: host.kubeconfig.chmod(0o644), host.generated.unlink):
         break_it()
