@@ -293,7 +293,7 @@ def swept_directories(settings: Settings) -> Iterable[Path]:
 
 
 def _missing(path: Path | None) -> str | None:
-    return None if path is None or path.exists() else str(path)
+    return None if path is None or os.path.exists(path) else str(path)
 
 
 def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:

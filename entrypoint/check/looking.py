@@ -54,7 +54,7 @@ def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
     if not settings.additional_bin_dir:
         return [settings.cni_bin_dir], False
     additional = settings.in_container(settings.additional_bin_dir)
-    if additional is None or not additional.is_dir():
+    if additional is None or not os.path.isdir(additional):
         return [settings.cni_bin_dir], True
     return [settings.cni_bin_dir, additional], False
 
@@ -72,9 +72,9 @@ def _programs(settings: Settings) -> Programs:
 
 def _there(path: Path) -> bool | None:
     """Say whether a file of the host is there; None when the host's directory is not mounted."""
-    if path.exists():
+    if os.path.exists(path):
         return True
-    return False if path.parent.is_dir() else None
+    return False if os.path.isdir(path.parent) else None
 
 
 def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:
@@ -103,4 +103,4 @@ def _kubeconfig_file(settings: Settings) -> Path | None:
     if settings.kubeconfig_is_ours:
         return settings.kubeconfig_file
     path = settings.in_container(settings.kubeconfig_path_on_host)
-    return path if path and path.exists() else None
+    return path if path and os.path.exists(path) else None
