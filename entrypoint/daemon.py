@@ -132,8 +132,8 @@ class Daemon:
         if ready or not configured:  # what still has to be written decides; a repair that has to wait is no change
             self._reporter.configured(configured=ready)
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
-        self._errands.pass_done(configured=ready)
-        deadlines = [plan.deadline, waiting, self._ready_file.held_until(), self._presence.deadline, *held]
+        errands = self._errands.pass_done(configured=ready, now=time.monotonic())
+        deadlines = [plan.deadline, waiting, errands, self._ready_file.held_until(), self._presence.deadline, *held]
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         if plan.reads not in {self._kubeconfig, self._settings.kubeconfig_file}:
