@@ -251,8 +251,11 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
 
 
 def _output(path: Path) -> Look:
-    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing."""
-    return Absent("is a directory") if os.path.isdir(path) else _own(path)
+    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing.
+
+    A link to one it does read.
+    """
+    return Absent("is a directory") if os.path.isdir(path) and not path.is_symlink() else _own(path)
 
 
 def _own(path: Path) -> Look:
