@@ -152,7 +152,7 @@ class Host:
     def _binary(self, *, compare: bool) -> Binary:
         """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
-        fault = program_fault(settings.binary_file)
+        fault = _leads_away(settings.binary_file) or program_fault(settings.binary_file)
         if settings.skip_binary_copy or not compare:
             return Binary(None, installed=True, fault=fault)
         try:
@@ -277,6 +277,13 @@ def program_fault(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return "is not a regular file"
     return None if mode & 0o111 else "is not executable"
+
+
+def _leads_away(path: Path) -> str | None:
+    """Say of a link that it leads out of its directory: the host has another file there than this container, or none."""
+    if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
+        return None
+    return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
 
 
 def _mounted_from(directory: Path) -> str | None:
