@@ -22,6 +22,7 @@ class ReadyFile:
         self._path = path
         self._ready: bool | None = None
         self._not_before = 0.0
+        self._complaints: list[str] = []
 
     def set(self, *, ready: bool) -> list[str]:
         """Write or remove the file; return what to complain of when that is not possible."""
@@ -33,16 +34,16 @@ class ReadyFile:
             return [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
         now = time.monotonic()
         if ready is self._ready and now < self._not_before:
-            return []
-        self._ready, self._not_before = ready, now + _INTERVAL
+            return self._complaints
+        self._ready, self._not_before, self._complaints = ready, now + _INTERVAL, []
         try:
             if ready:
                 files.mark(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            return [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
-        return []
+            self._complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+        return self._complaints
 
     def held_until(self) -> float | None:
         """Return when to put it right (monotonic seconds); None when it is as it should be."""
