@@ -117,7 +117,7 @@ class Daemon:
         self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
         complaint = [self._presence.complaint] if self._presence.complaint else []
-        self._reporter.warnings([*plan.warnings, *complaint])  # before anything is written
+        self._reporter.warnings([*plan.warnings, *complaint], seen.now)  # before anything is written
         held = self._apply_in_turn(plan)
         if self._presence.superseded:
             return self._stand_by(unwatched)
@@ -128,12 +128,14 @@ class Daemon:
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
+        now = time.monotonic()
+        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles], now)
         if ready or not configured:  # what still has to be written decides; a repair that has to wait is no change
-            self._reporter.configured(configured=ready)
-        waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
-        errands = self._errands.pass_done(configured=ready, now=time.monotonic())
+            self._reporter.configured(configured=ready, now=now)
+        waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, now)
+        errands = self._errands.pass_done(configured=ready, now=now)
         deadlines = [plan.deadline, waiting, errands, self._ready_file.held_until(), self._presence.deadline, *held]
+        deadlines.append(self._reporter.held_until)
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
         if plan.reads not in {self._kubeconfig, self._settings.kubeconfig_file}:

@@ -280,7 +280,7 @@ def program_fault(path: Path) -> str | None:
 
 
 def _leads_away(path: Path) -> str | None:
-    """Say of a link that it leads out of its directory: the host has another file there than this container, or none."""
+    """Say of a link that it leads out of its directory: there the host has another file than this container."""
     if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
         return None
     return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
