@@ -135,7 +135,7 @@ class Host:
                 return Candidate(name, cniconf.Unread(_reason(error)), now)
             if not os.path.islink(entry.path):
                 return None  # gone again
-            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
+            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}", link=True), now)
         if not stat.S_ISREG(status.st_mode):
             return Candidate(name, cniconf.NoFile("is not a regular file"), now)
         signature = _signature(status)
