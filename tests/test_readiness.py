@@ -11,3 +11,14 @@ def test_a_file_that_cannot_be_written_is_complained_of_at_every_look_and_not_on
     file._not_before = 0.0
     assert file.set(ready=True) == []
     assert file.set(ready=True) == []
+
+
+def test_a_link_in_its_place_is_replaced_for_a_probe_would_not_see_it(tmp_path):
+    path = tmp_path / "ready"
+    path.symlink_to("nowhere")
+    file = ReadyFile(path)
+    assert file.set(ready=True) == []
+    assert path.is_file() and not path.is_symlink()
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert file.held_until() is not None
