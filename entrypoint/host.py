@@ -152,7 +152,7 @@ class Host:
     def _binary(self, *, compare: bool) -> Binary:
         """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
-        fault = _leads_away(settings.binary_file) or program_fault(settings.binary_file)
+        fault = leads_away(settings.binary_file) or program_fault(settings.binary_file)
         if settings.skip_binary_copy or not compare:
             return Binary(None, installed=True, fault=fault)
         try:
@@ -279,7 +279,7 @@ def program_fault(path: Path) -> str | None:
     return None if mode & 0o111 else "is not executable"
 
 
-def _leads_away(path: Path) -> str | None:
+def leads_away(path: Path) -> str | None:
     """Say of a link that it leads out of its directory: there the host has another file than this container."""
     if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
         return None

@@ -11,7 +11,7 @@ from entrypoint import cniconf
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.networks import Programs
-from entrypoint.host import Host, program_fault, read
+from entrypoint.host import Host, leads_away, program_fault, read
 from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
@@ -94,7 +94,9 @@ def _plugins(directories: list[Path], configuration: File) -> dict[str, str | No
 def _plugin_fault(name: str, directories: list[Path]) -> str | None:
     if os.path.basename(name) != name:
         return "is no file name"
-    faults = [program_fault(directory / name) for directory in directories]
+    # k3s has links to its own directory of programs, which is not mounted here: such a link counts as there.
+    paths = [directory / name for directory in directories]
+    faults = [None if leads_away(path) else program_fault(path) for path in paths]
     return None if None in faults else faults[0]
 
 
