@@ -118,7 +118,7 @@ def require_the_indicators_mount(wanted: Settings) -> None:
     if not wanted.readiness_indicator_file:
         raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
     top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise click.UsageError(
             f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
             f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."
@@ -181,7 +181,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        found = looking.run(wanted, timeout)
+        found = looking.run(wanted, timeout, resident=context.meta.get(flags.TAKEN_FROM))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):

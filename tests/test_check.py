@@ -14,12 +14,13 @@ import pytest
 import yaml
 
 from entrypoint.check import cluster as clustercheck
-from entrypoint.check import findings
+from entrypoint.check import findings, owner
 from entrypoint.check import node as nodecheck
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
 from entrypoint.check.networks import Programs
 from entrypoint.cluster import Access
+from entrypoint.presence import Instance
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
@@ -64,7 +65,7 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass(host):
     outcome = host.outcome()
     only(outcome)
     assert list(outcome)[-7:] == CLUSTER
-    assert len(outcome) == 21
+    assert len(outcome) == 22
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
@@ -94,6 +95,29 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, sta
         assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
 
 
+def test_plugins_that_are_links_out_of_the_directory_are_not_missed(host):
+    """k3s has its bundled plugins as links to a directory of its own, where this container sees nothing."""
+    for name in ("flannel", "portmap"):
+        (host.bin_dir / name).unlink()
+        (host.bin_dir / name).symlink_to("/var/lib/rancher/k3s/data/0123/bin/cni")
+    assert host.node_outcome()["plugins.present"]["status"] == "pass"
+    (host.bin_dir / "portmap").unlink()
+    (host.bin_dir / "portmap").symlink_to("missing")
+    assert host.node_outcome()["plugins.present"]["status"] == "fail"
+
+
+def test_a_kubeconfig_that_multus_is_told_to_read_and_that_is_not_there_is_found(host):
+    own = host.kubeconfig.with_name("own.kubeconfig")
+    own.write_text("theirs")
+    host.flags.append("--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/own.kubeconfig")
+    host.configure()
+    assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
+    own.unlink()
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert finding["status"] == "fail"
+    assert f"{own} does not exist" in finding["found"]
+
+
 def test_check_changes_nothing_on_the_node(host):
     for break_it in (lambda: None, lambda: host.kubeconfig.chmod(0o644), host.generated.unlink):
         break_it()
@@ -105,9 +129,36 @@ def test_check_changes_nothing_on_the_node(host):
 def test_every_finding_is_explained_in_the_documentation(host, pytestconfig):
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     shown = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
-    assert len(shown) == 22
+    assert len(shown) == 23
     explained = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE)
     assert explained == list(shown)
+
+
+# ---- whose the node is ----
+
+CURRENT = findings.failed("kubeconfig.current", "other token", "is it running?")
+MISSING = findings.failed("plugins.present", "not in /host/opt/cni/bin: bridge", "install it")
+
+
+@pytest.mark.parametrize(
+    ("pids", "resident", "status", "words", "current"),
+    [
+        ([], None, "pass", "no other", "fail"),
+        ([], 1, "pass", "no other", "fail"),
+        ([1], 1, "pass", "of this container", "fail"),
+        ([0, 1], 1, "pass", "of this container", "fail"),
+        ([0], None, "pass", "no other", "fail"),
+        ([1, 0], 1, "warn", "newer", "warn"),
+        ([0], 1, "warn", "cannot do its work yet", "fail"),
+    ],
+    ids=["nobody", "not yet", "alone", "the newest", "none here", "an older one", "one that waits"],
+)
+def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(pids, resident, status, words, current):
+    instances = [Instance((rank, ""), pid) for rank, pid in enumerate(pids)]
+    owning, *others = owner.judged([CURRENT, MISSING], instances, resident)
+    assert (owning.identifier, owning.status) == ("node.owner", status)
+    assert words in owning.found
+    assert [each.status for each in others] == [current, "fail"]
 
 
 # ---- a node on which everything is broken ----
