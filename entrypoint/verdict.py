@@ -16,16 +16,19 @@ from entrypoint.settings import Settings
 def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
     """Say which files of the configuration directory the runtime reads before ours; None when it reads ours first.
 
-    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits.
+    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits. Of a name that no runtime
+    reads `not_used` tells.
     """
+    if not ours.endswith(cniconf.RUNTIME_SUFFIXES):
+        return None
     order = cniconf.runtime_order(names)
     if order[:1] == [ours]:
         return None
     before = order[: order.index(ours)] if ours in order else order
     if not before:
-        return None  # it is not there yet, or has no name that is read: others say so
-    listed = ", ".join(map(repr, before))
-    return f"{listed} in {directory} sorts before {ours}: the CNI runtime reads the first file and will not use Multus"
+        return None  # it is not there yet: others say so
+    listed = f"{', '.join(map(repr, before))} in {directory} sort{'s' if len(before) == 1 else ''}"
+    return f"{listed} before {ours}: the CNI runtime reads the first file and will not use Multus"
 
 
 def not_used(path: Path, content: bytes) -> str | None:

@@ -292,6 +292,25 @@ def test_a_static_configuration_is_compared_with_its_source(host):
     assert host.node_outcome(flags=flags)["configuration.current"]["status"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("00-multus.conf", {"cniVersion": "0.3.1", "name": "x", "type": "flannel"}),
+        ("00-multus.conf", {"cniVersion": "0.3.1", "name": "x", "plugins": [{"type": "multus"}]}),
+        ("00-multus.cfg", {"cniVersion": "0.3.1", "name": "x", "type": "multus"}),
+    ],
+)
+def test_what_is_wrong_with_a_static_configuration_is_for_its_author_to_put_right(host, name, document):
+    host.generated.unlink()
+    source = host.image / name
+    source.write_text(json.dumps(document))
+    (host.conf_dir / name).write_text(json.dumps(document))
+    outcome = host.node_outcome(flags=[f"--multus-conf-file={source}"])
+    assert outcome["configuration.valid"]["status"] == "fail"
+    assert outcome["configuration.valid"]["advice"] == f"correct {source}, of which it is the copy"
+    assert outcome["configuration.first"]["status"] == ("skipped" if name.endswith(".cfg") else "pass")
+
+
 def test_a_renamed_master_is_still_the_one_that_is_called_for(host):
     (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
     only(host.node_outcome(flags=[*host.flags, "--rename-conf-file"]))
