@@ -137,8 +137,8 @@ def require_what_errands_need(wanted: Settings) -> None:
 
 
 def echo(line: str) -> None:
-    """Print a line, whatever bytes the names of files in it hold."""
-    click.echo(line.encode("utf-8", "backslashreplace"))
+    """Print a line, whatever bytes the names of files in it hold: they make no line of their own."""
+    click.echo("\t".join(map(logs.one_line, line.split("\t"))))
 
 
 def dry_run(wanted: Settings) -> None:

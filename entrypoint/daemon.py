@@ -147,6 +147,7 @@ class Daemon:
         """Leave the node, and the ready file, to the newer instance; return until when to sleep."""
         if not self._standing_by:
             self._standing_by = True
+            self._errands.pass_done(configured=False, now=time.monotonic())  # whether it is, the newer one says
             logger.info("a newer instance on this node is at work: standing by, and writing nothing until it ends")
         deadlines = [self._presence.deadline, time.monotonic() + _OBSTACLE_INTERVAL if unwatched else None]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)

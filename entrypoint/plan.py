@@ -63,6 +63,8 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     elif output is not None and not awaited:
         problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
         problems += _kubeconfig_missing(settings, seen, reads, kubeconfig) if reads else []
+    # What is remembered as put in place is not looked at again without the config watch: not before its time has come.
+    in_place = memory.output if held is not None and settings.skip_config_watch else wanted.output
     failed = list(dict.fromkeys([*_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]))
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
@@ -73,7 +75,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             started=memory.started,
             first=False,
             configured=memory.configured or wanted.output is not None,
-            output=wanted.output,
+            output=in_place,
             patch=memory.patch,
             record=record,
             stood=_stood(output if writable else None, memory, held),

@@ -108,6 +108,17 @@ def test_a_look_that_failed_is_made_again_and_who_was_known_is_not_forgotten(dir
             unknown.kill()
 
 
+def test_a_file_that_may_not_be_read_hides_no_living_instance(directory, monkeypatch):
+    own = Presence(directory)
+    own.join()
+    with another(directory):
+        for number in range(20):  # they are met in no particular order
+            (directory / f".multus-entrypoint-{number:020}-0123456789ab.alive").touch()
+        failing(monkeypatch, "open", errno.EACCES, "-0123456789ab.alive")
+        own.look()
+        assert own.superseded
+
+
 def test_what_cannot_be_made_is_told_and_tried_again_and_hinders_nothing(directory, monkeypatch):
     directory.mkdir()
     own = Presence(directory)

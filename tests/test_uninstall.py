@@ -740,6 +740,20 @@ def test_names_that_are_not_utf_8_are_printed_escaped(host):
     assert "80-\\udcff.conf: it runs Multus too" in ran.stdout
 
 
+@pytest.mark.parametrize("arguments", [["uninstall"], ["--dry-run"]], ids=" ".join)
+def test_the_name_of_a_file_writes_no_line_of_its_own(host, arguments):
+    host.flags.append("--rename-conf-file")
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-a\nremoved everything\x1b[31m.conflist")
+    if arguments == ["uninstall"]:
+        host.configure()
+        arguments = [*arguments, f"--multus-data-dir={host.data_dir}"]
+    ran = host.run(*arguments)
+    assert ran.returncode == 0
+    assert "10-a\\nremoved everything\\x1b[31m.conflist" in ran.stdout
+    assert "\nremoved everything" not in ran.stdout
+    assert "\x1b" not in ran.stdout
+
+
 # ---- install ----
 
 

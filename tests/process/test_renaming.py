@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, file_id, overwrite, seconds_until, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, seconds_until, stays, until
 
 NAME = "10-flannel.conflist"
 RENAME = "--rename-conf-file"
@@ -393,3 +393,12 @@ def test_killed_at_any_instant_and_started_again_it_never_loses_the_master(host,
         code, _ = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
+
+
+def test_a_rename_that_waits_for_a_mesh_is_done_without_the_config_watch_too(host):
+    """Istio has written its list under the name of the single plugin and has not renamed it yet."""
+    host.master("00-calico.conflist")
+    overwrite(host.conf, json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [MULTUS]}))
+    with host.start(RENAME, "--skip-config-watch") as program:
+        host.until_ready(program)
+        until(lambda: "00-calico.conflist.old" in host.names())
