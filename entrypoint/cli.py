@@ -118,7 +118,7 @@ def require_the_indicators_mount(wanted: Settings) -> None:
     if not wanted.readiness_indicator_file:
         raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
     top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise click.UsageError(
             f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
             f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."
@@ -137,8 +137,8 @@ def require_what_errands_need(wanted: Settings) -> None:
 
 
 def echo(line: str) -> None:
-    """Print a line, whatever bytes the names of files in it hold."""
-    click.echo(line.encode("utf-8", "backslashreplace"))
+    """Print a line, whatever bytes the names of files in it hold: they make no line of their own."""
+    click.echo("\t".join(map(logs.one_line, line.split("\t"))))
 
 
 def dry_run(wanted: Settings) -> None:

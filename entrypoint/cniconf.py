@@ -64,6 +64,8 @@ class NoFile(NamedTuple):
     """What stands there under a candidate's name is no regular file: nobody will write it to its end."""
 
     reason: str
+    link: bool = False
+    """It is a link that leads nowhere in this container; on the host it may lead to the default network."""
 
 
 class Unread(NamedTuple):
@@ -176,7 +178,10 @@ def runtime_fault(name: str, content: bytes) -> str | None:
         return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
     else:
         first = document
-    return None if first["type"] in MULTUS_TYPES else f"it runs {first['type']!r} and not Multus"
+    if first["type"] == "multus":
+        return None
+    what = "the 'multus' of the thin plugin" if first["type"] in MULTUS_TYPES else "Multus"
+    return f"it runs {first['type']!r} and not {what}"
 
 
 def wrapped_master(content: bytes) -> dict[str, Any] | None:

@@ -69,7 +69,8 @@ class Host:
         standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
             standing, failed = _listing(settings.cni_conf_dir)
-        names = tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False))
+        names = _files(standing)
+        beside_ours = _files(_listing(settings.kubeconfig_file.parent)[0])
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
@@ -90,6 +91,10 @@ class Host:
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
             names=names,
+            kubeconfigs=(
+                *(settings.cni_conf_dir / name for name in names),
+                *(settings.kubeconfig_file.with_name(name) for name in beside_ours),
+            ),
             first=_foreign_first(settings, names),
             failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
             mounted_from=self._mounted_from,
@@ -130,7 +135,7 @@ class Host:
                 return Candidate(name, cniconf.Unread(_reason(error)), now)
             if not os.path.islink(entry.path):
                 return None  # gone again
-            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}"), now)
+            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}", link=True), now)
         if not stat.S_ISREG(status.st_mode):
             return Candidate(name, cniconf.NoFile("is not a regular file"), now)
         signature = _signature(status)
@@ -147,7 +152,7 @@ class Host:
     def _binary(self, *, compare: bool) -> Binary:
         """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
-        fault = program_fault(settings.binary_file)
+        fault = leads_away(settings.binary_file) or program_fault(settings.binary_file)
         if settings.skip_binary_copy or not compare:
             return Binary(None, installed=True, fault=fault)
         try:
@@ -246,8 +251,11 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
 
 
 def _output(path: Path) -> Look:
-    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing."""
-    return Absent("is a directory") if os.path.isdir(path) else _own(path)
+    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing.
+
+    A link to one it does read.
+    """
+    return Absent("is a directory") if os.path.isdir(path) and not path.is_symlink() else _own(path)
 
 
 def _own(path: Path) -> Look:
@@ -271,6 +279,13 @@ def program_fault(path: Path) -> str | None:
     return None if mode & 0o111 else "is not executable"
 
 
+def leads_away(path: Path) -> str | None:
+    """Say of a link that it leads out of its directory: there the host has another file than this container."""
+    if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
+        return None
+    return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
+
+
 def _mounted_from(directory: Path) -> str | None:
     """Ask the kernel where a directory is from; a container's mounts stay what they are at its start."""
     try:
@@ -288,7 +303,7 @@ def swept_directories(settings: Settings) -> Iterable[Path]:
 
 
 def _missing(path: Path | None) -> str | None:
-    return None if path is None or path.exists() else str(path)
+    return None if path is None or os.path.exists(path) else str(path)
 
 
 def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
@@ -308,6 +323,10 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
         return [], None
     except OSError as error:
         return [], _reason(error)
+
+
+def _files(entries: Iterable[os.DirEntry[str]]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:

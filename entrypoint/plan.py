@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from entrypoint import chained, cniconf, handover, needed, renaming, verdict
 from entrypoint.node import (
@@ -53,6 +54,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     output, doubled = chained.settled(wanted.output, stands) if wanted.output else (None, [])
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
     removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
+    reads = verdict.kubeconfig_named(settings, seen.mounted_from, output.content) if output else None
     held = None
     if wanted.output and not awaited:
         held = handover.until(seen, wanted.output, memory.stood, due=configuration is not None)
@@ -60,6 +62,9 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
         problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
+        problems += _kubeconfig_missing(settings, seen, reads, kubeconfig) if reads else []
+    # What is remembered as put in place is not looked at again without the config watch: not before its time has come.
+    in_place = memory.output if held is not None and settings.skip_config_watch else wanted.output
     failed = list(dict.fromkeys([*_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]))
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
@@ -70,7 +75,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             started=memory.started,
             first=False,
             configured=memory.configured or wanted.output is not None,
-            output=wanted.output,
+            output=in_place,
             patch=memory.patch,
             record=record,
             stood=_stood(output if writable else None, memory, held),
@@ -92,6 +97,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             *_astray(settings, seen, output),
         ),
         waiting=wanted.waiting,
+        reads=reads,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
     )
@@ -185,6 +191,13 @@ def _not_in_use(settings: Settings, seen: Seen, output: Output, there: set[str])
     if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
         found.append(Problem(unused, fatal=False))
     return found
+
+
+def _kubeconfig_missing(settings: Settings, seen: Seen, path: Path, ours: Write | None) -> list[Problem]:
+    """Say that the kubeconfig that Multus is told to read is not there, unless it is `ours`, which is being written."""
+    if path in seen.kubeconfigs or (path == settings.kubeconfig_file and (ours or unknown(seen.kubeconfig))):
+        return []
+    return [Problem("; ".join(verdict.without_kubeconfig(path)), fatal=False)]
 
 
 def _names_after(

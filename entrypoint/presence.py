@@ -114,14 +114,17 @@ class Presence:
         """See who lives, take away what killed runs left, and put the own file back when somebody has removed it."""
         own = self._own.path.name if self._own else None
         self._again_at = None
+        names: list[str] = []
         try:
             names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name)]
-            for name in set(names) - {own, *self._others}:
-                self._meet(name)
         except OSError as error:
             self._found = self._found and error.errno != errno.ENOENT
-            if error.errno not in _NOBODY:  # no news: who was known to live is asked directly
-                self._again_at = time.monotonic() + _AGAIN
+            self._failed(error)
+        for name in set(names) - {own, *self._others}:
+            try:
+                self._meet(name)
+            except OSError as error:  # one that may not be read hides no other one
+                self._failed(error)
         for name, descriptor in list(self._others.items()):
             if not _lives(descriptor):
                 os.close(self._others.pop(name))
@@ -129,6 +132,8 @@ class Presence:
                     (self._directory / name).unlink()
         if self._able and (self._own is None or not _stands(self._own)):
             self._speak()
+        else:
+            self._retry_at = None  # it may have been brought back
 
     def join(self) -> None:
         """Tell the others that this instance can do its work. Where that is not possible it does it all the same."""
@@ -170,6 +175,11 @@ class Presence:
         """Give back what is held of the others' files."""
         while self._others:
             os.close(self._others.popitem()[1])
+
+    def _failed(self, error: OSError) -> None:
+        """Look again later after a look that was no news: who was known to live is asked directly."""
+        if error.errno not in _NOBODY:
+            self._again_at = time.monotonic() + _AGAIN
 
     def _meet(self, name: str) -> None:
         """Open the file of an instance that was not known, whether it lives or not. Raises OSError."""

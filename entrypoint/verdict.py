@@ -16,16 +16,19 @@ from entrypoint.settings import Settings
 def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
     """Say which files of the configuration directory the runtime reads before ours; None when it reads ours first.
 
-    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits.
+    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits. Of a name that no runtime
+    reads `not_used` tells.
     """
+    if not ours.endswith(cniconf.RUNTIME_SUFFIXES):
+        return None
     order = cniconf.runtime_order(names)
     if order[:1] == [ours]:
         return None
     before = order[: order.index(ours)] if ours in order else order
     if not before:
-        return None  # it is not there yet, or has no name that is read: others say so
-    listed = ", ".join(map(repr, before))
-    return f"{listed} in {directory} sorts before {ours}: the CNI runtime reads the first file and will not use Multus"
+        return None  # it is not there yet: others say so
+    listed = f"{', '.join(map(repr, before))} in {directory} sort{'s' if len(before) == 1 else ''}"
+    return f"{listed} before {ours}: the CNI runtime reads the first file and will not use Multus"
 
 
 def not_used(path: Path, content: bytes) -> str | None:
@@ -40,6 +43,25 @@ def program_missing(settings: Settings, fault: str | None) -> str | None:
         return None
     who = "; who installs it? --skip-multus-binary-copy is set" if settings.skip_binary_copy else ""
     return f"waiting for an executable file {settings.binary_file}, which {fault}{who}"
+
+
+def kubeconfig_named(settings: Settings, source: str | None, configuration: bytes) -> Path | None:
+    """Return where this container sees the kubeconfig that Multus is told to read; None where it does not see.
+
+    It sees what is in the configuration directory and in the directory of our kubeconfig, if `source`, where on the
+    host's disk the former is from, is the usual place.
+    """
+    named = cniconf.kubeconfig_of(configuration)
+    path = settings.in_container(named) if named and mounts.is_usual(source) else None
+    return path if path and path.parent in {settings.cni_conf_dir, settings.kubeconfig_file.parent} else None
+
+
+def without_kubeconfig(path: Path) -> tuple[str, str]:
+    """Say that this kubeconfig is missing, and what to do."""
+    return (
+        f"Multus is told to read a kubeconfig that is not there, and every pod will fail: {path} does not exist",
+        "who writes it? The entrypoint writes multus.d/multus.kubeconfig",
+    )
 
 
 def kubeconfig_astray(settings: Settings, source: str | None, configuration: bytes) -> tuple[str, str] | None:

@@ -185,6 +185,12 @@ def _list_in_a_conf(host, _cluster):
     host.generated.write_text(json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [plugin]}))
 
 
+def _no_own_kubeconfig(host, _cluster):
+    own = "/etc/cni/net.d/own.kubeconfig"
+    host.flags.append(f"--multus-kubeconfig-file-host={own}")
+    host.generated.write_text(host.generated.read_text().replace("/etc/cni/net.d/multus.d/multus.kubeconfig", own))
+
+
 def _rival(host, _cluster):
     host.master("00-calico.conflist")
 
@@ -234,6 +240,7 @@ SCENARIOS = {
     "only-multus": _only_multus,
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
+    "no-own-kubeconfig": _no_own_kubeconfig,
     "rival": _rival,
     "own-old": _own_old,
     "lost-record": _lost_record,

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import yaml
 
+from entrypoint.check import cluster as clustercheck
 from entrypoint.check import findings, owner
 from entrypoint.check import node as nodecheck
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
+from entrypoint.check.networks import Programs
+from entrypoint.cluster import Access
 from entrypoint.presence import Instance
-from tests.fake_api import FakeCluster, other_authority, serving
+from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
 pytestmark = pytest.mark.process
@@ -90,6 +94,29 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, sta
         host.flags.append(f"--multus-kubeconfig-file-host={right}")
         host.configure()
         assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
+
+
+def test_plugins_that_are_links_out_of_the_directory_are_not_missed(host):
+    """k3s has its bundled plugins as links to a directory of its own, where this container sees nothing."""
+    for name in ("flannel", "portmap"):
+        (host.bin_dir / name).unlink()
+        (host.bin_dir / name).symlink_to("/var/lib/rancher/k3s/data/0123/bin/cni")
+    assert host.node_outcome()["plugins.present"]["status"] == "pass"
+    (host.bin_dir / "portmap").unlink()
+    (host.bin_dir / "portmap").symlink_to("missing")
+    assert host.node_outcome()["plugins.present"]["status"] == "fail"
+
+
+def test_a_kubeconfig_that_multus_is_told_to_read_and_that_is_not_there_is_found(host):
+    own = host.kubeconfig.with_name("own.kubeconfig")
+    own.write_text("theirs")
+    host.flags.append("--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/own.kubeconfig")
+    host.configure()
+    assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
+    own.unlink()
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert finding["status"] == "fail"
+    assert f"{own} does not exist" in finding["found"]
 
 
 def test_check_changes_nothing_on_the_node(host):
@@ -266,6 +293,25 @@ def test_a_static_configuration_is_compared_with_its_source(host):
     assert host.node_outcome(flags=flags)["configuration.current"]["status"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("00-multus.conf", {"cniVersion": "0.3.1", "name": "x", "type": "flannel"}),
+        ("00-multus.conf", {"cniVersion": "0.3.1", "name": "x", "plugins": [{"type": "multus"}]}),
+        ("00-multus.cfg", {"cniVersion": "0.3.1", "name": "x", "type": "multus"}),
+    ],
+)
+def test_what_is_wrong_with_a_static_configuration_is_for_its_author_to_put_right(host, name, document):
+    host.generated.unlink()
+    source = host.image / name
+    source.write_text(json.dumps(document))
+    (host.conf_dir / name).write_text(json.dumps(document))
+    outcome = host.node_outcome(flags=[f"--multus-conf-file={source}"])
+    assert outcome["configuration.valid"]["status"] == "fail"
+    assert outcome["configuration.valid"]["advice"] == f"correct {source}, of which it is the copy"
+    assert outcome["configuration.first"]["status"] == ("skipped" if name.endswith(".cfg") else "pass")
+
+
 def test_a_renamed_master_is_still_the_one_that_is_called_for(host):
     (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
     only(host.node_outcome(flags=[*host.flags, "--rename-conf-file"]))
@@ -385,6 +431,7 @@ def test_an_api_server_that_is_not_there_fails_with_the_reason(host):
     only(outcome, ("cluster.reachable", "fail"), *skipped.items())
 
 
+@pytest.mark.prompt
 def test_an_api_server_that_does_not_answer_is_waited_for_no_longer_than_asked(host, cluster):
     cluster.silent.set()
     begun = time.monotonic()
@@ -394,6 +441,7 @@ def test_an_api_server_that_does_not_answer_is_waited_for_no_longer_than_asked(h
     assert outcome["cluster.reachable"]["status"] == "fail"
 
 
+@pytest.mark.prompt
 def test_an_api_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_asked(host):
     stop = threading.Event()
     with socket.socket() as server:
@@ -402,7 +450,7 @@ def test_an_api_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_th
 
         def drip():
             connection, _ = server.accept()
-            with connection:
+            with connection, suppress(OSError):  # the program has gone meanwhile
                 while not stop.wait(0.1):
                     connection.sendall(b"HTTP/1.1 200 OK\r\nX: "[:1])
 
@@ -469,6 +517,45 @@ def test_an_api_server_in_trouble_fails(host, cluster):
     assert "503" in host.outcome()["cluster.reachable"]["found"]
 
 
+@pytest.mark.parametrize("status", [410, 429, 500, 503])
+def test_trouble_of_the_api_server_is_not_taken_for_a_missing_right(host, cluster, status):
+    """Whichever question meets it: to change the ClusterRole would help nobody."""
+    cluster.add_node("node-1")
+    wanted = host.settings(flags=["--multus-conf-file=auto", "--startup-taint=example.com/x"])
+    access = Access(cluster.url, host.token, pem(authority()))
+    programs = Programs(fault=lambda _: None, where="", unseen="", socket_there=lambda _: True)
+
+    def asked():
+        return clustercheck.findings(wanted, access, programs, timeout=20)
+
+    assert {finding.status for finding in asked()} == {Status.PASS}
+    for position in range(1, len(cluster.requests)):
+        cluster.failures = [None] * position + [status]
+        (troubled,) = [
+            finding for finding in asked() if finding.status is not Status.PASS and str(status) in finding.found
+        ]
+        assert troubled.status is Status.WARN
+        assert troubled.advice == "look at the API server's log, and check again"
+
+
+def test_an_answer_that_nobody_foresaw_is_a_finding_and_no_traceback(host, cluster, capfd):
+    cluster.add_network("odd", {"type": "macvlan"})
+    cluster.networks["default", "odd"]["metadata"] = ["no", "object"]
+    access = Access(cluster.url, host.token, pem(authority()))
+    programs = Programs(fault=lambda _: None, where="", unseen="", socket_there=lambda _: True)
+    found = {each.identifier: each for each in clustercheck.findings(host.settings(), access, programs, timeout=20)}
+    assert found["cluster.rights"].status is Status.PASS
+    assert found["networks.plugins"].status is Status.WARN
+    assert "AttributeError" in found["networks.plugins"].found
+    assert "report it" in found["networks.plugins"].advice
+    assert capfd.readouterr().err == ""
+
+
+def test_an_api_server_that_does_not_tell_what_it_serves_is_to_be_given_the_usual_role(host, cluster):
+    cluster.failures = [None, 403]
+    assert "system:discovery" in host.outcome()["cluster.attachments"]["advice"]
+
+
 def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(host, monkeypatch, tmp_path):
     from entrypoint import memory
     from entrypoint.check import cluster as clustercheck
@@ -482,7 +569,7 @@ def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(h
 
     found = clustercheck.findings(NoTaint, Access("https://x", "t", None), None, 5)
     assert {finding.status for finding in found} == {Status.SKIPPED}
-    assert "set a limit of at least 68 MiB" in found[0].found
+    assert "set a limit of at least 56 MiB" in found[0].found
     assert findings.all_well(found)
 
 

@@ -1,5 +1,6 @@
 """CRI-O's restart and the startup taint as parts of the resident program's life."""
 
+import copy
 import json
 import os
 import shutil
@@ -79,6 +80,45 @@ def test_the_taint_stays_when_the_node_stops_being_configured_before_the_api_ser
         assert cluster.taints("node-1")
         rival.unlink()
         wait_until(lambda: not cluster.taints("node-1"))
+
+
+def test_a_node_that_flips_does_not_start_one_process_after_the_other(host, cluster):
+    host.master()
+    cluster.tokens.clear()  # every try is refused
+    with host.running() as process:
+        wait_until(lambda: children(process))
+        started, rival = set(), host.conf_dir / "00-before.conf"
+        for _ in range(10):
+            started |= set(children(process))
+            rival.write_text("{}")
+            wait_until(lambda: not host.ready.exists())
+            rival.unlink()
+            wait_until(host.ready.exists)
+            time.sleep(0.1)
+        assert len(started | set(children(process))) <= 2
+        cluster.tokens.add(host.token)
+        wait_until(lambda: not cluster.taints("node-1"))
+
+
+def test_an_instance_that_stands_by_does_not_remove_the_taint_of_a_node_that_is_not_configured(host, cluster):
+    host.master()
+    cluster.tokens.clear()  # every try is refused
+    with host.running() as older:
+        wait_until(lambda: "is not accepted" in older.log())
+        beside = copy.copy(host)
+        beside.root = host.root / "newer"
+        beside.root.mkdir()
+        with beside.running() as newer:
+            wait_until(lambda: "standing by" in older.log())
+            (host.conf_dir / "00-before.conf").write_text("{}")
+            wait_until(lambda: "not configured any more" in newer.log())
+            wait_until(lambda: not children(newer))
+            cluster.tokens.add(host.token)
+            time.sleep(3)  # longer than the first delay between two tries
+            assert cluster.taints("node-1")
+            assert not children(older)
+            (host.conf_dir / "00-before.conf").unlink()
+            wait_until(lambda: not cluster.taints("node-1"))
 
 
 def test_the_process_that_removes_the_taint_is_gone_afterwards_and_its_memory_with_it(host, cluster):

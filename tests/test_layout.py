@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files"},
     "lists": {"cluster"},
-    "podnetworks": {"lists"},
+    "podnetworks": {"cniconf", "lists"},
     "running": {"flags"},
     "flags": {"settings"},
     "remarks": {"flags", "settings"},
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "errands.patience": {"cluster", "settings"},
     "errands.taint": {"cluster", "errands.child", "errands.patience", "settings"},
     "errands.repair": {"cluster", "errands.child", "errands.patience", "lists", "podnetworks"},
-    "errands.errands": {"errands.child", "settings"},
+    "errands.errands": {"errands.child", "logs", "settings"},
     "daemon": {
         "cniconf",
         "errands.child",

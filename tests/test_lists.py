@@ -144,6 +144,17 @@ def found(get, node="node-1"):
         ('{"name": "lan"}', [], []),  # Multus refuses it, and a new pod with it would not start
         ("[{", [], []),
         ('[{"namespace": "infra"}, 5]', [], []),
+        ('[{"name": "lan"}, 5]', [], []),
+        ('[{"name": "lan"}, {"name": ["san"]}]', [], []),
+        ('[{"name": "lan", "namespace": 7}]', [], []),
+        ('[{"name": "lan"}, {"namespace": "infra"}]', [], []),
+        ("[" * 100_000, [], []),
+        (" infra / lan @ net7 ,/san", ["default/san"], ["infra/lan"]),
+        ("lan,", [], []),
+        ("lan,Upper", [], []),
+        ("lan,a/b/c", [], []),
+        ("lan,a@b@c", [], []),
+        ("lan@an-interface-name-too-long", [], []),
     ],
 )
 def test_what_a_pod_lacks_is_what_it_asks_for_less_what_it_got(api, get, asked, got, lacks):
@@ -158,8 +169,9 @@ def test_the_status_under_the_name_of_older_releases_counts(api, get):
     assert found(get) == {}
 
 
-def test_a_status_that_cannot_be_read_is_none(api, get):
-    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: "{"}})
+@pytest.mark.parametrize("status", ["{", "{}", "[3]", '[{"name": 3}]', "[" * 100_000, '{"a":' * 50_000])
+def test_a_status_that_cannot_be_read_is_none(api, get, status):
+    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: status}})
     assert list(found(get)) == ["a"]
 
 
@@ -198,7 +210,7 @@ def test_of_pods_that_have_their_networks_only_the_metadata_is_taken(api, get):
 
 def told(*addresses, name="cbr0", **more):
     """What Multus writes of a pod with one further network, when its default network gave it these addresses."""
-    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True, **more}
+    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True} | more
     return json.dumps([default, {"name": "default/lan", "interface": "net1", "ips": ["10.222.0.7"]}])
 
 
@@ -213,9 +225,21 @@ def told(*addresses, name="cbr0", **more):
         (told(), {"podIP": "10.244.0.5"}, False),
         (told("10.244.0.4"), {"podIP": "", "phase": "Pending"}, False),
         (told("10.244.0.4", default=False), {"podIP": "10.244.0.5"}, False),
-        (told("x"), {"podIP": "10.244.0.5"}, False),
+        (told("x", 7, None, ["10.244.0.4"]), {"podIP": "10.244.0.5"}, False),
+        (told(ips=7), {"podIP": "10.244.0.5"}, False),
     ],
-    ids=["same", "another", "others", "second family", "spelling", "not told", "none yet", "no default", "no address"],
+    ids=[
+        "same",
+        "another",
+        "others",
+        "second family",
+        "spelling",
+        "not told",
+        "none yet",
+        "no default",
+        "no address",
+        "no list",
+    ],
 )
 def test_what_is_told_of_another_address_is_of_an_earlier_sandbox(api, get, status, addresses, lacks):
     """After a reboot a pod keeps its annotation, and may have been set up anew before Multus was there."""
@@ -323,6 +347,10 @@ def test_a_network_whose_configuration_is_not_json_is_named(api, get, config):
     plugins, _ = judged(get)
     assert plugins.status is Status.WARN
     assert "default/odd" in plugins.found
+    api.add_network("lan", MACVLAN)
+    plugins, _ = judged(get)
+    assert plugins.status is Status.FAIL
+    assert "macvlan (does not exist) for default/lan; no JSON in spec.config of default/odd" in plugins.found
 
 
 @pytest.mark.parametrize("config", [None, "", "[]", "5", '{"plugins": 5, "ipam": []}', '{"plugins": [null, 5]}'])

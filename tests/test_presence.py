@@ -108,6 +108,17 @@ def test_a_look_that_failed_is_made_again_and_who_was_known_is_not_forgotten(dir
             unknown.kill()
 
 
+def test_a_file_that_may_not_be_read_hides_no_living_instance(directory, monkeypatch):
+    own = Presence(directory)
+    own.join()
+    with another(directory):
+        for number in range(20):  # they are met in no particular order
+            (directory / f".multus-entrypoint-{number:020}-0123456789ab.alive").touch()
+        failing(monkeypatch, "open", errno.EACCES, "-0123456789ab.alive")
+        own.look()
+        assert own.superseded
+
+
 def test_what_cannot_be_made_is_told_and_tried_again_and_hinders_nothing(directory, monkeypatch):
     directory.mkdir()
     own = Presence(directory)
@@ -148,6 +159,19 @@ def test_a_file_that_is_made_anew_has_another_name(directory):
     (after,) = directory.iterdir()
     assert after.name[:39] == before.name[:39]
     assert after.name != before.name
+
+
+def test_a_file_that_is_brought_back_is_waited_for_no_longer(directory):
+    """A deadline that stays, and has passed, would make the loop spin."""
+    own = Presence(directory)
+    own.join()
+    (file,) = directory.iterdir()
+    file.rename(directory / "away")
+    own.look()
+    assert own.deadline is not None
+    (directory / "away").rename(file)
+    own.look()
+    assert own.owner and own.deadline is None
 
 
 def test_a_descriptor_of_another_one_is_given_back(directory):

@@ -292,6 +292,17 @@ def test_an_operators_own_old_copies_are_not_touched(host):
 # ---- kubeconfig and binary ----
 
 
+def test_a_link_in_the_place_of_our_directory_stays_and_is_no_failure(host):
+    (host.root / "elsewhere").mkdir()
+    host.kubeconfig.parent.symlink_to(host.root / "elsewhere")
+    host.configure()
+    code, said = uninstall(host)
+    assert code == 0, said
+    assert host.kubeconfig.parent.is_symlink()
+    assert list((host.root / "elsewhere").iterdir()) == []
+    assert "nothing to do" in uninstall(host)[1]
+
+
 def test_a_directory_with_other_files_in_it_stays(host):
     host.configure()
     (host.kubeconfig.parent / "notes").write_text("mine")
@@ -316,6 +327,18 @@ def test_a_binary_that_is_not_the_one_we_installed_stays(host, change, why):
     assert code == 0
     assert os.path.lexists(host.binary)
     assert why in said
+
+
+def test_a_binary_that_is_its_own_source_stays(host):
+    """`--multus-bin-file` may name the installed binary itself, which somebody else has put there."""
+    host.binary.write_bytes(b"the operator's")
+    host.binary.chmod(0o755)
+    host.multus = host.binary
+    host.configure()
+    code, said = uninstall(host)
+    assert code == 0
+    assert "that very file" in said
+    assert host.binary.read_bytes() == b"the operator's"
 
 
 def test_a_binary_that_others_install_stays(host):
@@ -455,7 +478,7 @@ def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_bloc
     host.attach("default/gone", "default/lan", netns=netns)
     code, said = uninstall(host)
     assert code == 0
-    assert f"passed over 1 records in {host.data_dir} that are left over" in said
+    assert f"passed over in {host.data_dir}, left over from pods that are no more: 1 record" in said
     host.configure()
     (namespaces / "cni-1").touch()
     assert uninstall(host)[0] == 1
@@ -525,7 +548,7 @@ def test_a_network_namespace_that_goes_ends_the_wait_too(host, namespaces, waiti
     host.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
     (namespaces / "cni-1").touch()
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 1 pods" in uninstaller.log())
+    wait_until(lambda: "waiting: 1 pod of this node has networks beside its default network" in uninstaller.log())
     (namespaces / "cni-1").unlink()
     assert uninstaller.process.wait(10) == 0
 
@@ -623,7 +646,7 @@ def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
     threading.Timer(0.7, record.unlink).start()
     code, said = uninstall(host, wait=True)
     assert code == 0
-    assert 3 <= said.count("waiting: 1 pods of this node") <= 4
+    assert 3 <= said.count("waiting: 1 pod of this node") <= 4
 
 
 def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):
@@ -772,6 +795,20 @@ def test_names_that_are_not_utf_8_are_printed_escaped(host):
     ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
     assert ran.returncode == 1
     assert "80-\\udcff.conf: it runs Multus too" in ran.stdout
+
+
+@pytest.mark.parametrize("arguments", [["uninstall"], ["--dry-run"]], ids=" ".join)
+def test_the_name_of_a_file_writes_no_line_of_its_own(host, arguments):
+    host.flags.append("--rename-conf-file")
+    (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-a\nremoved everything\x1b[31m.conflist")
+    if arguments == ["uninstall"]:
+        host.configure()
+        arguments = [*arguments, f"--multus-data-dir={host.data_dir}"]
+    ran = host.run(*arguments)
+    assert ran.returncode == 0
+    assert "10-a\\nremoved everything\\x1b[31m.conflist" in ran.stdout
+    assert "\nremoved everything" not in ran.stdout
+    assert "\x1b" not in ran.stdout
 
 
 # ---- install ----

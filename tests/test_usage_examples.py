@@ -66,14 +66,18 @@ def test_the_pod_for_a_dry_run_has_the_mounts_of_the_manifest_and_prints_what_th
     assert examples.outcome(" ".join(container["args"])) == (0, shown)
 
 
-@pytest.mark.parametrize("page", [examples.USAGE, examples.ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [examples.USAGE, examples.TROUBLESHOOTING, examples.ROOT / "README.md"], ids=lambda page: page.name
+)
 def test_the_commands_of_a_page_put_an_image_of_ones_own_into_the_manifest(page):
     """What stands between the image's name and kubectl."""
-    (script,) = re.findall(
-        r"^(IMAGE=.*\n)(?:.*\n)*?(sed .*) \| kubectl apply -f -$", page.read_text("utf-8"), re.MULTILINE
+    scripts = re.findall(
+        r"^(IMAGE=.*\n)(?:.+\n)*?(sed .*) \| kubectl apply -f -$", page.read_text("utf-8"), re.MULTILINE
     )
-    ran = subprocess.run(
-        ["bash", "-euc", "".join(script)], cwd=examples.ROOT, capture_output=True, text=True, check=True
-    )
-    found = list(containers(only(parse(ran.stdout), "DaemonSet")))
-    assert {container["image"] for container in found} == {"registry.example.com/infra/multus-entrypoint:v0.1.0"}
+    assert scripts
+    for script in scripts:
+        ran = subprocess.run(
+            ["bash", "-euc", "".join(script)], cwd=examples.ROOT, capture_output=True, text=True, check=True
+        )
+        found = list(containers(only(parse(ran.stdout), "DaemonSet")))
+        assert {container["image"] for container in found} == {"registry.example.com/infra/multus-entrypoint:v0.1.0"}

@@ -72,9 +72,19 @@ def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
         ([".conf", "00-multus.conf"], "00-multus.conf", True),
         (["00-a.conf.bak", "00-a.cfg", "00-multus.conf"], "00-multus.conf", False),
         (["00-multus.conf", "00-multus.conflist"], "00-multus.conflist", True),
+        (["00-multus.cfg", "10-x.conf"], "00-multus.cfg", False),  # no runtime reads ours, and that is said elsewhere
     ],
 )
 def test_what_sorts_before_ours_is_read_first(names, ours, overtaken):
     from entrypoint import verdict
 
     assert (verdict.overtaken(Path("/d"), names, ours) is not None) is overtaken
+
+
+def test_one_file_sorts_and_two_sort_before_ours():
+    from entrypoint import verdict
+
+    assert "'a.conf' in /d sorts before" in verdict.overtaken(Path("/d"), ["a.conf", "m.conf"], "m.conf")
+    assert "'a.conf', 'b.conf' in /d sort before" in verdict.overtaken(
+        Path("/d"), ["a.conf", "b.conf", "m.conf"], "m.conf"
+    )

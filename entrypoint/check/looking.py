@@ -11,7 +11,7 @@ from entrypoint import cniconf, presence
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.networks import Programs
-from entrypoint.host import Host, program_fault, read
+from entrypoint.host import Host, leads_away, program_fault, read
 from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
@@ -59,7 +59,7 @@ def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
     if not settings.additional_bin_dir:
         return [settings.cni_bin_dir], False
     additional = settings.in_container(settings.additional_bin_dir)
-    if additional is None or not additional.is_dir():
+    if additional is None or not os.path.isdir(additional):
         return [settings.cni_bin_dir], True
     return [settings.cni_bin_dir, additional], False
 
@@ -77,9 +77,9 @@ def _programs(settings: Settings) -> Programs:
 
 def _there(path: Path) -> bool | None:
     """Say whether a file of the host is there; None when the host's directory is not mounted."""
-    if path.exists():
+    if os.path.exists(path):
         return True
-    return False if path.parent.is_dir() else None
+    return False if os.path.isdir(path.parent) else None
 
 
 def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:
@@ -99,7 +99,9 @@ def _plugins(directories: list[Path], configuration: File) -> dict[str, str | No
 def _plugin_fault(name: str, directories: list[Path]) -> str | None:
     if os.path.basename(name) != name:
         return "is no file name"
-    faults = [program_fault(directory / name) for directory in directories]
+    # k3s has links to its own directory of programs, which is not mounted here: such a link counts as there.
+    paths = [directory / name for directory in directories]
+    faults = [None if leads_away(path) else program_fault(path) for path in paths]
     return None if None in faults else faults[0]
 
 
@@ -108,4 +110,4 @@ def _kubeconfig_file(settings: Settings) -> Path | None:
     if settings.kubeconfig_is_ours:
         return settings.kubeconfig_file
     path = settings.in_container(settings.kubeconfig_path_on_host)
-    return path if path and path.exists() else None
+    return path if path and os.path.exists(path) else None

@@ -114,20 +114,24 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
     else:
         name, look = found
         yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
-        yield _valid(name, look)
+        yield _valid(settings, view, name, look)
         before = chained.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
-        if before:
+        if not name.endswith(cniconf.RUNTIME_SUFFIXES):
+            yield skipped("configuration.first", "see configuration.valid")
+        elif before:
             yield failed("configuration.first", before, "remove or rename what stands before it")
         else:
             yield passed("configuration.first", f"{name} is the first that the CNI runtime reads")
     yield _current(settings, view)
 
 
-def _valid(name: str, look: File) -> Finding:
+def _valid(settings: Settings, view: View, name: str, look: File) -> Finding:
+    is_copy = isinstance(view.seen.static, File) and view.seen.static.content == look.content
+    advice = f"correct {settings.static_conf_file}, of which it is the copy" if is_copy else "who wrote it? " + RUNNING
     if fault := cniconf.runtime_fault(name, look.content):
-        return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
+        return failed("configuration.valid", f"{name}: {fault}", advice)
     if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
-        return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
+        return failed("configuration.valid", f"{name} wraps Multus in itself", advice)
     return passed("configuration.valid", f"{name} is a Multus configuration")
 
 

@@ -70,9 +70,14 @@ def look(settings: Settings) -> Seen:
         record=read(settings.record_file),
         remembered=renaming.from_file(read(settings.record_file)),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
-        kubeconfig_dir=os.path.isdir(settings.kubeconfig_file.parent),  # False too where nobody may look
+        kubeconfig_dir=_own_directory(settings.kubeconfig_file.parent),
         programs=tuple(_program(settings, name) for name in PROGRAMS),
     )
+
+
+def _own_directory(path: Path) -> bool:
+    """Say whether a directory is there, and no link to one, which somebody else has made; not so if nobody may look."""
+    return os.path.isdir(path) and not path.is_symlink()
 
 
 def would_do(acts: Iterable[Act]) -> Iterator[str]:
@@ -197,5 +202,7 @@ def _program(settings: Settings, name: str) -> Program:
         return Program(path, there=True, same=False, source_fault=f"{source}: {error.strerror}")
     same = False
     with suppress(OSError):
+        if files.same_file(source, path):
+            return Program(path, there=True, same=False, source_fault=f"--multus-bin-file={source} is that very file")
         same = not path.is_symlink() and files.same_content(source, path, lambda: False)
     return Program(path, there=True, same=same)

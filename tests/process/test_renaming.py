@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, file_id, overwrite, seconds_until, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, seconds_until, stays, until
 
 NAME = "10-flannel.conflist"
 RENAME = "--rename-conf-file"
@@ -225,6 +225,16 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
         until(lambda: _is_renamed(host))
 
 
+def test_the_readiness_indicator_keeps_its_name(host):
+    """Multus lets every pod wait until the file is there, and would wait for ever."""
+    host.master()
+    flags = ("--rename-conf-file", "--readiness-indicator-file=/etc/cni/net.d/10-flannel.conflist")
+    with host.start(*flags) as program:
+        host.until_ready(program)
+        program.says("warning", "keeps its name: it is --readiness-indicator-file")
+        assert "10-flannel.conflist" in host.names()
+
+
 def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(host):
     name = "10-" + "x" * 241 + ".conflist"
     assert len(name) == 253
@@ -383,3 +393,12 @@ def test_killed_at_any_instant_and_started_again_it_never_loses_the_master(host,
         code, _ = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
+
+
+def test_a_rename_that_waits_for_a_mesh_is_done_without_the_config_watch_too(host):
+    """Istio has written its list under the name of the single plugin and has not renamed it yet."""
+    host.master("00-calico.conflist")
+    overwrite(host.conf, json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [MULTUS]}))
+    with host.start(RENAME, "--skip-config-watch") as program:
+        host.until_ready(program)
+        until(lambda: "00-calico.conflist.old" in host.names())

@@ -56,7 +56,7 @@ def test_it_has_none_of_the_effects_of_auto(host, source):
     with host.start(
         f"--multus-conf-file={source}", "--rename-conf-file", "--cleanup-config-on-exit", "--wait-timeout=0"
     ) as program:
-        program.says("error", "00-multus.conf", "sorts before")
+        program.says("error", "00-multus.conf", "sort before")
         until((host.conf_dir / source.name).exists)
         (host.conf_dir / "05-other.conf").write_text(json.dumps(FLANNEL))
         stays(program.running, 0.2)
