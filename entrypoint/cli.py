@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, running, settings
-from entrypoint.flags import FlagCommand, FlagGroup, PeerCommand
+from entrypoint import __version__, daemon, flags, logs, mergepatch, options, remarks, report, running, settings
+from entrypoint.options import Flag, FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
@@ -34,7 +34,7 @@ def _command(name: str) -> click.Command:
     if name not in (THIN, SCRIPT, INSTALLER):
         return cli
     original = install if name == INSTALLER else cli
-    common = [param for param in cli.params if not isinstance(param, flags.Flag)]  # --version
+    common = [param for param in cli.params if not isinstance(param, Flag)]  # --version
     known = flags.INSTALL if name == INSTALLER else flags.thin() if name == THIN else flags.ENTRYPOINT
     return PeerCommand(
         original.name,
@@ -70,7 +70,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if context.invoked_subcommand is not None:
         _end_on_signals()
         return
-    wanted = settings_of(context, resident=not flags.chosen(context)["dry_run"])
+    wanted = settings_of(context, resident=not options.chosen(context)["dry_run"])
     require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
@@ -88,7 +88,7 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """
     taken = None if resident else running.take_over(context)
     try:
-        wanted = settings.build(flags.chosen(context), os.environ)
+        wanted = settings.build(options.chosen(context), os.environ)
         if wanted.conf_patch is not None:
             mergepatch.read(wanted.conf_patch, wanted.node_name)
     except settings.InvalidSettingError as error:
@@ -220,7 +220,7 @@ def install(context: click.Context, /, **_flags: object) -> None:
     """Copy the multus binary to the host and end: for an init container."""
     from entrypoint import install as installing
 
-    values = flags.chosen(context)
+    values = options.chosen(context)
     if values["type_"] != "thin":
         raise click.UsageError(
             f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from entrypoint import flags, settings
-from entrypoint.flags import Flag
+from entrypoint import flags, options, settings
+from entrypoint.options import Flag
 
 _OF_A_SERVICE = re.compile(
     r"ENTRYPOINT_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -29,7 +29,7 @@ def remarks(context: click.Context, environ: Mapping[str, str]) -> Iterator[str]
     yield from stray_arguments(context)
     yield from unknown_variables(environ)
     yield from _in_vain(context)
-    yield from _paths_of_the_container(flags.chosen(context))
+    yield from _paths_of_the_container(options.chosen(context))
 
 
 def stray_arguments(context: click.Context) -> Iterator[str]:
@@ -42,14 +42,14 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Warn of each variable that looks as if it should set a flag and does not."""
     known = {variable for flag in flags.ALL for variable in flag.variables}
     for name in sorted(environ):
-        if name.startswith(flags.PREFIX) and name not in known and not _OF_A_SERVICE.fullmatch(name):
+        if name.startswith(options.PREFIX) and name not in known and not _OF_A_SERVICE.fullmatch(name):
             near = difflib.get_close_matches(name, known, n=1)
             advice = f": did you mean {near[0]}?" if near else ""
             yield f"the environment variable {name} names no flag and has no effect{advice}"
 
 
 def _in_vain(context: click.Context) -> Iterator[str]:
-    values = flags.chosen(context)
+    values = options.chosen(context)
 
     def said(names: Iterable[Flag]) -> list[str]:
         return [flag.opts[0] for flag in names if values[flag.name or ""] != flag.usual(context)]

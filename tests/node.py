@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from entrypoint import settings
-from entrypoint.flags import ENTRYPOINT, FlagCommand, chosen
+from entrypoint.flags import ENTRYPOINT
 from entrypoint.node import Absent, Binary, Candidate, File, Memory, Plan, Remove, Rename, Seen, Write
+from entrypoint.options import FlagCommand, chosen
 from entrypoint.settings import Settings
 
 DATA = Path(__file__).parent / "data"

@@ -19,7 +19,7 @@ from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import looking as check
 from entrypoint.check import node as nodecheck
 from entrypoint.cli import cli
-from entrypoint.flags import chosen
+from entrypoint.options import chosen
 from tests.fake_api import authority, pem
 
 FLANNEL = {

@@ -3,7 +3,8 @@ from contextlib import suppress
 import click
 import pytest
 
-from entrypoint.flags import ENTRYPOINT, Flag, FlagCommand, chosen
+from entrypoint.flags import ENTRYPOINT
+from entrypoint.options import Flag, FlagCommand, chosen
 from entrypoint.settings import InvalidSettingError, Taint, build, version_key
 from tests.node import IN_CLUSTER, click_error, options, settings_for
 

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from entrypoint.flags import BOOLEAN, ENTRYPOINT, Flag
+from entrypoint.flags import ENTRYPOINT
+from entrypoint.options import BOOLEAN, Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")
