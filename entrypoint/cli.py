@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, options, remarks, report, running, settings
+from entrypoint import __version__, daemon, flags, logs, mergepatch, options, remarks, report, running, validation
 from entrypoint.options import Flag, FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
@@ -88,10 +88,10 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """
     taken = None if resident else running.take_over(context)
     try:
-        wanted = settings.build(options.chosen(context), os.environ)
+        wanted = validation.build(options.chosen(context), os.environ)
         if wanted.conf_patch is not None:
             mergepatch.read(wanted.conf_patch, wanted.node_name)
-    except settings.InvalidSettingError as error:
+    except validation.InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
     except mergepatch.InvalidPatchError as error:
         raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from entrypoint.settings import GENERATED, in_byte_order, version_key
+from entrypoint.settings import GENERATED
 
 SUFFIXES = (".conf", ".conflist")
 RUNTIME_SUFFIXES = (*SUFFIXES, ".json")
@@ -75,6 +77,7 @@ class Unread(NamedTuple):
 Verdict = Master | Unusable | Multus | NoFile | Unread
 
 
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
 _SHOWN_DIGITS = 40
 _NEWEST_VERSION = (1, 1, 0)
 _SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
@@ -82,6 +85,23 @@ _SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 class InvalidJsonError(ValueError):
     """The bytes are not the JSON that a CNI runtime would read; the message says where."""
+
+
+def version_key(version: str) -> tuple[int, int, int]:
+    """Return a CNI version as numbers to compare; missing parts count as 0, as in libcni.
+
+    Raises ValueError for what is no version.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{version!r} is not a CNI version such as 0.3.1 or 1.0.0")
+    parts = [int(part) for part in version.split(".")]
+    major, minor, patch = parts + [0] * (3 - len(parts))
+    return major, minor, patch
+
+
+def in_byte_order(names: Iterable[str]) -> list[str]:
+    """Sort file names by their bytes, as libcni does; the names come from a directory and may not be UTF-8."""
+    return sorted(names, key=os.fsencode)
 
 
 def is_candidate_name(name: str) -> bool:

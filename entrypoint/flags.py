@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from entrypoint import settings
+from entrypoint import settings, validation
 from entrypoint.options import BOOLEAN, SECONDS, Flag
 
 
@@ -93,7 +93,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
     _flag(
         _GENERATED,
         "--multus-log-level",
-        f"What Multus logs: {', '.join(settings.LOG_LEVELS)}.",
+        f"What Multus logs: {', '.join(validation.LOG_LEVELS)}.",
         metavar="LEVEL",
     ),
     _path(_GENERATED, "--multus-log-file", "File on the host that Multus logs to."),

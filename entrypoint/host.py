@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entrypoint import cniconf, files, mounts
+from entrypoint.cniconf import in_byte_order
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
-from entrypoint.settings import Settings, in_byte_order
+from entrypoint.settings import Settings
 
 _CLOCK_TICK = 100_000_000
 """Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from entrypoint import flags, options, settings
+from entrypoint import flags, options, validation
 from entrypoint.options import Flag
 
 _OF_A_SERVICE = re.compile(
@@ -59,7 +59,7 @@ def _in_vain(context: click.Context) -> Iterator[str]:
             yield f"--{name.replace('_', '-')} has no effect {why}"
 
     static = values["multus_conf_file"]
-    if static != settings.AUTO:
+    if static != validation.AUTO:
         useful = _BESIDE_A_STATIC_ONE_TOO | (
             {"readiness_indicator_file"} if values["wait_for_readiness_indicator"] else set()
         )
@@ -77,8 +77,8 @@ def _in_vain(context: click.Context) -> Iterator[str]:
 
 
 def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:
-    for name in settings.HOST_PATHS:
-        given, used = values[name], settings.on_host(values[name])
+    for name in validation.HOST_PATHS:
+        given, used = values[name], validation.on_host(values[name])
         if used != given:
             flag = f"--{name.replace('_', '-')}={given}"
             yield f"{flag} is taken as {used}: the plugin runs on the host, which has no /host"

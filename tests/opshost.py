@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from entrypoint import settings
+from entrypoint import validation
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import looking as check
 from entrypoint.check import node as nodecheck
@@ -210,7 +210,7 @@ class ScratchHost:
         """Return the settings that the program would have."""
         arguments = self.command(*more, flags=flags)[3:]
         context = cli.make_context("multus-entrypoint", arguments)
-        return settings.build(chosen(context), self.environ())
+        return validation.build(chosen(context), self.environ())
 
     def node_outcome(self, flags=None):
         """Return the findings of `check` on the node by identifier, without asking the cluster."""

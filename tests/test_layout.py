@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "entrypoint"
 
 MAY_IMPORT = {
     "settings": set(),
+    "validation": {"cniconf", "settings"},
     "logs": set(),
     "wakeup": set(),
     "memory": set(),
@@ -42,8 +43,8 @@ MAY_IMPORT = {
     "podnetworks": {"lists"},
     "options": set(),
     "running": {"flags", "options"},
-    "flags": {"options", "settings"},
-    "remarks": {"flags", "options", "settings"},
+    "flags": {"options", "settings", "validation"},
+    "remarks": {"flags", "options", "validation"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},
     "errands.patience": {"cluster", "settings"},
@@ -128,6 +129,7 @@ PURE = {
     "mergepatch",
     "mounts",
     "settings",
+    "validation",
     "verdict",
     "cniconf",
     "node",

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from entrypoint import cniconf, files, presence, renaming
+from entrypoint.cniconf import in_byte_order
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
-from entrypoint.settings import GENERATED, Settings, in_byte_order
+from entrypoint.settings import GENERATED, Settings
 from entrypoint.uninstall import deciding as uninstall
 from entrypoint.uninstall import waiting
 from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
