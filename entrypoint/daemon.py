@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from entrypoint import cniconf, files, leaving, logs, presence
+from entrypoint import cniconf, files, leaving, logs, presence, runtime
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
@@ -165,12 +165,12 @@ class Daemon:
     def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
         settings = self._settings
         instances = (settings.kubeconfig_file.parent, (presence.SUFFIX,))
-        runtime = (settings.cni_conf_dir, cniconf.RUNTIME_SUFFIXES)  # whatever comes there may be read before ours
+        read_first = (settings.cni_conf_dir, runtime.SUFFIXES)  # whatever comes there may be read before ours
         frozen = settings.skip_config_watch and self._memory.output is not None
         if settings.static_conf_file is not None or settings.master_name is not None or frozen:
-            return [instances, runtime]
+            return [instances, read_first]
         old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
-        return [instances, runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
+        return [instances, read_first, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
     def _adopt(self, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import cniconf, files, mounts
-from entrypoint.cniconf import in_byte_order
+from entrypoint import cniconf, files, mounts, runtime
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings
 
@@ -118,8 +117,8 @@ class Host:
         known = self._candidates
         self._candidates = {}
         return (
-            [found for name in in_byte_order(live) if (found := self._candidate(name, live[name], known, now))],
-            [found for name in in_byte_order(old) if (found := self._candidate(name, old[name], known, now))],
+            [found for name in runtime.in_byte_order(live) if (found := self._candidate(name, live[name], known, now))],
+            [found for name in runtime.in_byte_order(old) if (found := self._candidate(name, old[name], known, now))],
         )
 
     def _candidate(self, name: str, entry: os.DirEntry[str], known: dict[str, _Known], now: float) -> Candidate | None:
@@ -313,14 +312,14 @@ def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:
     found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir(follow_symlinks=False)}
-    names = {name: in_byte_order(each.name for each in inside) for name, inside in found.items()}
+    names = {name: runtime.in_byte_order(each.name for each in inside) for name, inside in found.items()}
     confs = {name: tuple(each for each in inside if each.endswith(".conf")) for name, inside in names.items()}
     return {name: inside for name, inside in confs.items() if inside}
 
 
 def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look] | None:
     """Return the file that the runtime reads first, unless its name is one of ours."""
-    first = cniconf.runtime_order(names)[:1]
+    first = runtime.in_order(names)[:1]
     if not first or settings.cni_conf_dir / first[0] in settings.output_files:
         return None
     return first[0], read(settings.cni_conf_dir / first[0])
@@ -329,7 +328,7 @@ def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look]
 def _beside(directory: Path, entries: list[os.DirEntry[str]]) -> tuple[str, ...] | None:
     if not entries and not os.path.lexists(directory):
         return None
-    return tuple(in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
+    return tuple(runtime.in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
 
 
 def _signature(status: os.stat_result) -> _Signature:

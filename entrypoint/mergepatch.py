@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import gojson
 
 PROTECTED = ("type", "delegates", "cniVersion", "name")
 """What the program decides itself."""
@@ -38,15 +38,15 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
 
     Raises `InvalidPatchError`.
     """
-    if oversize := cniconf.size_fault(len(content)):
+    if oversize := gojson.size_fault(len(content)):
         raise InvalidPatchError(oversize)
     try:
-        patch = cniconf.parse(content)
-    except cniconf.InvalidJsonError as error:
+        patch = gojson.parse(content)
+    except gojson.InvalidJsonError as error:
         raise InvalidPatchError(str(error)) from None
     if not isinstance(patch, dict):
         raise InvalidPatchError("expected a JSON object")
-    if fault := cniconf.depth_fault(patch):
+    if fault := gojson.depth_fault(patch):
         raise InvalidPatchError(fault)
     touched = [key for key in PROTECTED if key in patch]
     if touched:

@@ -9,7 +9,8 @@ from typing import Any
 
 import jinja2
 
-from entrypoint.cniconf import Master, for_multus, parse, version_key
+from entrypoint.cniconf import Master, for_multus, version_key
+from entrypoint.gojson import parse
 from entrypoint.mergepatch import merged
 from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings
 

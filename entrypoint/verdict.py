@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from entrypoint import cniconf, mounts
+from entrypoint import cniconf, mounts, runtime
 from entrypoint.settings import Settings
 
 
@@ -18,7 +18,7 @@ def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
 
     Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits.
     """
-    order = cniconf.runtime_order(names)
+    order = runtime.in_order(names)
     if order[:1] == [ours]:
         return None
     before = order[: order.index(ours)] if ours in order else order
@@ -30,7 +30,7 @@ def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
 
 def not_used(path: Path, content: bytes) -> str | None:
     """Say why a runtime that reads this configuration would not use Multus; None when it would."""
-    fault = cniconf.runtime_fault(path.name, content)
+    fault = runtime.fault(path.name, content)
     return f"the CNI runtime will not use Multus with {path}: {fault}" if fault else None
 
 

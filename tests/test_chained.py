@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import chained, handover
+from entrypoint import chained, gojson, handover
 from entrypoint.node import Absent, File, Output
 from entrypoint.plan import decide, decide_removal
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
@@ -69,13 +69,13 @@ documents = st.recursive(
 
 @given(documents)
 def test_what_an_installer_written_in_go_has_rewritten_is_equal(document):
-    assert chained.equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
+    assert gojson.equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
 
 
 @given(documents, documents)
 def test_what_is_equal_is_the_same_to_go(one, other):
     same = go_format(go_parse(json.dumps(one).encode())) == go_format(go_parse(json.dumps(other).encode()))
-    assert chained.equal(one, other) == same
+    assert gojson.equal(one, other) == same
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_is_equal_is_the_same_to_go(one, other):
     ],
 )
 def test_equal_as_go_sees_it(one, other, same):
-    assert chained.equal(one, other) is same
-    assert chained.equal({"x": [one]}, {"x": [other]}) is same
+    assert gojson.equal(one, other) is same
+    assert gojson.equal({"x": [one]}, {"x": [other]}) is same
 
 
 # ---- what shall be there ----

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from entrypoint import cniconf
+from entrypoint import cniconf, gojson
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.networks import Programs
@@ -83,10 +83,10 @@ def _plugins(directories: list[Path], configuration: File) -> dict[str, str | No
         # Of Multus itself there are findings of their own.
         types = [
             kind
-            for kind in nodecheck.plugin_types(cniconf.parse(configuration.content))
+            for kind in nodecheck.plugin_types(gojson.parse(configuration.content))
             if kind not in cniconf.MULTUS_TYPES
         ]
-    except cniconf.InvalidJsonError:
+    except gojson.InvalidJsonError:
         return {}
     return {name: _plugin_fault(name, directories) for name in types}
 

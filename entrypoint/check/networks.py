@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from entrypoint import cniconf, lists
+from entrypoint import gojson, lists
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.node import plugin_types
 from entrypoint.cluster import Answer
@@ -71,8 +71,8 @@ def _note(networks: Networks, attachment: dict[str, Any]) -> None:
     if not config:
         return  # it stands for a file on each node
     try:
-        document = cniconf.parse(str(config).encode("utf-8", "replace"))
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(str(config).encode("utf-8", "replace"))
+    except gojson.InvalidJsonError:
         networks.unreadable[name] = None
         return
     for kind in plugin_types(document):

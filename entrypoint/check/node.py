@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint import chained, cniconf
+from entrypoint import chained, cniconf, runtime
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.node import Absent, File, Plan, Seen
 from entrypoint.settings import Settings
@@ -124,7 +124,7 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
 
 
 def _valid(name: str, look: File) -> Finding:
-    if fault := cniconf.runtime_fault(name, look.content):
+    if fault := runtime.fault(name, look.content):
         return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
     if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
         return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from entrypoint import chained, cniconf
+from entrypoint import chained, cniconf, gojson
 from entrypoint.node import Absent, Candidate, File, Look, Record
 from entrypoint.settings import GENERATED, Settings
 
@@ -129,7 +129,7 @@ def _runs_ours(look: File) -> bool:
 
 
 def _types(content: bytes) -> list[object]:
-    document = cniconf.parse(content)
+    document = gojson.parse(content)
     plugins = document.get("plugins")
     listed = plugins if isinstance(plugins, list) else []
     return [document.get("type"), *(plugin.get("type") for plugin in listed if isinstance(plugin, dict))]

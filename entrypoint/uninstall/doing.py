@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, presence, renaming
-from entrypoint.cniconf import in_byte_order
+from entrypoint import cniconf, files, presence, renaming, runtime
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
@@ -175,10 +174,10 @@ def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
 def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:
     names: list[str] = []
     with suppress(OSError):
-        names = in_byte_order(os.listdir(settings.cni_conf_dir))
+        names = runtime.in_byte_order(os.listdir(settings.cni_conf_dir))
     for name in names:
         path = settings.cni_conf_dir / name
-        if name.endswith(cniconf.RUNTIME_SUFFIXES) and path not in ours:
+        if name.endswith(runtime.SUFFIXES) and path not in ours:
             found = read(path)
             if isinstance(found, File) and isinstance(cniconf.examine(found.content), cniconf.Multus):
                 yield path

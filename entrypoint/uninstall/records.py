@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import gojson
 from entrypoint.host import read
 from entrypoint.node import File
 
@@ -90,8 +90,8 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     annotation: then its name is that of a NetworkAttachmentDefinition, NAMESPACE/NAME, and nobody else would free it.
     """
     try:
-        document = cniconf.parse(record)
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(record)
+    except gojson.InvalidJsonError:
         return ()
     if not isinstance(document, list):
         return ()
@@ -133,8 +133,8 @@ class Cache:
 def _entry(path: Path, sandbox: str) -> dict[str, Any] | None:
     found = read(path)
     try:
-        document = cniconf.parse(found.content) if isinstance(found, File) else None
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(found.content) if isinstance(found, File) else None
+    except gojson.InvalidJsonError:
         return None
     if not isinstance(document, dict) or document.get("kind") != _CACHE or document.get("containerId") != sandbox:
         return None
