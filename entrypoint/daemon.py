@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from entrypoint import cniconf, files, leaving, logs, presence, runtime
+from entrypoint import cniconf, files, leaving, logs, presence, programs, runtime
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.host import Host, StepError, swept_directories
@@ -84,7 +84,7 @@ class Daemon:
             self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
             child.reap_orphans()
             # Told to stop, or overtaken by a newer instance, in the middle of a long copy: look again.
-            with contextlib.suppress(files.CancelledError):
+            with contextlib.suppress(programs.CancelledError):
                 self._wakeup.wait(until=self._pass())
         if self._wakeup.stopped_by is not None:
             logger.info("stopping on %s", signal.Signals(self._wakeup.stopped_by).name)
@@ -200,7 +200,7 @@ class Daemon:
         unwritten = False
         for step in plan.steps:
             if self._wakeup.stopping:
-                raise files.CancelledError  # whoever removed what is missing may have meant it
+                raise programs.CancelledError  # whoever removed what is missing may have meant it
             if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
                 continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())

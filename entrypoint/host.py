@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import cniconf, files, mounts, runtime
+from entrypoint import cniconf, files, mounts, moving, programs, runtime
 from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings
 
@@ -59,7 +59,7 @@ class Host:
     def observe(self, *, binary: bool = True) -> Seen:
         """Look at everything that a decision needs; without `binary`, take the installed binary for right.
 
-        Nothing is written. Raises `files.CancelledError`.
+        Nothing is written. Raises `programs.CancelledError`.
         """
         settings = self._settings
         now = time.monotonic()
@@ -169,7 +169,9 @@ class Host:
         pair = _signature(source), _signature(target)
         if self._compared is None or self._compared[0] != pair:
             try:
-                same = files.same_content(self._settings.multus_bin_file, self._settings.binary_file, self._cancelled)
+                same = programs.same_content(
+                    self._settings.multus_bin_file, self._settings.binary_file, self._cancelled
+                )
             except OSError:
                 return False
             self._compared = pair, same
@@ -180,7 +182,7 @@ class Host:
     def apply(self, step: Step) -> None:
         """Do one step.
 
-        Raises `StepError` when the step could not be done, `files.CancelledError` when it was given up and
+        Raises `StepError` when the step could not be done, `programs.CancelledError` when it was given up and
         `files.ReplacedError` when somebody else was faster.
         """
         try:
@@ -197,13 +199,13 @@ class Host:
                 case Remove():
                     files.remove(step.path)
                 case Rename():
-                    files.rename(step.path, step.to, over=step.over)
+                    moving.rename(step.path, step.to, over=step.over)
         except OSError as error:
             raise StepError(_failure(step, error)) from error
 
     def _copy_binary(self, step: Copy) -> None:
         source = step.source.stat()
-        target = files.copy(step.source, step.path, self._cancelled)
+        target = programs.copy(step.source, step.path, self._cancelled)
         if _signature(source) == _signature(step.source.stat()) and source.st_size == target.st_size:
             self._compared = (_signature(source), _signature(target)), True
 

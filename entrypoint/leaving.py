@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from entrypoint import files
+from entrypoint import files, moving
 from entrypoint.host import Host
 from entrypoint.logs import logger
 from entrypoint.node import Copy, Identity, Memory, Remove, Step, Write
@@ -93,7 +93,7 @@ def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: 
     restored = 0
     for rename in renames:
         with _failure_logged():
-            if files.rename_unless_taken(rename.path, rename.to):
+            if moving.rename_unless_taken(rename.path, rename.to):
                 logger.info("%s", done(rename))
             restored += 1
     if restored < len(renames):

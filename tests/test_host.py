@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, programs
 from entrypoint.cniconf import Master, Multus, Unread, Unusable
 from entrypoint.host import Host, StepError, read
 from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
@@ -230,8 +230,8 @@ class TestBinary:
         Host(settings).apply(Copy(settings.binary_file, settings.multus_bin_file))
         host = Host(settings)
         compared = []
-        real = files.same_content
-        monkeypatch.setattr(files, "same_content", lambda *args: compared.append(args) or real(*args))
+        real = programs.same_content
+        monkeypatch.setattr(programs, "same_content", lambda *args: compared.append(args) or real(*args))
         for _ in range(3):
             assert host.observe().binary.installed
         assert len(compared) == 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, presence, renaming, runtime
+from entrypoint import cniconf, files, moving, presence, programs, renaming, runtime
 from entrypoint.host import Host, read, swept_directories
 from entrypoint.install import PROGRAMS
 from entrypoint.node import File
@@ -129,7 +129,7 @@ def _do(act: Act) -> str:
         case Kind.MISS:
             return _missing(act)
         case Kind.RENAME if act.to:
-            if files.rename_unless_taken(act.path, act.to):
+            if moving.rename_unless_taken(act.path, act.to):
                 return f"renamed {act.path} to {act.to.name}"
             return f"kept {act.path}: there is a {act.to.name} again"
         case Kind.REMOVE_DIRECTORY:
@@ -167,7 +167,7 @@ def _back_again(removed: list[Path]) -> list[Path]:
 def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         with suppress(OSError):
-            if files.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
+            if moving.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
                 yield name
 
 
@@ -195,5 +195,5 @@ def _program(settings: Settings, name: str) -> Program:
         return Program(path, there=True, same=False, source_fault=f"{source}: {error.strerror}")
     same = False
     with suppress(OSError):
-        same = not path.is_symlink() and files.same_content(source, path, lambda: False)
+        same = not path.is_symlink() and programs.same_content(source, path, lambda: False)
     return Program(path, there=True, same=same)
