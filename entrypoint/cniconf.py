@@ -13,9 +13,6 @@ SUFFIXES = (".conf", ".conflist")
 RETIRED_SUFFIX = ".old"
 """What `--rename-conf-file` adds to the name of a master."""
 
-MAX_BYTES = 1 << 20
-"""The most that is read of one file, in bytes: a container has some MiB."""
-
 
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 

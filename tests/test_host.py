@@ -6,7 +6,8 @@ import pytest
 
 from entrypoint import cniconf, files, programs
 from entrypoint.cniconf import Master, Multus, Unread, Unusable
-from entrypoint.host import Host, StepError, read
+from entrypoint.host import Host, StepError
+from entrypoint.looks import MAX_BYTES, read
 from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide
 from tests.node import FLANNEL, scratch, settings_for
@@ -102,7 +103,7 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
 def test_a_change_within_one_tick_of_the_clock_is_seen(root, monkeypatch):
     put(root, "a.conf", b'{"name": "one", "type": "t"}')
     host = Host(settings_for(root))
-    monkeypatch.setattr("entrypoint.host._signature", lambda status: (1,))  # as if no timestamp had changed
+    monkeypatch.setattr("entrypoint.candidates.signature", lambda status: (1,))  # as if no timestamp had changed
     assert host.observe().candidates[0].verdict.name == "one"
     put(root, "a.conf", b'{"name": "two", "type": "t"}')
     assert host.observe().candidates[0].verdict.name == "two"
@@ -123,7 +124,7 @@ def test_a_directory_under_an_outputs_name_is_as_good_as_nothing(root):
 
 def test_verdicts(root):
     put(root, "a.conf", b'{"type": "multus"}')
-    put(root, "b.conf", b" " * (cniconf.MAX_BYTES + 1))
+    put(root, "b.conf", b" " * (MAX_BYTES + 1))
     put(root, "c.conf")
     kinds = [each.verdict for each in Host(settings_for(root)).observe().candidates]
     assert isinstance(kinds[0], Multus)

@@ -11,7 +11,8 @@ from entrypoint import cniconf, gojson
 from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.networks import Programs
-from entrypoint.host import Host, program_fault, read
+from entrypoint.host import Host
+from entrypoint.looks import program_fault, read
 from entrypoint.node import Absent, File, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings

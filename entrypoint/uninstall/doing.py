@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from entrypoint import cniconf, files, moving, presence, programs, renaming, runtime
-from entrypoint.host import Host, read, swept_directories
+from entrypoint.host import Host, swept_directories
 from entrypoint.install import PROGRAMS
+from entrypoint.looks import read
 from entrypoint.node import File
 from entrypoint.settings import GENERATED, Settings
 from entrypoint.uninstall import deciding as uninstall

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entrypoint import gojson
-from entrypoint.host import read
+from entrypoint.looks import read
 from entrypoint.node import File
 
 _RECORD = re.compile(r"[0-9a-f]{64}")
