@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, options, remarks, report, running, validation
+from entrypoint import (
+    __version__,
+    daemon,
+    dryrun,
+    flags,
+    logs,
+    mergepatch,
+    options,
+    remarks,
+    running,
+    signals,
+    validation,
+)
 from entrypoint.options import Flag, FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
@@ -68,14 +79,17 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     a kubeconfig, and follows every change of the configuration and of the service account's token until the pod ends.
     """
     if context.invoked_subcommand is not None:
-        _end_on_signals()
+        signals.end_at_once()
         return
     wanted = settings_of(context, resident=not options.chosen(context)["dry_run"])
     require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
-        _end_on_signals()
-        dry_run(wanted)
+        signals.end_at_once()
+        with logs.failures_reported():
+            in_order = dryrun.run(wanted, say=echo)
+        if not in_order:
+            sys.exit(NOT_AS_IT_MUST_BE)
     else:
         sys.exit(daemon.serve(wanted))
 
@@ -139,30 +153,6 @@ def require_what_errands_need(wanted: Settings) -> None:
 def echo(line: str) -> None:
     """Print a line, whatever bytes the names of files in it hold."""
     click.echo(line.encode("utf-8", "backslashreplace"))
-
-
-def dry_run(wanted: Settings) -> None:
-    """Print what one pass would do and write; exit with 1 when it could not do its work."""
-    from entrypoint.host import Host
-    from entrypoint.node import Memory
-    from entrypoint.plan import decide
-
-    with logs.failures_reported():
-        seen = Host(wanted).observe().settled()
-        plan = decide(wanted, seen, Memory(started=seen.now))
-        in_order = plan.satisfied
-        gives_up = any(problem.fatal for problem in plan.problems)
-        if in_order or (plan.steps and not gives_up):
-            for line in report.would_do(wanted, plan):
-                echo(line)
-        for warning in plan.warnings:
-            logs.logger.warning("%s", warning)
-        for problem in plan.problems:
-            logs.logger.error("%s", problem.message)
-        if plan.waiting:
-            logs.logger.error("%s", plan.waiting)
-        if not in_order:
-            sys.exit(NOT_AS_IT_MUST_BE)
 
 
 @cli.command(
@@ -237,10 +227,3 @@ def install(context: click.Context, /, **_flags: object) -> None:
         except installing.InstallError as error:
             logs.logger.error("%s", error)
             sys.exit(NOT_AS_IT_MUST_BE)
-
-
-def _end_on_signals() -> None:
-    """Let a signal end the process as a shell would say it: broken off, a subcommand has not done its work."""
-    for number in daemon.ENDING:
-        signal.signal(number, lambda signalled, _: os._exit(128 + signalled))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, daemon.ENDING)

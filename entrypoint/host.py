@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from entrypoint import cniconf, files, mounts, moving, programs, runtime
+from entrypoint import cniconf, files, mounts, moving, places, programs, runtime
 from entrypoint.candidates import Candidates
 from entrypoint.looks import Signature, listing, own, program_fault, read, reason, signature
 from entrypoint.node import Absent, Binary, Copy, File, Look, Remove, Rename, Seen, Step, Write
@@ -53,7 +53,7 @@ class Host:
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
-            missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
+            missing_dirs=tuple((flag, path) for flag, path in places.required(settings) if not os.path.isdir(path)),
             token=read(settings.token_file),
             certificate_authority=read(settings.ca_file),
             kubeconfig=own(settings.kubeconfig_file),
@@ -164,23 +164,8 @@ def _mounted_from(directory: Path) -> str | None:
     return mounts.source(mountinfo, os.path.realpath(directory))
 
 
-def swept_directories(settings: Settings) -> Iterable[Path]:
-    """Return the directories in which a killed run may have left temporary files."""
-    yield from (settings.cni_conf_dir, settings.kubeconfig_file.parent, settings.cni_bin_dir)
-    if settings.ready_file:
-        yield settings.ready_file.parent
-
-
 def _missing(path: Path | None) -> str | None:
     return None if path is None or path.exists() else str(path)
-
-
-def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
-    yield "--cni-conf-dir", settings.cni_conf_dir
-    if not settings.skip_binary_copy:
-        yield "--cni-bin-dir", settings.cni_bin_dir
-    if settings.ready_file:
-        yield "--ready-file", settings.ready_file.parent
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:

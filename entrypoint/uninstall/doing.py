@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, moving, presence, programs, renaming, runtime
-from entrypoint.host import Host, swept_directories
+from entrypoint import cniconf, files, moving, places, presence, programs, renaming, runtime
+from entrypoint.host import Host
 from entrypoint.install import PROGRAMS
 from entrypoint.looks import read
 from entrypoint.node import File
@@ -96,7 +96,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     As long as a Multus configuration stands, one that could not be removed or is not ours, what it refers to stays as
     well: without its kubeconfig and binary the node could not start any pod.
     """
-    for path in files.sweep(swept_directories(settings)):
+    for path in files.sweep(places.swept(settings)):
         yield True, f"removed the temporary file {path}"
     presence.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
