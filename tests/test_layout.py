@@ -132,7 +132,7 @@ MAY_IMPORT = {
         "plan",
         "settings",
     },
-    "uninstall.deciding": {"chained", "cniconf", "gojson", "node", "settings"},
+    "uninstall.deciding": {"chained", "cniconf", "gojson", "node", "renaming", "settings"},
     "uninstall.records": {"gojson", "looks", "node"},
     "uninstall.waiting": {"uninstall.records", "wakeup", "watch"},
     "uninstall.doing": {
@@ -146,7 +146,6 @@ MAY_IMPORT = {
         "places",
         "presence",
         "programs",
-        "renaming",
         "runtime",
         "settings",
         "uninstall.deciding",

@@ -122,6 +122,9 @@ def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
     host.configure()
     other = host.conf_dir / "70-multus.conf"
     other.write_text(json.dumps(MULTUS))
+    _, announced = uninstall(host, "--dry-run")
+    assert f"would keep {host.kubeconfig}: the configuration that needs it is still there" in announced
+    assert host.kubeconfig.exists()
     code, said = uninstall(host)
     assert code == 1
     assert f"kept {other}: it runs Multus too" in said
