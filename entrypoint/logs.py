@@ -95,7 +95,7 @@ def _lost_lines(count: int) -> logging.LogRecord:
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_time(record)} {record.levelname.lower()}: {_one_line(record.getMessage())}"
+        return f"{_time(record)} {record.levelname.lower()}: {one_line(record.getMessage())}"
 
 
 class _Json(logging.Formatter):
@@ -103,8 +103,8 @@ class _Json(logging.Formatter):
         return json.dumps({"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()})
 
 
-def _one_line(message: str) -> str:
-    """Escape line ends and control characters: whoever names a file in a directory must not write our log for us."""
+def one_line(message: str) -> str:
+    """Escape line ends and control characters: who names a file must not write our log or terminal for us."""
     if message.isprintable():
         return message
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)

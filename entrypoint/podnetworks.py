@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -25,8 +26,6 @@ METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,app
 """Media type of a list without what the objects specify and report: annotations are all that is needed of most pods."""
 
 LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
-
-_NOT_FOUND = 404
 
 
 class Pod(NamedTuple):
@@ -71,7 +70,7 @@ def find(get: Get, node: str) -> Iterator[Pod]:
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
     for namespace, name in suspects:
         answer = get(path_of(namespace, name))
-        if answer.status == _NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             continue  # gone since
         if not answer.ok:
             raise lists.RefusedError(answer)

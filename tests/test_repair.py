@@ -7,36 +7,12 @@ import pytest
 
 from entrypoint import memory
 from entrypoint.errands import repair
-from tests.fake_api import FakeCluster, authority, pem, serving
+from tests.errand import Log, no_pause
 
 
 @pytest.fixture
-def api():
-    with serving(FakeCluster()) as served:
-        yield served
-
-
-@pytest.fixture
-def order(api, tmp_path):
-    (tmp_path / "token").write_text("good-token\n")
-    (tmp_path / "ca.crt").write_text(pem(authority()))
-
-    def make(mode):
-        return repair.Order("node-1", mode, api.url, str(tmp_path / "token"), str(tmp_path / "ca.crt"))
-
-    return make
-
-
-class Log(list):
-    def __call__(self, level, message):
-        self.append((level, message))
-
-    def text(self):
-        return "\n".join(message for _, message in self)
-
-
-def no_pause(_seconds):
-    return False
+def order(account):
+    return lambda mode: repair.Order(**account, mode=mode)
 
 
 def lists_of_pods(api):

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from entrypoint.logs import one_line
+
 
 class Status(StrEnum):
     """How a finding is to be taken."""
@@ -66,7 +68,7 @@ def as_table(findings: Sequence[Finding], *, colour: bool) -> str:
         if colour:
             status = f"\x1b[{_COLOURS[finding.status]}m{status}\x1b[0m"
         advice = f" => {finding.advice}" if finding.advice else ""
-        lines.append(f"{status}  {finding.identifier:{width + 2}}{_one_line(finding.found + advice)}")
+        lines.append(f"{status}  {finding.identifier:{width + 2}}{one_line(finding.found + advice)}")
     return "\n".join(lines)
 
 
@@ -78,8 +80,3 @@ def as_json(findings: Iterable[Finding]) -> str:
         for finding in findings
     ]
     return json.dumps({"ok": all_well(findings), "findings": listed}, indent=2)
-
-
-def _one_line(text: str) -> str:
-    """Escape what would break the table or the terminal: names of files may hold anything, surrogates too."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

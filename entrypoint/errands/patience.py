@@ -33,9 +33,10 @@ class GivenUpError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where the API server is, and the files that open it: the token stays in its file, and is read for every try."""
+class Order:
+    """What an errand's process needs to know. The token stays in its file, and is read again for every try."""
 
+    node: str
     server: str
     token_file: str
     ca_file: str | None
@@ -55,12 +56,12 @@ class Door:
         return cluster.Access(self.server, token, authority)
 
 
-def open_api(door: Door) -> cluster.Api:
+def open_api(order: Order) -> cluster.Api:
     """Load the client, where there is room for it. Raises `NotYetError`, and `cluster.UnreachableError`."""
     lack = cluster.shortfall()
     if lack:
         raise NotYetError(lack)
-    return cluster.Api(door.access())
+    return cluster.Api(order.access())
 
 
 def delays() -> Iterator[float]:

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from entrypoint import cluster, lists, podnetworks
-from entrypoint.errands import child
-from entrypoint.errands.patience import Door, GivenUpError, NotYetError, Pause, Say, open_api, until_done
+from entrypoint.errands import child, patience
+from entrypoint.errands.patience import GivenUpError, NotYetError, Pause, Say, open_api, until_done
 from entrypoint.podnetworks import Pod
 
 REPORT, DELETE = "report", "delete"
@@ -32,18 +33,12 @@ _MAKES_AGAIN = frozenset({"ReplicaSet.apps", "StatefulSet.apps", "DaemonSet.apps
 A Job may count it as a failure and end, and of others, such as a virtual machine's, nobody here knows.
 """
 
-_FORBIDDEN, _NOT_FOUND, _CONFLICT = 403, 404, 409
-
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the child process needs to know."""
+class Order(patience.Order):
+    """On which node to look for such pods, and what to do about them."""
 
-    node: str
     mode: str
-    server: str
-    token_file: str
-    ca_file: str | None
 
 
 def run(order: Order, say: Say, pause: Pause) -> bool:
@@ -80,7 +75,7 @@ class _Repair:
     def attempt(self) -> str:
         """Do what can be done now and return what was. Raises as `until_done` expects it."""
         order = self._order
-        with contextlib.closing(open_api(Door(order.server, order.token_file, order.ca_file))) as api:
+        with contextlib.closing(open_api(order)) as api:
             self._see_off(api)
             pods = self._lacking(api)
             return self._delete(api, pods) if order.mode == DELETE else self._report(api, pods)
@@ -108,7 +103,9 @@ class _Repair:
         for pod in pods:
             path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/events"
             answer = api.request("POST", path, timeout=_TIMEOUT, body=_event(pod, self._order.node))
-            if not (answer.ok or answer.status in {_CONFLICT, _NOT_FOUND} or _is_terminating(answer)):
+            if not (
+                answer.ok or answer.status in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND} or _is_terminating(answer)
+            ):
                 raise self._failure(answer, EVENT_RULE)  # a conflict: an earlier run has written it
         if not pods:
             return _ALL_WELL
@@ -149,9 +146,9 @@ class _Repair:
             self._going = pod
             self._say("INFO", f"evicted pod {pod}, which lacked networks")
             self._see_off(api)
-        elif answer.status == _FORBIDDEN and not _is_terminating(answer):
+        elif answer.status == HTTPStatus.FORBIDDEN and not _is_terminating(answer):
             raise self._failure(answer, EVICT_RULE)
-        elif answer.status not in {_FORBIDDEN, _NOT_FOUND, _CONFLICT}:
+        elif answer.status not in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
             return answer
         return None
 
@@ -161,7 +158,7 @@ class _Repair:
         while self._going is not None:
             answer = api.request("GET", self._going.path, timeout=_TIMEOUT)
             uid = (answer.document.get("metadata") or {}).get("uid")
-            if answer.status == _NOT_FOUND or (answer.ok and uid != self._going.uid):
+            if answer.status == HTTPStatus.NOT_FOUND or (answer.ok and uid != self._going.uid):
                 self._going = None
             elif not answer.ok:
                 raise self._failure(answer, podnetworks.LIST_RULE)
@@ -178,7 +175,7 @@ class _Repair:
 
     def _failure(self, answer: cluster.Answer, rule: str) -> Exception:
         """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
-        if answer.status == _FORBIDDEN:
+        if answer.status == HTTPStatus.FORBIDDEN:
             advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
             return GivenUpError(f"{answer.message}; {advice}")
         return NotYetError(answer.message, answer.retry_after)
