@@ -6,22 +6,18 @@ from typing import Any
 
 import click
 
-from entrypoint import settings, validation
+from entrypoint import settings
 from entrypoint.options import BOOLEAN, SECONDS, Flag
-
-
-def _flag(group: str, name: str, help_text: str, **attributes: Any) -> Flag:
-    return Flag(name, help_text, group=group, **attributes)
 
 
 def _path(group: str, name: str, help_text: str, default: str = "", shown: str | bool = True) -> Flag:
     shown = shown if default or shown is not True else False
-    return Flag(name, help_text, group=group, default=default, metavar="PATH", show_default=shown)
+    return Flag(group, name, help_text, default=default, metavar="PATH", show_default=shown)
 
 
 def _switch(group: str, name: str, help_text: str, default: str = "false", **attributes: Any) -> Flag:
     attributes = {"default": default, "show_default": True, **attributes}
-    return Flag(name, help_text, group=group, type=BOOLEAN, metavar="[=BOOLEAN]", **attributes)
+    return Flag(group, name, help_text, type=BOOLEAN, metavar="[=BOOLEAN]", **attributes)
 
 
 def _conf_file(default: str) -> Flag:
@@ -35,8 +31,11 @@ _MASTER = "Master, the default network's configuration"
 _BEHAVIOUR = "Behaviour on the node"
 _PROGRAM = "The entrypoint itself"
 
-BIN_FILE = _path(_PATHS, "--multus-bin-file", "The multus binary to install.", settings.DEFAULT_BIN_FILE)
-LOG_FORMAT = _flag(
+_LOG_LEVELS = ("debug", "verbose", "error", "panic")
+_BIN_DIR = "/host/opt/cni/bin"
+
+BIN_FILE = _path(_PATHS, "--multus-bin-file", "The multus binary to install.", "/usr/src/multus-cni/bin/multus")
+LOG_FORMAT = Flag(
     _PROGRAM,
     "--log-format",
     "Format of this program's own log.",
@@ -47,10 +46,10 @@ LOG_FORMAT = _flag(
 DRY_RUN = _switch(_PROGRAM, "--dry-run", "Print what would be done, secrets masked, and touch nothing.")
 
 ENTRYPOINT: tuple[Flag, ...] = (
-    _path(_PATHS, "--cni-conf-dir", "Directory that gets the Multus configuration.", settings.DEFAULT_CONF_DIR),
-    _path(_PATHS, "--cni-bin-dir", "Directory that gets the multus binary.", settings.DEFAULT_BIN_DIR),
+    _path(_PATHS, "--cni-conf-dir", "Directory that gets the Multus configuration.", "/host/etc/cni/net.d"),
+    _path(_PATHS, "--cni-bin-dir", "Directory that gets the multus binary.", _BIN_DIR),
     BIN_FILE,
-    _conf_file(settings.DEFAULT_CONF_FILE),
+    _conf_file("/usr/src/multus-cni/images/70-multus.conf"),
     _path(
         _PATHS,
         "--multus-autoconfig-dir",
@@ -61,7 +60,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
         _PATHS,
         "--service-account-dir",
         "Directory of the token and CA that go into the kubeconfig.",
-        settings.DEFAULT_SERVICE_ACCOUNT_DIR,
+        "/var/run/secrets/kubernetes.io/serviceaccount",
     ),
     _path(
         _GENERATED,
@@ -70,7 +69,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
         shown=settings.DEFAULT_KUBECONFIG_ON_HOST,
     ),
     _path(_GENERATED, "--multus-cni-conf-dir", "Directory in which Multus looks for further CNI configurations."),
-    _flag(
+    Flag(
         _GENERATED,
         "--cni-version",
         "CNI version of the configuration.",
@@ -84,16 +83,18 @@ ENTRYPOINT: tuple[Flag, ...] = (
         hidden=True,
     ),
     _switch(_GENERATED, "--namespace-isolation", "Let pods use network attachments of their own namespace only."),
-    _flag(
+    Flag(
         _GENERATED,
         "--global-namespaces",
         "Namespaces, separated by commas, whose network attachments every pod may use in spite of isolation.",
         metavar="NAMES",
     ),
-    _flag(
+    Flag(
         _GENERATED,
         "--multus-log-level",
-        f"What Multus logs: {', '.join(validation.LOG_LEVELS)}.",
+        f"What Multus logs: {', '.join(_LOG_LEVELS)}.",
+        type=click.Choice(_LOG_LEVELS, case_sensitive=False),
+        default=None,
         metavar="LEVEL",
     ),
     _path(_GENERATED, "--multus-log-file", "File on the host that Multus logs to."),
@@ -105,7 +106,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
         "File on the host that must exist before Multus sets up a pod.",
     ),
     _path(_GENERATED, "--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
-    _flag(
+    Flag(
         _GENERATED,
         "--multus-conf-patch",
         "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
@@ -116,14 +117,14 @@ ENTRYPOINT: tuple[Flag, ...] = (
         "--wait-for-readiness-indicator",
         "Write the configuration only once the file of --readiness-indicator-file is there.",
     ),
-    _flag(
+    Flag(
         _MASTER,
         "--multus-master-cni-file-name",
         "The one file of the autoconfig directory to wrap.",
         metavar="NAME",
         show_default="the alphabetically first",
     ),
-    _flag(
+    Flag(
         _MASTER,
         "--multus-master-cni-exclude",
         "Files that are never the master unless named: a pattern such as '*-podman-*'. May be given several times.",
@@ -133,7 +134,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
     ),
     _switch(_MASTER, "--rename-conf-file", "Rename the master to NAME.old once it is wrapped."),
     _switch(_MASTER, "--skip-config-watch", "Do not follow changes of the master."),
-    _flag(
+    Flag(
         _MASTER,
         "--wait-timeout",
         "How long to wait for a first master before giving up: seconds, or as 10m.",
@@ -159,16 +160,18 @@ ENTRYPOINT: tuple[Flag, ...] = (
         "--restart-crio",
         "Restart CRI-O once, after the first change of the configuration in this run.",
     ),
-    _flag(
+    Flag(
         _BEHAVIOUR,
         "--startup-taint",
         "Taint to remove from this node once it is configured; needs NODE_NAME.",
         metavar="KEY[:EFFECT]",
     ),
-    _flag(
+    Flag(
         _BEHAVIOUR,
         "--repair-pods",
         "Once the node is configured, report or evict its pods that lack networks they ask for; needs NODE_NAME.",
+        type=click.Choice(["report", "delete"]),
+        default=None,
         metavar="report|delete",
     ),
     _path(_BEHAVIOUR, "--ready-file", "File that exists exactly while the node is as it must be."),
@@ -178,7 +181,7 @@ ENTRYPOINT: tuple[Flag, ...] = (
 """Every flag of the entrypoint, in the order in which the help shows them; `check` and `uninstall` take them too."""
 
 CHECK: tuple[Flag, ...] = (
-    _flag(
+    Flag(
         "Check",
         "--output",
         "How to print the findings.",
@@ -186,7 +189,7 @@ CHECK: tuple[Flag, ...] = (
         default="table",
         show_default=True,
     ),
-    _flag(
+    Flag(
         "Check",
         "--timeout",
         "How long to wait for the API server: seconds, or as 10s.",
@@ -203,7 +206,7 @@ UNINSTALL: tuple[Flag, ...] = (
         "Uninstall",
         "--multus-data-dir",
         "Directory in which Multus keeps a record of each pod it has attached.",
-        settings.DEFAULT_DATA_DIR,
+        "/host/var/lib/cni/multus",
     ),
     _switch("Uninstall", "--wait", "Wait for pods with further networks to go, and then go on, instead of refusing."),
     _switch("Uninstall", "--force", "Go on although such pods are left; their addresses stay reserved."),
@@ -212,21 +215,21 @@ UNINSTALL: tuple[Flag, ...] = (
 
 INSTALL: tuple[Flag, ...] = (
     Flag(
+        "Install",
         "--type",
         "Which Multus; this image carries the thin plugin only.",
         "-t",
         "type_",
-        group="Install",
         default="thin",
         show_default=True,
         metavar="thin",
     ),
     Flag(
+        "Install",
         "--dest-dir",
         "Directory that gets the binary.",
         "-d",
-        group="Install",
-        default=settings.DEFAULT_BIN_DIR,
+        default=_BIN_DIR,
         show_default=True,
         metavar="PATH",
     ),

@@ -58,7 +58,7 @@ class Flag(click.Option):
     """An option that belongs to a group of the help text, and whose empty value means its default."""
 
     def __init__(
-        self, name: str, help_text: str, *others: str, group: str, env: Sequence[str] = (), **attributes: Any
+        self, group: str, name: str, help_text: str, *others: str, env: Sequence[str] = (), **attributes: Any
     ) -> None:
         """`others` are further names; `env` are variables that are read beside `ENTRYPOINT_` + the flag's name."""
         self.group = group

@@ -9,13 +9,7 @@ GENERATED_CONF = "00-multus.conf"
 GENERATED_CONFLIST = "00-multus.conflist"
 GENERATED = (GENERATED_CONF, GENERATED_CONFLIST)
 
-DEFAULT_CONF_DIR = "/host/etc/cni/net.d"
-DEFAULT_BIN_DIR = "/host/opt/cni/bin"
-DEFAULT_BIN_FILE = "/usr/src/multus-cni/bin/multus"
-DEFAULT_CONF_FILE = "/usr/src/multus-cni/images/70-multus.conf"
-DEFAULT_DATA_DIR = "/host/var/lib/cni/multus"
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
-DEFAULT_SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 _HOST_CONF_DIR = "/etc/cni/net.d"
@@ -56,7 +50,7 @@ class Settings(NamedTuple):
     force_cni_version: bool
     namespace_isolation: bool
     global_namespaces: str
-    log_level: str
+    log_level: str | None
     log_file: str
     log_to_stderr: bool
     override_network_name: bool
@@ -79,8 +73,8 @@ class Settings(NamedTuple):
     """Seconds from the start until a master must be there."""
     ready_file: Path | None
     startup_taint: Taint | None
-    repair_pods: str
-    """What is done about pods without their networks: `report`, `delete`, or nothing."""
+    repair_pods: str | None
+    """What is done about pods without their networks: `report` or `delete`."""
     node_name: str | None
     log_format: str
     dry_run: bool

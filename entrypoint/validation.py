@@ -12,8 +12,6 @@ from entrypoint.cniconf import version_key
 from entrypoint.settings import DEFAULT_KUBECONFIG_ON_HOST, GENERATED, Settings, Taint
 
 AUTO = "auto"
-LOG_LEVELS = ("debug", "verbose", "error", "panic")
-REPAIRS = ("report", "delete")
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 HOST_PATHS = (
     "multus_kubeconfig_file_host",
@@ -69,7 +67,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         force_cni_version=options["force_cni_version"],
         namespace_isolation=options["namespace_isolation"],
         global_namespaces=options["global_namespaces"],
-        log_level=_log_level(options["multus_log_level"]),
+        log_level=options["multus_log_level"],
         log_file=on_host["multus_log_file"],
         log_to_stderr=options["multus_log_to_stderr"],
         override_network_name=options["override_network_name"],
@@ -89,7 +87,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         wait_timeout=options["wait_timeout"],
         ready_file=Path(options["ready_file"]) if options["ready_file"] else None,
         startup_taint=_taint(options["startup_taint"]),
-        repair_pods=_repair_pods(options["repair_pods"]),
+        repair_pods=options["repair_pods"],
         node_name=environ.get("NODE_NAME") or None,
         log_format=options["log_format"],
         dry_run=options["dry_run"],
@@ -144,12 +142,6 @@ def _cni_version(value: str) -> str | None:
     return value
 
 
-def _log_level(value: str) -> str:
-    if value and value.lower() not in LOG_LEVELS:
-        raise InvalidSettingError("--multus-log-level", f"expected one of {', '.join(LOG_LEVELS)}, got {value!r}")
-    return value.lower()
-
-
 def _kubeconfig_mode(value: str) -> int:
     if not value:
         return 0o600
@@ -168,12 +160,6 @@ def _taint(value: str) -> Taint | None:
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
         )
     return Taint(key, effect or None)
-
-
-def _repair_pods(value: str) -> str:
-    if value not in {"", *REPAIRS}:
-        raise InvalidSettingError("--repair-pods", f"expected {' or '.join(REPAIRS)}, got {value!r}")
-    return value
 
 
 def _api_server(environ: Mapping[str, str]) -> str | None:

@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "podnetworks": {"lists"},
     "options": set(),
     "running": {"flags", "options"},
-    "flags": {"options", "settings", "validation"},
+    "flags": {"options", "settings"},
     "remarks": {"flags", "options", "validation"},
     "errands.child": {"logs"},
     "errands.crio": {"errands.child"},

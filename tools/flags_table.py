@@ -22,7 +22,9 @@ def table() -> str:
             group = flag.group
             lines.append(f"| **{group}** | | |")
         shown = flag.show_default if isinstance(flag.show_default, str) else flag.default
-        default = "" if shown in {"", ()} else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
+        default = (
+            "" if shown in {None, "", ()} else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
+        )
         lines.append(f"| `{flag.opts[0]}` | {default} | {flag.help} |")
     return "\n".join(lines)
 
