@@ -11,11 +11,10 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from entrypoint import cniconf, gojson, runtime, verdict
+from entrypoint import cniconf, gojson
 from entrypoint.cniconf import MESH_PLUGINS, META_PLUGINS, MULTUS_TYPES
 from entrypoint.node import File, Look, Output
 
@@ -129,10 +128,7 @@ def is_ours(content: bytes, written: bytes | None) -> bool:
     """Say whether a file holds what this run wrote, though perhaps as a mesh has written it anew."""
     ours, there = (parsed(written) if written else None), parsed(content)
     return content == written or (
-        ours is not None
-        and there is not None
-        and _same_level(ours, there)
-        and gojson.equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
+        ours is not None and there is not None and _same_level(ours, there) and same_multus(ours, there)
     )
 
 
@@ -146,24 +142,16 @@ def wraps(content: bytes, master: dict[str, Any]) -> bool:
     return gojson.equal(cniconf.without_version(copy["delegates"][0]), cniconf.without_version(delegates[0]))
 
 
-def overtaken(
-    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
-) -> str | None:
-    """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
+def kubeconfig_of(content: bytes) -> str:
+    """Return the kubeconfig that a configuration of Multus names; an empty string when it names none."""
+    there = parsed(content)
+    named = there.multus.get("kubeconfig") if there else None
+    return named if isinstance(named, str) else ""
 
-    They get it too when the first file is a list of a mesh's own that begins with ours (`istioOwnedCNIConfig`).
-    `first` is the file that was found to be the first, when it is none of ours.
-    """
-    before = verdict.overtaken(directory, names, name)
-    if before is None or first is None or runtime.in_order(names)[:1] != [first[0]]:
-        return before
-    look = first[1]
-    copy, ours = (parsed(look.content) if isinstance(look, File) else None), parsed(content)
-    if copy is None or ours is None or not copy.listed or not first[0].endswith(".conflist"):
-        return before
-    if gojson.equal(_leave_out(ours.multus, copy.chained)[0], _leave_out(copy.multus, copy.chained)[0]):
-        return None
-    return f"{before}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
+
+def same_multus(ours: Configuration, there: Configuration) -> bool:
+    """Say whether Multus does the same in both, but for what is chained behind it there."""
+    return gojson.equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
 
 
 def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:

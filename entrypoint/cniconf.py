@@ -117,19 +117,6 @@ def examine(content: bytes) -> Verdict:
     )
 
 
-def wrapped_master(content: bytes) -> dict[str, Any] | None:
-    """Return the master inside a Multus configuration that this program wrote, without its version.
-
-    The version may have been put in. None for any other content.
-    """
-    try:
-        document = gojson.parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        return without_version(plugin["delegates"][0])
-    except (gojson.InvalidJsonError, TypeError, LookupError, AttributeError):
-        return None
-
-
 def for_multus(document: dict[str, Any]) -> dict[str, Any]:
     """Return a master as Multus reads it: libcni takes a list's switches as text as well, and Multus refuses that."""
     if is_text(document.get("type")):
@@ -137,17 +124,6 @@ def for_multus(document: dict[str, Any]) -> dict[str, Any]:
     switches = {"true": True, "false": False}
     texts = {key: document[key] for key in _SWITCHES if isinstance(document.get(key), str)}
     return {**document, **{key: switches[text] for key, text in texts.items() if text in switches}}
-
-
-def kubeconfig_of(content: bytes) -> str:
-    """Return the kubeconfig that a Multus configuration names; an empty string when it names none."""
-    try:
-        document = gojson.parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        found = plugin["kubeconfig"]
-    except (gojson.InvalidJsonError, TypeError, LookupError):
-        return ""
-    return found if isinstance(found, str) else ""
 
 
 def without_version(document: dict[str, Any]) -> dict[str, Any]:

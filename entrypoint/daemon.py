@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import time
 from pathlib import Path
@@ -110,7 +111,7 @@ class Daemon:
         self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
         complaint = [self._presence.complaint] if self._presence.complaint else []
-        self._reporter.warnings([*plan.warnings, *complaint])  # before anything is written
+        self._reporter.news(logging.WARNING, [*plan.warnings, *complaint])  # before anything is written
         held = self._apply_in_turn(plan)
         if self._presence.superseded:
             return self._stand_by(unwatched)
@@ -121,7 +122,7 @@ class Daemon:
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles])
+        self._reporter.news(logging.ERROR, [*(each.message for each in plan.problems), *failures, *obstacles])
         if ready or not configured:  # what still has to be written decides; a repair that has to wait is no change
             self._reporter.configured(configured=ready)
         waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())

@@ -71,7 +71,7 @@ class Host:
             directories=_plugin_directories(entries),
             names=names,
             first=_foreign_first(settings, names),
-            failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
+            failed=f"the directory {settings.cni_conf_dir} {failed}" if failed else None,
             mounted_from=self._mounted_from,
         )
 

@@ -106,7 +106,7 @@ class Seen(NamedTuple):
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
     first: tuple[str, Look] | None = None
     """The file of it that the runtime reads first, when its name is none of ours."""
-    failed: tuple[str, ...] = ()
+    failed: str | None = None
     """Why the configuration directory could not be listed."""
     mounted_from: str | None = None
     """The path of the configuration directory within the file system that it is on; None when nothing tells."""

@@ -59,7 +59,9 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     if held is not None:
         configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
-        problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
+        there = _names_after(settings, seen, output, removals, wanted.rename)
+        faults = verdict.not_in_use(settings.cni_conf_dir, there, output.file_name, output.content, seen.first)
+        problems += [Problem(fault, fatal=False) for fault in faults]
     failed = list(dict.fromkeys([*_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]))
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
@@ -177,16 +179,6 @@ def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
     return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
 
 
-def _not_in_use(settings: Settings, seen: Seen, output: Output, there: set[str]) -> list[Problem]:
-    """Say why the runtime would not use our configuration, with these names in the configuration directory."""
-    found = []
-    if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
-        found.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
-    if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
-        found.append(Problem(unused, fatal=False))
-    return found
-
-
 def _names_after(
     settings: Settings, seen: Seen, output: Output, removals: tuple[Remove, ...], rename: Rename | None
 ) -> set[str]:
@@ -197,7 +189,7 @@ def _names_after(
 
 def _failed_looks(settings: Settings, seen: Seen) -> list[str]:
     if seen.failed:
-        return list(seen.failed)  # of what is in the directory, nothing more is to be said
+        return [seen.failed]  # of what is in the directory, nothing more is to be said
     looks = {settings.cni_conf_dir / name: look for name, look in seen.outputs.items()}
     looks[settings.kubeconfig_file] = seen.kubeconfig
     if settings.conf_patch_file is not None and seen.patch is not None:

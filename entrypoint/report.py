@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from entrypoint.logs import logger
@@ -19,15 +18,8 @@ class Reporter:
         self._waiting_said = float("-inf")
         self._configured = False
 
-    def errors(self, messages: Sequence[str]) -> None:
-        """Log each message that was not there at the last call."""
-        self._news(logging.ERROR, messages)
-
-    def warnings(self, messages: Sequence[str]) -> None:
-        """Log each message that was not there at the last call."""
-        self._news(logging.WARNING, messages)
-
-    def _news(self, level: int, messages: Sequence[str]) -> None:
+    def news(self, level: int, messages: Sequence[str]) -> None:
+        """Log each message that was not there at the last call for this level."""
         for message in messages:
             if message not in self._said.get(level, ()):
                 logger.log(level, "%s", message)

@@ -6,32 +6,47 @@ container, such as the plugins of the delegates, is left to `check`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from entrypoint import cniconf, mounts, runtime
+from entrypoint import chained, mounts, runtime
+from entrypoint.node import File, Look
 from entrypoint.settings import Settings
 
 
-def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
-    """Say which files of the configuration directory the runtime reads before ours; None when it reads ours first.
+def overtaken(
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
+) -> str | None:
+    """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
 
-    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits.
+    Whatever is in it: containerd 2.3 stops at one that it cannot load, and every pod waits. But pods get our Multus
+    too when the first file is a list of a mesh's own that begins with ours (`istioOwnedCNIConfig`).
+    `first` is the file that was found to be the first, when it is none of ours.
     """
     order = runtime.in_order(names)
-    if order[:1] == [ours]:
-        return None
-    before = order[: order.index(ours)] if ours in order else order
+    before = order[: order.index(name)] if name in order else order
     if not before:
-        return None  # it is not there yet, or has no name that is read: others say so
+        return None  # or ours is not there yet, or has no name that is read: others say so
     listed = ", ".join(map(repr, before))
-    return f"{listed} in {directory} sorts before {ours}: the CNI runtime reads the first file and will not use Multus"
+    said = f"{listed} in {directory} sorts before {name}: the CNI runtime reads the first file and will not use Multus"
+    if first is None or first[0] != before[0] or not first[0].endswith(".conflist") or not isinstance(first[1], File):
+        return said
+    copy, ours = chained.parsed(first[1].content), chained.parsed(content)
+    if copy is None or ours is None or not copy.listed:
+        return said
+    if chained.same_multus(ours, copy):
+        return None
+    return f"{said}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
 
 
-def not_used(path: Path, content: bytes) -> str | None:
-    """Say why a runtime that reads this configuration would not use Multus; None when it would."""
-    fault = runtime.fault(path.name, content)
-    return f"the CNI runtime will not use Multus with {path}: {fault}" if fault else None
+def not_in_use(
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
+) -> Iterator[str]:
+    """Yield why the runtime would not use our configuration, with these names in the configuration directory."""
+    if before := overtaken(directory, names, name, content, first):
+        yield f"{before}; remove or rename what stands before it"
+    if fault := runtime.fault(name, content):
+        yield f"the CNI runtime will not use Multus with {directory / name}: {fault}"
 
 
 def program_missing(settings: Settings, fault: str | None) -> str | None:
@@ -47,7 +62,7 @@ def kubeconfig_astray(settings: Settings, source: str | None, configuration: byt
 
     `source` is where on the host's disk the configuration directory is from. None when nothing tells that.
     """
-    named = cniconf.kubeconfig_of(configuration)
+    named = chained.kubeconfig_of(configuration)
     usual = mounts.astray(source, named)
     if usual is None:
         return None

@@ -26,9 +26,10 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from entrypoint import ways
 from entrypoint.logs import logger
 from entrypoint.wakeup import Wakeup
-from entrypoint.ways import Inode, Interest, by_identity, identity_of, interests_in
+from entrypoint.ways import Inode, Interest
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 _ENTRIES = (
@@ -68,7 +69,7 @@ class Watcher:
         """
         reader = self._living_reader()
         interests: dict[int, Interest] = {}
-        for identity, (path, interest) in by_identity(interests_in(files, listings)).items():
+        for identity, (path, interest) in ways.interests(files, listings).items():
             descriptor = self._watch(reader, identity, path, contents=interest.contents)
             if descriptor is not None:
                 interests[descriptor] = interest
@@ -137,7 +138,7 @@ class Watcher:
             dropped = {known: each for known, each in self._watched.items() if each.descriptor not in kept}
             for known, each in dropped.items():
                 del self._watched[known]
-                if identity_of(each.path) != known:  # the kernel tells only once no file in it is open any more
+                if ways.identity_of(each.path) != known:  # the kernel tells only once no file in it is open any more
                     self._lost.add(os.fsdecode(each.path))
         reader.remove_callbacks([(each.descriptor, _CALLBACK) for each in dropped.values()])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _MAX_LINKS = 40  # as many as the kernel follows
@@ -12,46 +13,30 @@ Inode = tuple[int, int]
 """Device and inode number of a directory."""
 
 
+@dataclass(slots=True)
 class Interest:
     """Which names of one directory matter."""
 
-    __slots__ = ("contents", "names", "suffixes")
-
-    def __init__(self) -> None:
-        self.names: set[bytes] = set()
-        self.suffixes: tuple[bytes, ...] = ()
-        self.contents = False
-        """Not only which files there are matters, but also what is in them."""
+    names: set[bytes] = field(default_factory=set)
+    suffixes: tuple[bytes, ...] = ()
+    contents: bool = False
+    """Not only which files there are matters, but also what is in them."""
 
     def covers(self, name: bytes) -> bool:
         """Say whether this name is one of them."""
-        return name in self.names or (bool(self.suffixes) and name.endswith(self.suffixes))
+        return name in self.names or name.endswith(self.suffixes)
 
 
-def interests_in(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> dict[bytes, Interest]:
-    """Return, for each directory to watch, the names in it that matter."""
-    interests: dict[bytes, Interest] = {}
-    for path in files:
-        _add_way(interests, os.fsencode(path))
-    for directory, suffixes in listings:
-        end = _add_way(interests, os.fsencode(directory))
-        if end is None:
-            continue
-        interest = interests.setdefault(end, Interest())
-        interest.suffixes += tuple(os.fsencode(suffix) for suffix in suffixes)
-        interest.contents = True
-        for name in _links(end, interest.suffixes):
-            _add_way(interests, os.path.join(end, name))
-    return interests
+def interests(
+    files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]
+) -> dict[Inode, tuple[bytes, Interest]]:
+    """Return each directory to watch for these files, and for those with these suffixes in these directories.
 
-
-def by_identity(interests: dict[bytes, Interest]) -> dict[Inode, tuple[bytes, Interest]]:
-    """Merge the paths that are one directory, as bind mounts make them: inotify knows it once.
-
-    What cannot be read is left out: inotify refuses to watch it, which watchdog does not report.
+    Paths that are one directory, as bind mounts make them, are merged: inotify knows it once. What cannot be read is
+    left out: inotify refuses to watch it, which watchdog does not report.
     """
     merged: dict[Inode, tuple[bytes, Interest]] = {}
-    for path, interest in interests.items():
+    for path, interest in _by_path(files, listings).items():
         identity = identity_of(path)
         if identity is None or not os.access(path, os.R_OK):
             continue
@@ -60,6 +45,22 @@ def by_identity(interests: dict[bytes, Interest]) -> dict[Inode, tuple[bytes, In
         known.suffixes = tuple({*known.suffixes, *interest.suffixes})
         known.contents = known.contents or interest.contents
     return merged
+
+
+def _by_path(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> dict[bytes, Interest]:
+    found: dict[bytes, Interest] = {}
+    for path in files:
+        _add_way(found, os.fsencode(path))
+    for directory, suffixes in listings:
+        end = _add_way(found, os.fsencode(directory))
+        if end is None:
+            continue
+        interest = found.setdefault(end, Interest())
+        interest.suffixes += tuple(os.fsencode(suffix) for suffix in suffixes)
+        interest.contents = True
+        for name in _links(end, interest.suffixes):
+            _add_way(found, os.path.join(end, name))
+    return found
 
 
 def identity_of(path: bytes) -> Inode | None:

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint import cniconf, runtime
+from entrypoint import chained, cniconf, runtime
 from entrypoint.check import reading
 from tests.manifests import DEPLOYMENTS, ROOT, documents
 from tests.opshost import FLANNEL, ScratchHost, wait_until
@@ -147,7 +147,7 @@ def test_the_files_on_the_node_are_what_a_runtime_and_multus_can_use(reader):
     assert mode(written) == 0o600
     assert runtime.in_order(os.listdir(host.conf_dir))[0] == written.name
     assert runtime.fault(written.name, written.read_bytes()) is None
-    assert cniconf.wrapped_master(written.read_bytes()) == cniconf.without_version(FLANNEL)
+    assert chained.wraps(written.read_bytes(), FLANNEL)
     assert reader.in_real_paths(written) == RESULT
 
 
@@ -195,6 +195,6 @@ def test_the_daemonset_takes_over_what_was_put_there_by_hand(reader):
     with host.running() as process:
         wait_until(host.ready.exists, what="the program to be ready")
         assert runtime.in_order(os.listdir(host.conf_dir)) == ["00-multus.conf", "10-flannel.conflist"]
-        assert cniconf.wrapped_master(host.generated.read_bytes()) == cniconf.without_version(FLANNEL)
+        assert chained.wraps(host.generated.read_bytes(), FLANNEL)
         assert reading.parse(host.kubeconfig.read_bytes()).token == host.token
     assert process.returncode == 0

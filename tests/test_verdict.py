@@ -77,4 +77,4 @@ def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
 def test_what_sorts_before_ours_is_read_first(names, ours, overtaken):
     from entrypoint import verdict
 
-    assert (verdict.overtaken(Path("/d"), names, ours) is not None) is overtaken
+    assert (verdict.overtaken(Path("/d"), names, ours, b"", None) is not None) is overtaken

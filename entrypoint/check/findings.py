@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from entrypoint.logs import one_line
 
@@ -22,8 +22,7 @@ class Status(StrEnum):
 _COLOURS = {Status.PASS: 32, Status.WARN: 33, Status.FAIL: 31, Status.SKIPPED: 36}  # ANSI
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     identifier: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from entrypoint import chained, cniconf, gojson, runtime
+from entrypoint import chained, cniconf, gojson, runtime, verdict
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs, plugin_types
 from entrypoint.node import Absent, File, Plan, Seen
@@ -16,8 +16,7 @@ RUNNING = "is the entrypoint running with these flags? See its log"
 """What to ask when something is not as the entrypoint would have it."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What is known of the node."""
 
     now: float
@@ -94,7 +93,7 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
         name, look = found
         yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
         yield _valid(name, look)
-        before = chained.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
+        before = verdict.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
         if before:
             yield failed("configuration.first", before, "remove or rename what stands before it")
         else:
@@ -105,7 +104,8 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
 def _valid(name: str, look: File) -> Finding:
     if fault := runtime.fault(name, look.content):
         return failed("configuration.valid", f"{name}: {fault}", "who wrote it? " + RUNNING)
-    if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
+    there = chained.parsed(look.content)
+    if there and cniconf.MULTUS_TYPES.intersection(plugin_types(there.multus.get("delegates"))):
         return failed("configuration.valid", f"{name} wraps Multus in itself", "who wrote it? " + RUNNING)
     return passed("configuration.valid", f"{name} is a Multus configuration")
 

@@ -9,9 +9,9 @@ What is ours: a file under a name that this program writes, if what is in it is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from entrypoint import chained, cniconf, gojson, node, renaming
 from entrypoint.node import Absent, File, Look
@@ -36,8 +36,7 @@ _SIGNS = frozenset({Kind.CONFIGURATION, Kind.REMOVE})
 """Before the programs: what is taken away with these shows that Multus was installed here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """One thing to do, or to say, about one path."""
 
     kind: Kind
@@ -49,8 +48,7 @@ class Act:
     """A Multus configuration that stays: without kubeconfig and binary the node could start no pod."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """An installed binary, compared with the image's."""
 
     path: Path
@@ -59,8 +57,7 @@ class Program:
     """Why it cannot be taken for the image's; None when it is the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The node as uninstalling needs to know it."""
 
     configurations: dict[Path, Look]

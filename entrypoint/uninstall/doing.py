@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from entrypoint import cniconf, files, moving, places, presence, programs, runtime
@@ -88,7 +87,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
         elif nameless and act.kind is Kind.FORGET:
             needed = "it says which master has yet to get its name back"
         standing = standing or act.needs_the_rest
-        doing = replace(act, kind=Kind.KEEP, why=needed) if needed else act
+        doing = act._replace(kind=Kind.KEEP, why=needed) if needed else act
         try:
             yield not act.needs_the_rest, _do(doing, dry_run=settings.dry_run)
         except OSError as error:

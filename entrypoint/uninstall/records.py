@@ -10,9 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from entrypoint import gojson
 from entrypoint.looks import read
@@ -27,8 +26,7 @@ _SHOWN = 12
 """Digits of a sandbox's identifier that tools of the runtimes show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(NamedTuple):
     """A pod that Multus has attached to further networks."""
 
     sandbox: str
@@ -43,8 +41,7 @@ class Attached:
         return f"{name} ({', '.join(self.networks) or 'its record cannot be read'})"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What the records say."""
 
     attached: tuple[Attached, ...] = ()
@@ -100,8 +97,7 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     return tuple(further) or None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What libcni's cache knows of a sandbox."""
 
     pod: str | None = None
