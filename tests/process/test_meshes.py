@@ -155,11 +155,14 @@ class Scene:
     def account(self):
         """Return how often each of them wrote our configuration since the last account.
 
-        A mesh that another one made end writes once more when it is started again.
+        Two meshes may make a list of the same `.conf` at once, which ends one of them. When it is started again it
+        writes once more, and another one may answer that write: neither is counted.
         """
         counts = {"program": sum(self.ledger.program.values())}
+        ended = sum(len(mesh.crashes) for mesh in self.meshes)
+        assert ended <= len(self.meshes), [mesh.crashes for mesh in self.meshes]
         for mesh in self.meshes:
-            counts[mesh.type] = mesh.writes["00-multus.conflist"] - len(mesh.crashes)
+            counts[mesh.type] = mesh.writes["00-multus.conflist"] - ended
             mesh.writes.clear()
             mesh.crashes.clear()
         self.ledger.forget()
