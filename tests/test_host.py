@@ -203,7 +203,7 @@ class TestLooksThatFail:
         monkeypatch.setattr(os, "scandir", scandir)
         seen = Host(settings_for(root)).observe()
         assert seen.unlisted == "cannot be read: Input/output error"
-        assert seen.failed == (f"the directory {root}/net.d cannot be read: Input/output error",)
+        assert seen.failed == f"the directory {root}/net.d cannot be read: Input/output error"
 
 
 class TestBinary:
