@@ -24,8 +24,8 @@ def parse(content: bytes) -> Access:
     try:
         document = yaml.safe_load(content)
     except Exception as error:  # PyYAML lets KeyError, IndexError and others out for values with a type's tag
-        first_line, *_ = str(error).splitlines() or [type(error).__name__]
-        raise InvalidKubeconfigError(f"not YAML: {first_line}") from None
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidKubeconfigError(f"not YAML: {why}") from None
     if not isinstance(document, dict):
         raise InvalidKubeconfigError("expected a YAML mapping")
     context = _named(document, "contexts", "context", document.get("current-context"))
