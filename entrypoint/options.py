@@ -57,14 +57,14 @@ SECONDS = _Seconds()
 class Flag(click.Option):
     """An option that belongs to a group of the help text, and whose empty value means its default."""
 
-    def __init__(
-        self, group: str, name: str, help_text: str, *others: str, env: Sequence[str] = (), **attributes: Any
-    ) -> None:
+    group = "Other"
+
+    def __init__(self, name: str, help_text: str, *others: str, env: Sequence[str] = (), **attributes: Any) -> None:
         """`others` are further names; `env` are variables that are read beside `ENTRYPOINT_` + the flag's name."""
-        self.group = group
         self.variables = [f"{PREFIX}{name.removeprefix('--').replace('-', '_').upper()}", *env]
-        attributes = {"default": "", "help": help_text, "envvar": self.variables, **attributes}
-        super().__init__([name, *others], **attributes)
+        default = attributes.pop("default", "")
+        attributes = {"help": help_text, "envvar": self.variables, "show_default": bool(default), **attributes}
+        super().__init__([name, *others], default=default, **attributes)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the flag, and the environment variable if that is where the value is from."""

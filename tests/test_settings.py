@@ -213,7 +213,7 @@ def test_every_flag_changes_the_settings():
 
 
 def test_a_flag_that_is_declared_and_read_by_nobody_is_found():
-    assert unread([*ENTRYPOINT, Flag("x", "--read-by-nobody", "")]) == ["--read-by-nobody"]
+    assert unread([*ENTRYPOINT, Flag("--read-by-nobody", "")]) == ["--read-by-nobody"]
 
 
 BOOLEANS = {
