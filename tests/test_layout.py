@@ -71,7 +71,17 @@ MAY_IMPORT = {
     "errands.crio": {"errands.child"},
     "errands.patience": {"cluster", "settings"},
     "errands.taint": {"cluster", "errands.child", "errands.patience", "settings"},
-    "errands.repair": {"cluster", "errands.child", "errands.patience", "lists", "podnetworks"},
+    "errands.events": {"cluster", "errands.patience", "podnetworks"},
+    "errands.evictions": {"cluster", "errands.patience", "podnetworks"},
+    "errands.repair": {
+        "cluster",
+        "errands.child",
+        "errands.events",
+        "errands.evictions",
+        "errands.patience",
+        "lists",
+        "podnetworks",
+    },
     "errands.errands": {"errands.child", "settings"},
     "daemon": {
         "errands.child",

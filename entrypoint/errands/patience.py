@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from entrypoint import cluster
 from entrypoint.settings import is_token
 
+TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
 _LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
 
@@ -62,6 +64,20 @@ def open_api(order: Order) -> cluster.Api:
     if lack:
         raise NotYetError(lack)
     return cluster.Api(order.access())
+
+
+def refusal(answer: cluster.Answer, rule: str) -> Exception:
+    """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
+    if answer.status == HTTPStatus.FORBIDDEN:
+        advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
+        return GivenUpError(f"{answer.message}; {advice}")
+    return NotYetError(answer.message, answer.retry_after)
+
+
+def is_terminating(answer: cluster.Answer) -> bool:
+    """Say whether a refusal is because the whole namespace is going."""
+    causes = (answer.document.get("details") or {}).get("causes") or []
+    return any(isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def delays() -> Iterator[float]:

@@ -13,10 +13,9 @@ from urllib.parse import quote
 
 from entrypoint import cluster
 from entrypoint.errands import child, patience
-from entrypoint.errands.patience import NotYetError, Pause, Say, open_api, until_done
+from entrypoint.errands.patience import TIMEOUT, NotYetError, Pause, Say, open_api, until_done
 from entrypoint.settings import Taint
 
-_TIMEOUT = 10.0  # seconds for one request
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
 
 RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
@@ -58,7 +57,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     """Read the node and write it back without the taint; None when somebody else wrote it between."""
     path = f"/api/v1/nodes/{quote(order.node, safe='')}"
     taint = Taint(order.key, order.effect)
-    found = api.request("GET", path, timeout=_TIMEOUT)
+    found = api.request("GET", path, timeout=TIMEOUT)
     _accept(found, order)
     if found.document.get("kind") != "Node":
         raise NotYetError("the API server's answer is no node: is something else at its address?")
@@ -69,7 +68,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     metadata = found.document.get("metadata") or {}
     # A merge patch replaces the whole list, so it must be refused when the list is not the one that was read.
     body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "spec": {"taints": kept or None}}
-    answer = api.request("PATCH", path, timeout=_TIMEOUT, body=body, content_type=cluster.MERGE_PATCH)
+    answer = api.request("PATCH", path, timeout=TIMEOUT, body=body, content_type=cluster.MERGE_PATCH)
     if answer.status == HTTPStatus.CONFLICT:
         return None
     _accept(answer, order)
