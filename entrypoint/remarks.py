@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from entrypoint import flags, options, validation
-from entrypoint.options import Flag
 
 _OF_A_SERVICE = re.compile(
     r"ENTRYPOINT_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -50,30 +49,23 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _in_vain(context: click.Context) -> Iterator[str]:
     values = options.chosen(context)
-
-    def said(names: Iterable[Flag]) -> list[str]:
-        return [flag.opts[0] for flag in names if values[flag.name or ""] != flag.usual(context)]
-
-    def warned_of(name: str, why: str) -> Iterator[str]:
-        if said(flag for flag in flags.ENTRYPOINT if flag.name == name):
-            yield f"--{name.replace('_', '-')} has no effect {why}"
-
     static = values["multus_conf_file"]
     if static != validation.AUTO:
         useful = _BESIDE_A_STATIC_ONE_TOO | (
             {"readiness_indicator_file"} if values["wait_for_readiness_indicator"] else set()
         )
-        in_vain = said(flag for flag in flags.OF_AUTO if flag.name not in useful)
+        said = [flag for flag in flags.OF_AUTO if values[flag.name or ""] != flag.usual(context)]
+        in_vain = [flag.opts[0] for flag in said if flag.name not in useful]
         if in_vain:
             yield (
                 f"{', '.join(in_vain)}: no effect beside the static configuration --multus-conf-file={static}; "
                 "say it in that file, or set --multus-conf-file=auto"
             )
         return
-    if not values["namespace_isolation"]:
-        yield from warned_of("global_namespaces", "without --namespace-isolation")
-    if not values["cni_version"]:
-        yield from warned_of("force_cni_version", "without --cni-version")
+    if values["global_namespaces"] and not values["namespace_isolation"]:
+        yield "--global-namespaces has no effect without --namespace-isolation"
+    if values["force_cni_version"] and not values["cni_version"]:
+        yield "--force-cni-version has no effect without --cni-version"
 
 
 def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def _by_path(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ..
     return found
 
 
-def identity_of(path: bytes) -> Inode | None:
+def identity_of(path: bytes | Path) -> Inode | None:
     """Return which directory has this path; None when none has."""
     try:
         status = os.stat(path)

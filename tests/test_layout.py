@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "throttle": {"node"},
     "readiness": {"files"},
     "presence": {"files"},
-    "leaving": {"files", "host", "logs", "moving", "node", "plan", "report", "settings"},
+    "leaving": {"files", "host", "logs", "moving", "node", "plan", "report", "settings", "ways"},
     "ways": set(),
     "signals": {"wakeup"},
     "dryrun": {"host", "logs", "masking", "node", "plan", "settings"},
