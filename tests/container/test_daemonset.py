@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ KUBECONFIG = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 MASTER = "/etc/cni/net.d/10-flannel.conflist"
 PATIENCE = 60
 """Seconds; the tenth of a CPU of others' manifests is slow, and the machine that runs the tests may be busy too."""
+AT_ONCE = 5
+"""Seconds under the same circumstances; after ten, podman and kubelet send SIGKILL. The bench has the milliseconds."""
 
 manifest = pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 published = pytest.mark.parametrize("path", THEIRS, ids=lambda path: path.stem)
@@ -124,10 +127,9 @@ def test_a_signal_ends_the_container_cleanly_and_at_once(path, name, new_pod, no
     running = start(pod)
     configured(pod, running)
     files = node.files()
-    begin = time.monotonic()
-    running.signal(name)
+    seconds = seconds_until_end(running.inspect()["State"]["Pid"], name)
     assert running.wait(30) == 0
-    assert time.monotonic() - begin < 2
+    assert seconds < AT_ONCE
     assert node.files() == files  # an update of the pod leaves the node as it works
 
 
@@ -142,12 +144,23 @@ def test_a_signal_while_the_program_is_still_being_loaded_ends_the_container_at_
     pod = new_pod(path, change=slow)
     running = pod.start(MAIN)
     pid = running.inspect()["State"]["Pid"]
-    begin = time.monotonic()
     wait_for(lambda: catches_sigterm(pid), PATIENCE, "a handler for SIGTERM")
-    os.kill(pid, signal.SIGTERM)
+    seconds = seconds_until_end(pid, "TERM")
     assert running.wait(30) == 0
-    assert time.monotonic() - begin < 5
+    assert seconds < AT_ONCE
     assert not node.path(CONFIGURATION).exists()
+
+
+def seconds_until_end(pid, name):
+    """Send a signal to process 1 of a container; return how long it took to end. What podman takes does not count."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        begin = time.monotonic()
+        os.kill(pid, signal.Signals[f"SIG{name}"])
+        assert select.select([descriptor], [], [], PATIENCE)[0]
+        return time.monotonic() - begin
+    finally:
+        os.close(descriptor)
 
 
 def catches_sigterm(pid):

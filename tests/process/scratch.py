@@ -171,6 +171,11 @@ class Program:
             count += int(fields["voluntary_ctxt_switches"])
         return count
 
+    def is_asleep(self):
+        """Say whether each of its threads waits for something, not for a CPU nor for who traces it."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "S" for task in tasks)
+
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

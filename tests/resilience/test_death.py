@@ -12,18 +12,17 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import time
 
 import pytest
 
-from tests.process.scratch import ALIVE, ScratchHost, presences, until
+from tests.process.scratch import ALIVE, BOUND, ScratchHost, presences, until
 from tests.resilience import tracing
 
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
-LAST_CALLS = 2.0
-"""Seconds in which a scene that seems to be done may still come to the call that it shall be killed at."""
+REST = 0.5
+"""Seconds of sleep after which a program that has done its work comes to no further call that it could be killed at."""
 ATTEMPTS = 5
 """How often one call is tried again when the run came another way there; how many passes events cause varies."""
 
@@ -50,9 +49,8 @@ class Scene:
 
     def is_killed(self, host, program):
         until(lambda: not program.running() or self.is_done(host), what="the kill or the end of the scene")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return program.ends(within=LAST_CALLS) == -signal.SIGKILL
-        return False
+        _until_at_rest(program)
+        return program.process.poll() == -signal.SIGKILL
 
     def is_done(self, host):
         return host.ready.exists()
@@ -255,6 +253,19 @@ def _sleeps(program):
     before = program.context_switches()
     time.sleep(0.05)
     return program.context_switches() == before
+
+
+def _until_at_rest(program):
+    """Wait until it has ended, or slept for a while: how long its last calls take depends on the machine."""
+    end = time.monotonic() + BOUND
+    seen, since = None, time.monotonic()
+    while program.running() and time.monotonic() < since + REST:
+        assert time.monotonic() < end, "no rest"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            now = program.context_switches()
+            if now != seen or not program.is_asleep():
+                seen, since = now, time.monotonic()
+        time.sleep(0.005)
 
 
 def _kind(call):
