@@ -75,7 +75,7 @@ class Candidates:
                 return Candidate(name, cniconf.Unread(reason(error)), now)
             if not os.path.islink(entry.path):
                 return None  # gone again
-            return Candidate(name, cniconf.NoFile(f"is a link to what {reason(error)}"), now)
+            return Candidate(name, cniconf.NoFile(f"is a link to what {reason(error)}", link=True), now)
         if not stat.S_ISREG(status.st_mode):
             return Candidate(name, cniconf.NoFile("is not a regular file"), now)
         current = signature(status)

@@ -119,9 +119,15 @@ def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]
         return Output(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
     if not others:
         return wanted, []
-    document = {**ours.level, "plugins": [multus, *following]}
-    content = json.dumps(document, indent=4, allow_nan=False).encode("ascii") + b"\n"
+    content = _written({**ours.level, "plugins": [multus, *following]})
     return wanted._replace(file_name=stands.file_name.removesuffix("list") + "list", content=content), doubled
+
+
+def _written(document: dict[str, Any]) -> bytes:
+    """Return a list as JSON, each plugin on one line: indentation would multiply what nests deeply."""
+    lines = [f"    {json.dumps(key)}: {json.dumps(value)}," for key, value in document.items() if key != "plugins"]
+    plugins = ",\n".join(f"        {json.dumps(plugin, allow_nan=False)}" for plugin in document["plugins"])
+    return "\n".join(["{", *lines, '    "plugins": [', plugins, "    ]", "}", ""]).encode("ascii")
 
 
 def is_ours(content: bytes, written: bytes | None) -> bool:

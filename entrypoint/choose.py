@@ -93,6 +93,8 @@ def _first_usable(settings: Settings, candidates: Sequence[tuple[Candidate, bool
             continue
         if isinstance(verdict, NoFile):
             refused.append(f"{name!r} {verdict.reason}")
+            if verdict.link:
+                skipped.append(f"skipping {name!r}: it {verdict.reason} in this container, though perhaps on the host")
             continue
         if candidate.since > broken_since:
             refused.append(f"{name!r} may still be being written: {verdict.reason}")

@@ -132,7 +132,7 @@ def require_the_indicators_mount(wanted: Settings) -> None:
     if not wanted.readiness_indicator_file:
         raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
     top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise click.UsageError(
             f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
             f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."

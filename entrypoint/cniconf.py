@@ -54,6 +54,8 @@ class NoFile(NamedTuple):
     """What stands there under a candidate's name is no regular file: nobody will write it to its end."""
 
     reason: str
+    link: bool = False
+    """It is a link that leads nowhere in this container; on the host it may lead to the default network."""
 
 
 class Unread(NamedTuple):

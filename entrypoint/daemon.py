@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import time
 from pathlib import Path
@@ -68,6 +67,8 @@ class Daemon:
         self._ours: bytes | None = None
         """The configuration that this run wrote, or found to be as it wanted it."""
         self._put_back = leaving.PutBack(settings)
+        self._kubeconfig: Path | None = None
+        """The kubeconfig that Multus is told to read, if it can be seen: perhaps somebody else's."""
         self._failing: dict[Path, str] = {}
         """Why the last step on a file failed, for as long as it has not been done."""
 
@@ -111,7 +112,7 @@ class Daemon:
         self._adopt(plan)
         self._throttle.forget(self._watcher.lost_directories())
         complaint = [self._presence.complaint] if self._presence.complaint else []
-        self._reporter.news(logging.WARNING, [*plan.warnings, *complaint])  # before anything is written
+        self._reporter.warnings([*plan.warnings, *complaint], seen.now)  # before anything is written
         held = self._apply_in_turn(plan)
         if self._presence.superseded:
             return self._stand_by(unwatched)
@@ -122,14 +123,19 @@ class Daemon:
         configured = plan.satisfied and not failures
         ready = configured and not held
         obstacles = [*self._ready_file.set(ready=ready), *unwatched]
-        self._reporter.news(logging.ERROR, [*(each.message for each in plan.problems), *failures, *obstacles])
+        now = time.monotonic()
+        self._reporter.errors([*(each.message for each in plan.problems), *failures, *obstacles], now)
         if ready or not configured:  # what still has to be written decides; a repair that has to wait is no change
-            self._reporter.configured(configured=ready)
-        waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, time.monotonic())
-        self._errands.pass_done(configured=ready)
-        deadlines = [plan.deadline, waiting, self._ready_file.held_until(), self._presence.deadline, *held]
+            self._reporter.configured(configured=ready, now=now)
+        waiting = self._reporter.waiting(plan.waiting if plan.memory.output is None else None, now)
+        errands = self._errands.pass_done(configured=ready, now=now)
+        deadlines = [plan.deadline, waiting, errands, self._ready_file.held_until(), self._presence.deadline, *held]
+        deadlines.append(self._reporter.held_until)
         if obstacles:
             deadlines.append(seen.now + _OBSTACLE_INTERVAL)
+        if plan.reads not in {self._kubeconfig, self._settings.kubeconfig_file}:
+            deadlines.append(seen.now)  # it is not watched yet
+        self._kubeconfig = plan.reads
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _stand_by(self, unwatched: list[str]) -> float | None:
@@ -151,8 +157,10 @@ class Daemon:
         """Watch what the next look reads; return what to complain of when that is not possible."""
         frozen = self._settings.skip_config_watch and self._memory.output is not None
         try:
+            read = [self._kubeconfig] if self._kubeconfig else []
             self._watcher.follow(
-                places.followed_files(self._settings), places.followed_listings(self._settings, frozen=frozen)
+                [*places.followed_files(self._settings), *read],
+                places.followed_listings(self._settings, frozen=frozen),
             )
         except OSError as error:
             advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"

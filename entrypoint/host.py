@@ -11,7 +11,7 @@ from pathlib import Path
 
 from entrypoint import cniconf, files, mounts, moving, places, programs, runtime
 from entrypoint.candidates import Candidates
-from entrypoint.looks import Signature, listing, own, program_fault, read, reason, signature
+from entrypoint.looks import Signature, leads_away, listing, own, program_fault, read, reason, signature
 from entrypoint.node import Absent, Binary, Copy, File, Look, Remove, Rename, Seen, Step, Write
 from entrypoint.settings import Settings
 
@@ -49,7 +49,8 @@ class Host:
         standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
             standing, failed = listing(settings.cni_conf_dir)
-        names = tuple(each.name for each in standing if not each.is_dir(follow_symlinks=False))
+        names = _files(standing)
+        beside_ours = _files(listing(settings.kubeconfig_file.parent)[0])
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
@@ -70,6 +71,10 @@ class Host:
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
             names=names,
+            kubeconfigs=(
+                *(settings.cni_conf_dir / name for name in names),
+                *(settings.kubeconfig_file.with_name(name) for name in beside_ours),
+            ),
             first=_foreign_first(settings, names),
             failed=f"the directory {settings.cni_conf_dir} {failed}" if failed else None,
             mounted_from=self._mounted_from,
@@ -87,7 +92,7 @@ class Host:
     def _binary(self, *, compare: bool) -> Binary:
         """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
-        fault = program_fault(settings.binary_file)
+        fault = leads_away(settings.binary_file) or program_fault(settings.binary_file)
         if settings.skip_binary_copy or not compare:
             return Binary(None, installed=True, fault=fault)
         try:
@@ -151,8 +156,11 @@ class Host:
 
 
 def _output(path: Path) -> Look:
-    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing."""
-    return Absent("is a directory") if os.path.isdir(path) else own(path)
+    """Read what stands under an output's name; a directory, which no CNI runtime reads, is as good as nothing.
+
+    A link to one it does read.
+    """
+    return Absent("is a directory") if os.path.isdir(path) and not path.is_symlink() else own(path)
 
 
 def _mounted_from(directory: Path) -> str | None:
@@ -165,7 +173,11 @@ def _mounted_from(directory: Path) -> str | None:
 
 
 def _missing(path: Path | None) -> str | None:
-    return None if path is None or path.exists() else str(path)
+    return None if path is None or os.path.exists(path) else str(path)
+
+
+def _files(entries: Iterable[os.DirEntry[str]]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:

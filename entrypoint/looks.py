@@ -62,6 +62,13 @@ def program_fault(path: Path) -> str | None:
     return None if mode & 0o111 else "is not executable"
 
 
+def leads_away(path: Path) -> str | None:
+    """Say of a link that it leads out of its directory: there the host has another file than this container."""
+    if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
+        return None
+    return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
+
+
 def listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
     """Return what is in a directory, and why it could not be listed; nothing is in one that is not there."""
     try:

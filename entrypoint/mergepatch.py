@@ -5,13 +5,14 @@ No library does it better: `json-merge-patch` has no types and changes what it i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from entrypoint import gojson
 
-PROTECTED = ("type", "delegates", "cniVersion", "name")
-"""What the program decides itself."""
+PROTECTED = frozenset({"type", "delegates", "cniversion", "name"})
+"""What the program decides itself, in small letters: Multus, written in Go, takes a key in any case for its own."""
 
 _NODE_NAME = "__NODE_NAME__"
 
@@ -48,7 +49,7 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
         raise InvalidPatchError("expected a JSON object")
     if fault := gojson.depth_fault(patch):
         raise InvalidPatchError(fault)
-    touched = [key for key in PROTECTED if key in patch]
+    touched = [key for key in patch if key.lower() in PROTECTED]
     if touched:
         raise InvalidPatchError(f"{', '.join(touched)}: what this program decides itself cannot be patched")
     # Multus looks for the default network in a namespace that only a path as clusterNetwork makes needless.
@@ -59,6 +60,8 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
     if node_name is None and _NODE_NAME in str(patch):
         raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
     filled: dict[str, Any] = _filled(patch, node_name or "")
+    if oversize := gojson.size_fault(len(json.dumps(filled))):
+        raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
     return filled
 
 

@@ -53,6 +53,11 @@ def source(mountinfo: str, path: str) -> str | None:
     return "/" + (found.root + path.removeprefix(found.point.rstrip("/"))).strip("/")
 
 
+def is_usual(source: str | None) -> bool:
+    """Say whether a configuration directory from there is, as far as the kernel tells, the host's /etc/cni/net.d."""
+    return source is not None and source.endswith("/etc/cni/net.d") and not source.endswith(tuple(_ELSEWHERE))
+
+
 def astray(source: str | None, kubeconfig: str) -> str | None:
     """Return where the host has the kubeconfig that we write, when the path that Multus is told leads elsewhere.
 

@@ -104,6 +104,8 @@ class Seen(NamedTuple):
     """The `.conf` files in each directory of the autoconfig directory: libcni takes one for a list of that name."""
     names: tuple[str, ...] = ()
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
+    kubeconfigs: tuple[Path, ...] = ()
+    """The files there and in the directory of our kubeconfig: one may be what Multus is told to read."""
     first: tuple[str, Look] | None = None
     """The file of it that the runtime reads first, when its name is none of ours."""
     failed: str | None = None
@@ -229,6 +231,8 @@ class Plan(NamedTuple):
     warnings: tuple[str, ...] = ()
     waiting: str | None = None
     """What is waited for, and why each file that is there was refused."""
+    reads: Path | None = None
+    """The kubeconfig that Multus is told to read, if this container sees its place: its coming and going is news."""
     satisfied: bool = False
     """Once the steps are done the node is as it must be."""
     deadline: float | None = None

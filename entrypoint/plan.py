@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from entrypoint import chained, cniconf, handover, needed, renaming, verdict
 from entrypoint.node import (
@@ -53,6 +54,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     output, doubled = chained.settled(wanted.output, stands) if wanted.output else (None, [])
     configuration = _write(settings, seen, output) if writable and output and not awaited else None
     removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
+    reads = verdict.kubeconfig_named(settings, seen.mounted_from, output.content) if output else None
     held = None
     if wanted.output and not awaited:
         held = handover.until(seen, wanted.output, memory.stood, due=configuration is not None)
@@ -62,6 +64,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
         there = _names_after(settings, seen, output, removals, wanted.rename)
         faults = verdict.not_in_use(settings.cni_conf_dir, there, output.file_name, output.content, seen.first)
         problems += [Problem(fault, fatal=False) for fault in faults]
+        problems += _kubeconfig_missing(settings, seen, reads, kubeconfig) if reads else []
     failed = list(dict.fromkeys([*_failed_looks(settings, seen), *([wanted.unread] if wanted.unread else [])]))
     record = wanted.record or renaming.from_file(seen.record) or memory.record
     retry = min(max(_FIRST_RETRY, 2 * memory.retry), _LAST_RETRY) if failed or unknown(seen.record) else 0.0
@@ -94,6 +97,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
             *_astray(settings, seen, output),
         ),
         waiting=wanted.waiting,
+        reads=reads,
         satisfied=satisfied,
         deadline=min((deadline for deadline in deadlines if deadline is not None), default=None),
     )
@@ -177,6 +181,13 @@ def _removals(settings: Settings, seen: Seen, wanted: Wanted, output: Output | N
 def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
     source = wanted.master if wanted and wanted.master else "the static configuration"
     return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
+
+
+def _kubeconfig_missing(settings: Settings, seen: Seen, path: Path, ours: Write | None) -> list[Problem]:
+    """Say that the kubeconfig that Multus is told to read is not there, unless it is `ours`, which is being written."""
+    if path in seen.kubeconfigs or (path == settings.kubeconfig_file and (ours or unknown(seen.kubeconfig))):
+        return []
+    return [Problem("; ".join(verdict.without_kubeconfig(path)), fatal=False)]
 
 
 def _names_after(

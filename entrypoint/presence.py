@@ -116,6 +116,8 @@ class Presence:
                     (self._directory / name).unlink()
         if self._able and (self._own is None or not _stands(self._own)):
             self._speak()
+        else:
+            self._retry_at = None  # it may have been brought back
 
     def join(self) -> None:
         """Tell the others that this instance can do its work. Where that is not possible it does it all the same."""

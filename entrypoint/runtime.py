@@ -48,4 +48,7 @@ def fault(name: str, content: bytes) -> str | None:
         return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
     else:
         first = document
-    return None if first["type"] in cniconf.MULTUS_TYPES else f"it runs {first['type']!r} and not Multus"
+    if first["type"] == "multus":
+        return None
+    what = "the 'multus' of the thin plugin" if first["type"] in cniconf.MULTUS_TYPES else "Multus"
+    return f"it runs {first['type']!r} and not {what}"

@@ -22,6 +22,7 @@ HOST_PATHS = (
 )
 """Options that are paths of the host, where the plugin runs, and not of this container."""
 _LAST_PORT = 65535
+_HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]"
 # A pattern, and not compiled here: most starts have no taint.
 _TAINT_KEY = r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
@@ -169,6 +170,8 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
         return None
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= _LAST_PORT:
         raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number, got {port!r}")
+    if not re.fullmatch(_HOST, host):
+        raise InvalidSettingError("KUBERNETES_SERVICE_HOST", f"expected a name or an IP address, got {host!r}")
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     protocol = environ.get("KUBERNETES_SERVICE_PROTOCOL") or "https"

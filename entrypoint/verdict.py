@@ -57,6 +57,25 @@ def program_missing(settings: Settings, fault: str | None) -> str | None:
     return f"waiting for an executable file {settings.binary_file}, which {fault}{who}"
 
 
+def kubeconfig_named(settings: Settings, source: str | None, configuration: bytes) -> Path | None:
+    """Return where this container sees the kubeconfig that Multus is told to read; None where it does not see.
+
+    It sees what is in the configuration directory and in the directory of our kubeconfig, if `source`, where on the
+    host's disk the former is from, is the usual place.
+    """
+    named = chained.kubeconfig_of(configuration)
+    path = settings.in_container(named) if named and mounts.is_usual(source) else None
+    return path if path and path.parent in {settings.cni_conf_dir, settings.kubeconfig_file.parent} else None
+
+
+def without_kubeconfig(path: Path) -> tuple[str, str]:
+    """Say that this kubeconfig is missing, and what to do."""
+    return (
+        f"Multus is told to read a kubeconfig that is not there, and every pod will fail: {path} does not exist",
+        "who writes it? The entrypoint writes multus.d/multus.kubeconfig",
+    )
+
+
 def kubeconfig_astray(settings: Settings, source: str | None, configuration: bytes) -> tuple[str, str] | None:
     """Say that Multus is told a path at which the host does not have the kubeconfig, and what to do.
 

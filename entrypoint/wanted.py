@@ -143,6 +143,8 @@ def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wan
     path = settings.autoconfig_dir / choice.name
     if choice.live:
         obstacle = renaming.obstacle(seen, record, choice.name, settings.record_file)
+        if path == settings.in_container(settings.readiness_indicator_file):
+            obstacle = "it is --readiness-indicator-file, without which Multus lets every pod wait"
         if obstacle:
             return wanted._replace(warnings=(*wanted.warnings, f"{path} is wrapped and keeps its name: {obstacle}"))
         rename, record = renaming.retire(seen, record, path)

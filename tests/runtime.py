@@ -27,6 +27,7 @@ CONTENTS = (
     BRIDGE,
     MULTUS,
     MULTUS_LIST,
+    b'{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}',
     b"",
     b"{",
     b"[]",

@@ -141,6 +141,18 @@ def test_what_follows_ours_is_carried_over(wanted, there, following):
     assert settled(output(wanted), there) == ((LIST, {**level, "plugins": [MULTUS, *following]}), [])
 
 
+def test_a_network_that_nests_deeply_is_not_blown_up():
+    """With indentation, 60 kB of it were 20 MB: more than is read back, and than the container may take."""
+    deep = [0] * 10_000
+    for _ in range(380):
+        deep = [deep]
+    wanted = output(single(delegate({"type": "flannel", "x": deep})))
+    stands = chained.standing({LIST: file(listed(ISTIO))})
+    found, _ = chained.settled(wanted, stands)
+    assert json.loads(found.content)["plugins"][1] == ISTIO
+    assert len(found.content) < len(wanted.content) + 1000
+
+
 def test_what_stands_under_the_wrong_name_is_carried_over_too():
     found, _ = settled(output(single()), listed(ISTIO, level=CONVERTED), name=CONF)
     assert found == (LIST, {**LEVEL, "plugins": [MULTUS, ISTIO]})

@@ -90,6 +90,29 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, sta
         assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
 
 
+def test_plugins_that_are_links_out_of_the_directory_are_not_missed(host):
+    """k3s has its bundled plugins as links to a directory of its own, where this container sees nothing."""
+    for name in ("flannel", "portmap"):
+        (host.bin_dir / name).unlink()
+        (host.bin_dir / name).symlink_to("/var/lib/rancher/k3s/data/0123/bin/cni")
+    assert host.node_outcome()["plugins.present"]["status"] == "pass"
+    (host.bin_dir / "portmap").unlink()
+    (host.bin_dir / "portmap").symlink_to("missing")
+    assert host.node_outcome()["plugins.present"]["status"] == "fail"
+
+
+def test_a_kubeconfig_that_multus_is_told_to_read_and_that_is_not_there_is_found(host):
+    own = host.kubeconfig.with_name("own.kubeconfig")
+    own.write_text("theirs")
+    host.flags.append("--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/own.kubeconfig")
+    host.configure()
+    assert host.node_outcome()["kubeconfig.path"]["status"] == "pass"
+    own.unlink()
+    finding = host.node_outcome()["kubeconfig.path"]
+    assert finding["status"] == "fail"
+    assert f"{own} does not exist" in finding["found"]
+
+
 def test_check_changes_nothing_on_the_node(host):
     for break_it in (lambda: None, lambda: host.kubeconfig.chmod(0o644), host.generated.unlink):
         break_it()

@@ -1,5 +1,6 @@
 """The client's wrapper and the removal of the startup taint, against an API server that refuses as real ones do."""
 
+import errno
 import itertools
 import json
 import logging
@@ -334,6 +335,20 @@ def test_a_child_that_is_killed_is_started_again(api, order, logged, monkeypatch
     api.silent.clear()
     wait_until(lambda: "removed the taint" in logged.text)
     assert "was killed (signal 9)" in logged.text
+
+
+def test_a_child_that_cannot_be_started_is_not_called_killed(logged, monkeypatch):
+    def exhausted(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", exhausted)
+    process = child.Child("entrypoint.errands.taint", {}, "remove the taint")
+    process.start()
+    wait_until(lambda: "Trying again in 30 s" in logged.text)
+    process.stop()
+    assert "could not be started: Too many open files" in logged.text
+    assert "killed" not in logged.text
+    assert process.ended.wait(10)
 
 
 @pytest.mark.process

@@ -9,7 +9,7 @@ from entrypoint.daemon import Daemon, GaveUpError
 from entrypoint.host import StepError
 from entrypoint.node import Copy, Remove, Write
 from entrypoint.wakeup import Wakeup
-from tests.node import CRIO, FLANNEL, scratch, settings_for
+from tests.node import CRIO, FLANNEL, IN_CLUSTER, scratch, settings_for
 
 
 @pytest.fixture
@@ -185,6 +185,21 @@ def test_a_node_without_a_thread_left_is_configured_and_looked_at_from_time_to_t
     assert sum("can't start new thread" in record.message for record in caplog.records) == 1
     monkeypatch.undo()
     assert daemon._pass() is None
+
+
+def test_without_a_thread_left_the_startup_taint_is_removed_later(root, monkeypatch, caplog):
+    put(root, FLANNEL)
+    wanted = settings_for(root, "--startup-taint=x", environ={**IN_CLUSTER, "NODE_NAME": "node-1"})
+
+    def exhausted(*_):
+        raise RuntimeError("can't start new thread")
+
+    daemon = Daemon(wanted, Wakeup())
+    monkeypatch.setattr("threading.Thread.start", exhausted)
+    assert daemon._pass() is not None
+    assert "cannot start a process of our own: can't start new thread" in caplog.text
+    assert outputs(root) == ["00-multus.conf"]
+    daemon.close()
 
 
 def test_leaving_with_cleanup_takes_back_what_this_run_wrote(root, start):

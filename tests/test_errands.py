@@ -81,6 +81,24 @@ def test_the_taint_stays_when_the_node_stops_being_configured_before_the_api_ser
         wait_until(lambda: not cluster.taints("node-1"))
 
 
+def test_a_node_that_flips_does_not_start_one_process_after_the_other(host, cluster):
+    host.master()
+    cluster.tokens.clear()  # every try is refused
+    with host.running() as process:
+        wait_until(lambda: children(process))
+        started, rival = set(), host.conf_dir / "00-before.conf"
+        for _ in range(10):
+            started |= set(children(process))
+            rival.write_text("{}")
+            wait_until(lambda: not host.ready.exists())
+            rival.unlink()
+            wait_until(host.ready.exists)
+            time.sleep(0.1)
+        assert len(started | set(children(process))) <= 2
+        cluster.tokens.add(host.token)
+        wait_until(lambda: not cluster.taints("node-1"))
+
+
 def test_the_process_that_removes_the_taint_is_gone_afterwards_and_its_memory_with_it(host, cluster):
     host.master()
     with host.running() as process:

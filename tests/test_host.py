@@ -53,8 +53,8 @@ def test_only_regular_files_and_links_to_them_are_candidates(root):
     link, *others = Host(settings_for(root)).observe().candidates
     assert isinstance(link.verdict, cniconf.Master)
     assert {other.name: other.verdict for other in others} == {
-        "b-dangling.conf": cniconf.NoFile("is a link to what does not exist"),
-        "c-loop.conf": cniconf.NoFile("is a link to what cannot be read: Too many levels of symbolic links"),
+        "b-dangling.conf": cniconf.NoFile("is a link to what does not exist", link=True),
+        "c-loop.conf": cniconf.NoFile("is a link to what cannot be read: Too many levels of symbolic links", link=True),
         "d-directory.conf": cniconf.NoFile("is not a regular file"),
         "e-fifo.conf": cniconf.NoFile("is not a regular file"),
     }

@@ -82,7 +82,7 @@ MAY_IMPORT = {
         "lists",
         "podnetworks",
     },
-    "errands.errands": {"errands.child", "settings"},
+    "errands.errands": {"errands.child", "logs", "settings"},
     "daemon": {
         "errands.child",
         "errands.errands",

@@ -41,6 +41,7 @@ def test_what_was_there_keeps_its_place_and_what_is_new_comes_last():
         (b'{"x": NaN}', "no JSON number"),
         (b'{"type": "x", "name": null}', "type, name: what this program decides itself"),
         (b'{"delegates": []}', "delegates"),
+        (b'{"Type": "x", "CNIVERSION": "1.0.0"}', "Type, CNIVERSION: what this program"),  # Go ignores the case
         (b'{"cniVersion": "1.0.0"}', "cniVersion"),
         (b'{"x": "__NODE_NAME__"}', "needs the environment variable NODE_NAME"),
         (b'{"auxiliaryCNIChainName": "vendor"}', "every pod fails with it"),
@@ -50,6 +51,18 @@ def test_what_was_there_keeps_its_place_and_what_is_new_comes_last():
 def test_a_patch_that_cannot_be_applied_says_why(content, why):
     with pytest.raises(mergepatch.InvalidPatchError, match=why):
         mergepatch.read(content, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'["' + b'__NODE_NAME__","' * 10_000 + b'"]', b'["' + "\u00e9".encode() * 60_000 + b'"]'],
+    ids=["names of nodes", "escapes"],
+)
+def test_a_patch_that_grows_too_large_when_it_is_filled_in_and_written_is_refused(content):
+    """The configuration would be larger than what is read back, and would be written for ever."""
+    assert len(content) < 256 << 10
+    with pytest.raises(mergepatch.InvalidPatchError, match="262144 are the most"):
+        mergepatch.read(b'{"x": ' + content + b"}", "n" * 200)
 
 
 def test_the_name_of_the_node_is_filled_in_wherever_it_stands_in_a_value():

@@ -455,6 +455,7 @@ class TestStatic:
             ("00-multus.conf", b'{"name": "n", "plugins": [{"type": "multus"}]}', "only read from a .conflist"),
             ("00-multus.conflist", STATIC, "must hold a list"),
             ("00-multus.conf", b'{"name": "n", "type": "bridge"}', "runs 'bridge' and not Multus"),
+            ("00-multus.conf", b'{"name": "n", "type": "multus-shim"}', "runs 'multus-shim' and not the 'multus'"),
             ("00-multus.conf", b'{"type": "multus"}', "has no 'name'"),
             ("00-multus.conf", b"[]", "found a list"),
         ],

@@ -150,6 +150,19 @@ def test_a_file_that_is_made_anew_has_another_name(directory):
     assert after.name != before.name
 
 
+def test_a_file_that_is_brought_back_is_waited_for_no_longer(directory):
+    """A deadline that stays, and has passed, would make the loop spin."""
+    own = Presence(directory)
+    own.join()
+    (file,) = directory.iterdir()
+    file.rename(directory / "away")
+    own.look()
+    assert own.deadline is not None
+    (directory / "away").rename(file)
+    own.look()
+    assert own.owner and own.deadline is None
+
+
 def test_a_descriptor_of_another_one_is_given_back(directory):
     own = Presence(directory)
     own.join()

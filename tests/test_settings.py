@@ -132,6 +132,14 @@ def test_a_port_that_is_none_is_refused(port):
         built(KUBERNETES_SERVICE_PORT=port)
 
 
+@pytest.mark.parametrize("host", ["https://1.2.3.4", "10.96.0.1 ", "10.96.0.1\n", "[fd00::1", "fe80::1%eth0", "a/b"])
+def test_a_host_that_is_none_is_refused(host):
+    """Multus could not read the kubeconfig, and every pod would fail on a node that is called configured."""
+    with pytest.raises(InvalidSettingError, match="a name or an IP address") as caught:
+        built(KUBERNETES_SERVICE_HOST=host)
+    assert caught.value.name == "KUBERNETES_SERVICE_HOST"
+
+
 @pytest.mark.parametrize("protocol", ["foo", "https:", "tcp", " https"])
 def test_a_protocol_other_than_http_is_refused(protocol):
     with pytest.raises(InvalidSettingError, match="http or https") as caught:

@@ -295,6 +295,17 @@ def test_an_operators_own_old_copies_are_not_touched(host):
 # ---- kubeconfig and binary ----
 
 
+def test_a_link_in_the_place_of_our_directory_stays_and_is_no_failure(host):
+    (host.root / "elsewhere").mkdir()
+    host.kubeconfig.parent.symlink_to(host.root / "elsewhere")
+    host.configure()
+    code, said = uninstall(host)
+    assert code == 0, said
+    assert host.kubeconfig.parent.is_symlink()
+    assert list((host.root / "elsewhere").iterdir()) == []
+    assert "nothing to do" in uninstall(host)[1]
+
+
 def test_a_directory_with_other_files_in_it_stays(host):
     host.configure()
     (host.kubeconfig.parent / "notes").write_text("mine")
@@ -319,6 +330,18 @@ def test_a_binary_that_is_not_the_one_we_installed_stays(host, change, why):
     assert code == 0
     assert os.path.lexists(host.binary)
     assert why in said
+
+
+def test_a_binary_that_is_its_own_source_stays(host):
+    """`--multus-bin-file` may name the installed binary itself, which somebody else has put there."""
+    host.binary.write_bytes(b"the operator's")
+    host.binary.chmod(0o755)
+    host.multus = host.binary
+    host.configure()
+    code, said = uninstall(host)
+    assert code == 0
+    assert "that very file" in said
+    assert host.binary.read_bytes() == b"the operator's"
 
 
 def test_a_binary_that_others_install_stays(host):

@@ -59,7 +59,12 @@ def _path(settings: Settings, view: View) -> Finding:
     if found is None or not named:
         return skipped(identifier, "there is no configuration that names one")
     astray = verdict.kubeconfig_astray(settings, view.seen.mounted_from, found[1].content)
-    return failed(identifier, *astray) if astray else passed(identifier, f"{named}, as far as this container can see")
+    if astray:
+        return failed(identifier, *astray)
+    path = verdict.kubeconfig_named(settings, view.seen.mounted_from, found[1].content)
+    if path and path not in view.seen.kubeconfigs:
+        return failed(identifier, *verdict.without_kubeconfig(path))
+    return passed(identifier, f"{named}, as far as this container can see")
 
 
 def _mode(settings: Settings, look: File) -> Finding:

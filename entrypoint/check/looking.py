@@ -12,7 +12,7 @@ from entrypoint.check import node as nodecheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.plugins import Programs
 from entrypoint.host import Host
-from entrypoint.looks import program_fault, read
+from entrypoint.looks import leads_away, program_fault, read
 from entrypoint.node import Absent, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
@@ -46,7 +46,7 @@ def _programs(settings: Settings) -> Programs:
     """Return how to see which plugins the node has, in the directories in which Multus looks for them."""
     directories, unseen = [settings.cni_bin_dir], settings.additional_bin_dir
     additional = settings.in_container(unseen) if unseen else None
-    if additional is not None and additional.is_dir():
+    if additional is not None and os.path.isdir(additional):
         directories, unseen = [*directories, additional], ""
     return Programs(
         fault=lambda name: _plugin_fault(name, directories),
@@ -58,15 +58,17 @@ def _programs(settings: Settings) -> Programs:
 
 def _there(path: Path) -> bool | None:
     """Say whether a file of the host is there; None when the host's directory is not mounted."""
-    if path.exists():
+    if os.path.exists(path):
         return True
-    return False if path.parent.is_dir() else None
+    return False if os.path.isdir(path.parent) else None
 
 
 def _plugin_fault(name: str, directories: list[Path]) -> str | None:
     if os.path.basename(name) != name:
         return "is no file name"
-    faults = [program_fault(directory / name) for directory in directories]
+    # k3s has links to its own directory of programs, which is not mounted here: such a link counts as there.
+    paths = [directory / name for directory in directories]
+    faults = [None if leads_away(path) else program_fault(path) for path in paths]
     return None if None in faults else faults[0]
 
 
@@ -75,4 +77,4 @@ def _kubeconfig_file(settings: Settings) -> Path | None:
     if settings.kubeconfig_is_ours:
         return settings.kubeconfig_file
     path = settings.in_container(settings.kubeconfig_path_on_host)
-    return path if path and path.exists() else None
+    return path if path and os.path.exists(path) else None

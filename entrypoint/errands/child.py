@@ -70,12 +70,11 @@ class Child:
         while True:
             try:
                 code = self._run()
+                how = f"was killed (signal {-code}): does the memory limit leave it enough?" if code < 0 else "failed."
             except OSError as error:
-                logger.error("cannot start a process to %s: %s", self._what, error.strerror)
-                code = -1
+                code, how = -1, f"could not be started: {error.strerror}."
             if code == 0 or self._stopping.is_set() or (code > 0 and not self._persistent):
                 return
-            how = f"was killed (signal {-code}): does the memory limit leave it enough?" if code < 0 else "failed."
             logger.error("the process that was to %s %s Trying again in %g s", self._what, how, RESTART_AFTER)
             if self._stopping.wait(RESTART_AFTER):
                 return

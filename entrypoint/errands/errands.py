@@ -5,8 +5,12 @@ The resident process only starts them: what they need would take more memory tha
 
 from __future__ import annotations
 
-from entrypoint.errands.child import Child
+from entrypoint.errands.child import RESTART_AFTER, Child
+from entrypoint.logs import logger
 from entrypoint.settings import Settings
+
+_AGAIN = 5.0
+"""Seconds until a process that was broken off is started again."""
 
 
 class Errands:
@@ -18,37 +22,59 @@ class Errands:
         self._restart: Child | None = None
         self._removal: Child | None = None
         self._repair: Child | None = None
+        self._not_before = float("-inf")
+        """When one may be started, in monotonic seconds."""
 
     def configuration_changed(self) -> None:
         """Take note that this pass has changed what the CNI runtime reads."""
         self._changed = True
 
-    def pass_done(self, *, configured: bool) -> None:
-        """Start what is due: CRI-O's restart after a change, then, on a configured node, what waits for that.
+    def pass_done(self, *, configured: bool, now: float) -> float | None:
+        """Start what is due; return when to go on with the rest, None when nothing is left (monotonic seconds).
 
-        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration. When the node
-        stops being configured before the taint is gone, the taint stays until it is configured again, and so with the
-        repair of pods. One comes after the other: the memory limit holds one of them.
+        When the node stops being configured before the taint is gone, the taint stays until it is configured again, and
+        so with the repair of pods. On a node that flips, processes are not started again and again.
+        """
+        if not configured:
+            before = self._removal, self._repair
+            self._removal, self._repair = _stopped(self._removal), _stopped(self._repair)
+            if (self._removal, self._repair) != before:
+                self._not_before = now + _AGAIN
+        if now < self._not_before:
+            return self._not_before
+        try:
+            self._start_what_is_due(configured=configured)
+        except RuntimeError as error:  # no thread is left that would follow it
+            logger.error("cannot start a process of our own: %s; trying again in %g s", error, RESTART_AFTER)
+            self._not_before = now + RESTART_AFTER
+            return self._not_before
+        return None
+
+    def _start_what_is_due(self, *, configured: bool) -> None:
+        """Start CRI-O's restart after a change, then, on a configured node, what waits for that.
+
+        Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration. One comes after
+        the other: the memory limit holds one of them. Raises RuntimeError.
         """
         if self._settings.restart_crio and self._changed and self._restart is None:
-            self._restart = Child("entrypoint.errands.crio", {}, "restart CRI-O")
-            self._restart.start()
+            self._restart = _started(Child("entrypoint.errands.crio", {}, "restart CRI-O"))
         if configured and self._removal is None:
-            self._removal = _removal(self._settings)
-            if self._removal is not None:
-                self._removal.start(after=self._restart)
+            self._removal = _started(_removal(self._settings), after=self._restart)
         if configured and self._repair is None:
-            self._repair = _repair(self._settings)
-            if self._repair is not None:
-                self._repair.start(after=self._removal or self._restart)
-        if not configured:
-            self._removal, self._repair = _stopped(self._removal), _stopped(self._repair)
+            self._repair = _started(_repair(self._settings), after=self._removal or self._restart)
 
     def stop(self) -> None:
         """Break off what is still going on."""
         for process in (self._repair, self._removal, self._restart):
             if process is not None:
                 process.stop()
+
+
+def _started(process: Child | None, after: Child | None = None) -> Child | None:
+    """Start a process, if there is one to start. Raises RuntimeError."""
+    if process is not None:
+        process.start(after=after)
+    return process
 
 
 def _stopped(process: Child | None) -> Child | None:

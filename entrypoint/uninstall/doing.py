@@ -63,9 +63,14 @@ def look(settings: Settings) -> Seen:
         doubled=frozenset(_doubled(settings.autoconfig_dir, (each.name for each in observed.retired))),
         record=read(settings.record_file),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
-        kubeconfig_dir=os.path.isdir(settings.kubeconfig_file.parent),  # False too where nobody may look
+        kubeconfig_dir=_own_directory(settings.kubeconfig_file.parent),
         programs=tuple(_program(settings, name) for name in PROGRAMS),
     )
+
+
+def _own_directory(path: Path) -> bool:
+    """Say whether a directory is there, and no link to one, which somebody else has made; not so if nobody may look."""
+    return os.path.isdir(path) and not path.is_symlink()
 
 
 def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
@@ -167,6 +172,9 @@ def _program(settings: Settings, name: str) -> Program:
     except OSError as error:
         return Program(path, foreign=f"nothing to compare it with: {source}: {error.strerror}")
     with suppress(OSError):
+        if moving.same_file(source, path):
+            same = f"--multus-bin-file={source} is that very file"
+            return Program(path, foreign=f"nothing to compare it with: {same}")
         if not path.is_symlink() and programs.same_content(source, path, lambda: False):
             return Program(path)
     return Program(path, foreign="it is not the one of this image")

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import FLANNEL, overwrite, replace, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, replace, stays, until
 
 TOKENLESS = "no service account token"
 
@@ -113,6 +113,29 @@ def test_without_a_token_it_goes_on_with_a_kubeconfig_of_the_hosts(host):
         program.says("warning", TOKENLESS, "/etc/kubernetes/multus.kubeconfig")
         assert not host.kubeconfig.exists()
         assert json.loads(host.conf.read_text())["kubeconfig"] == "/etc/kubernetes/multus.kubeconfig"
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
+@pytest.mark.parametrize("name", ["own.kubeconfig", "multus.d/own.kubeconfig"])
+def test_a_kubeconfig_of_the_operators_that_is_not_there_leaves_the_node_not_configured(host, static, name):
+    """Multus fails for every pod without the kubeconfig that it is told to read."""
+    flag = f"--multus-kubeconfig-file-host=/etc/cni/net.d/{name}"
+    if static:
+        path = host.image / "00-multus.conf"
+        path.write_text(json.dumps({**MULTUS, "kubeconfig": f"/etc/cni/net.d/{name}"}))
+        flag = f"--multus-conf-file={path}"
+    host.master()
+    with host.start(flag) as program:
+        program.says(
+            "error", "kubeconfig that is not there", f"{host.conf_dir}/{name} does not exist", "who writes it?"
+        )
+        until(host.conf.exists)
+        stays(lambda: not host.ready.exists(), 0.3)
+        assert not program.lines("the node is configured")
+        (host.conf_dir / name).write_text("theirs")
+        until(host.ready.exists)
+        (host.conf_dir / name).unlink()
+        until(lambda: not host.ready.exists())
 
 
 @pytest.mark.parametrize("content", ["", "\n"])

@@ -225,6 +225,16 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
         until(lambda: _is_renamed(host))
 
 
+def test_the_readiness_indicator_keeps_its_name(host):
+    """Multus lets every pod wait until the file is there, and would wait for ever."""
+    host.master()
+    flags = ("--rename-conf-file", "--readiness-indicator-file=/etc/cni/net.d/10-flannel.conflist")
+    with host.start(*flags) as program:
+        host.until_ready(program)
+        program.says("warning", "keeps its name: it is --readiness-indicator-file")
+        assert "10-flannel.conflist" in host.names()
+
+
 def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(host):
     name = "10-" + "x" * 241 + ".conflist"
     assert len(name) == 253

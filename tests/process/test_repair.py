@@ -169,6 +169,21 @@ def test_with_the_copy_skipped_the_binary_is_left_alone(host):
         stays(lambda: host.installed.read_text() == "mine", 0.2)
 
 
+def test_with_the_copy_skipped_a_link_that_leads_out_of_the_directory_is_no_binary(host):
+    """On the host it leads to another file than in this container, perhaps to none."""
+    host.master()
+    host.installed.symlink_to(host.multus)
+    with host.start("--skip-multus-binary-copy") as program:
+        program.says("waiting for an executable file", f"is a link to {host.multus}")
+        stays(lambda: not host.ready.exists(), 0.2)
+        assert not host.conf.exists()
+        (host.bin_dir / "multus-4.3").write_bytes(b"x")
+        (host.bin_dir / "multus-4.3").chmod(0o755)
+        (host.bin_dir / "link").symlink_to("multus-4.3")
+        (host.bin_dir / "link").rename(host.installed)
+        host.until_ready(program)
+
+
 def test_the_sibling_that_somebody_writes_is_removed_again(host):
     with host.configured():
         overwrite(host.conflist, "{}")

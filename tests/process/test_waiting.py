@@ -123,6 +123,15 @@ def test_what_is_no_file_never_blocks_and_is_passed_over(host):
     assert (host.conf_dir / "30-fifo.conf").is_fifo()
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over_in_silence(host):
+    """On the host it may lead to the default network, and another one is wrapped in its place."""
+    (host.conf_dir / "10-calico.conflist").symlink_to("/etc/cni/calico.conflist")
+    host.master("87-bridge.conflist")
+    with host.start() as program:
+        host.until_ready(program)
+        program.says("warning", "skipping '10-calico.conflist': it is a link to what does not exist in this container")
+
+
 def test_broken_files_are_taken_for_being_written_for_five_seconds_and_then_skipped_once(tmp_path):
     """One host for each kind of broken file, all of them at once."""
 

@@ -88,6 +88,16 @@ def test_a_stale_sibling_of_an_earlier_run_is_removed(host, stale):
     assert stale not in host.names()
 
 
+def test_a_link_to_a_directory_under_our_other_name_is_removed_too(host):
+    """A runtime passes over directories and not over links to them: it would stop at this one."""
+    host.conf.symlink_to(host.root)
+    host.master(cniVersion="1.0.0")
+    with host.start() as program:
+        host.until_ready(program)
+    assert host.conf.name not in host.names()
+    assert host.root.is_dir()
+
+
 def test_a_version_that_the_master_is_too_old_for_is_refused(host):
     host.master(cniVersion="0.3.1")
     outcome = host.run("--cni-version=1.0.0")

@@ -213,6 +213,19 @@ def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_i
         assert code == 0
 
 
+def test_a_readiness_indicator_where_nobody_may_look_is_waited_for(host):
+    host.master()
+    place = host.root / "host/run/cni"
+    place.mkdir(parents=True)
+    place.chmod(0)
+    flags = ("--readiness-indicator-file=/run/cni/ready", "--wait-for-readiness-indicator")
+    with host.start(*flags, prefix=UNPRIVILEGED) as program:
+        program.says(f"waiting for {place}/ready")
+        place.chmod(0o755)
+        (place / "ready").touch()
+        host.until_ready(program)
+
+
 def test_a_forbidden_clean_up_is_told_and_ends_in_time(host):
     _prepare(host)
     with host.start("--cleanup-config-on-exit", prefix=UNPRIVILEGED) as program:
