@@ -171,7 +171,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        found = looking.run(wanted, timeout)
+        found = looking.run(wanted, timeout, resident=context.meta.get(options.TAKEN_FROM))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):

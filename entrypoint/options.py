@@ -132,6 +132,8 @@ class FlagGroup(FlagCommand, click.Group):
 
 TAKEN = f"{__name__}.taken"
 """Where a context holds the values that were taken over from the entrypoint that runs in the same container."""
+TAKEN_FROM = f"{__name__}.taken_from"
+"""Where it holds that one's process."""
 
 
 def chosen(context: click.Context) -> dict[str, Any]:

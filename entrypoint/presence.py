@@ -21,6 +21,7 @@ import fcntl
 import os
 import re
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,18 @@ _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Rank = tuple[int, str]
 """When the instance started, and a random tie-breaker."""
+
+
+_FLOCK = struct.Struct("hhqqi")
+"""The kernel's `struct flock`: kind, whence, start, length, and the process that holds the lock."""
+
+
+class Instance(NamedTuple):
+    """One that lives, as who is none sees it."""
+
+    rank: _Rank
+    pid: int
+    """Its process; 0 when that is one of another container."""
 
 
 class _Own(NamedTuple):
@@ -201,6 +214,29 @@ class Presence:
 def sweep(directory: Path) -> None:
     """Take away what killed runs left there."""
     Presence(directory).forget()
+
+
+def living(directory: Path) -> list[Instance]:
+    """Return the living instances, the newest last; nothing is changed."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            if _NAME.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    pid = _holder(directory / name)
+                    found += [] if pid is None else [Instance(_rank(name), pid)]
+    return sorted(found)
+
+
+def _holder(path: Path) -> int | None:
+    """Return the process that holds the lock, None when nobody does. Raises OSError."""
+    descriptor = os.open(path, _READING)
+    try:
+        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    finally:
+        os.close(descriptor)
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def _rank(name: str) -> _Rank:

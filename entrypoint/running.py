@@ -57,6 +57,7 @@ def take_over(context: click.Context, proc: Path = PROC) -> str | None:
             continue
         _set_environment(running.environment)
         context.meta[options.TAKEN] = {name: value for name, value in values.items() if name != "dry_run"}
+        context.meta[options.TAKEN_FROM] = running.pid
         return f"the flags are those of {running}"
     if own.keys() - {"dry_run", "log_format"}:
         return None

@@ -13,9 +13,10 @@ import time
 import pytest
 import yaml
 
-from entrypoint.check import findings, plugins
+from entrypoint.check import findings, owner, plugins
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
+from entrypoint.presence import Instance
 from tests.fake_api import FakeCluster, other_authority, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
@@ -60,7 +61,7 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass(host):
     outcome = host.outcome()
     only(outcome)
     assert list(outcome)[-7:] == CLUSTER
-    assert len(outcome) == 21
+    assert len(outcome) == 22
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["auto", "static"])
@@ -124,9 +125,36 @@ def test_check_changes_nothing_on_the_node(host):
 def test_every_finding_is_explained_in_the_documentation(host, pytestconfig):
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     shown = host.outcome(flags=[*host.flags, "--startup-taint=example.com/x"], NODE_NAME="node-1")
-    assert len(shown) == 22
+    assert len(shown) == 23
     explained = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE)
     assert explained == list(shown)
+
+
+# ---- whose the node is ----
+
+CURRENT = findings.failed("kubeconfig.current", "other token", "is it running?")
+MISSING = findings.failed("plugins.present", "not in /host/opt/cni/bin: bridge", "install it")
+
+
+@pytest.mark.parametrize(
+    ("pids", "resident", "status", "words", "current"),
+    [
+        ([], None, "pass", "no other", "fail"),
+        ([], 1, "pass", "no other", "fail"),
+        ([1], 1, "pass", "of this container", "fail"),
+        ([0, 1], 1, "pass", "of this container", "fail"),
+        ([0], None, "pass", "no other", "fail"),
+        ([1, 0], 1, "warn", "newer", "warn"),
+        ([0], 1, "warn", "cannot do its work yet", "fail"),
+    ],
+    ids=["nobody", "not yet", "alone", "the newest", "none here", "an older one", "one that waits"],
+)
+def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(pids, resident, status, words, current):
+    instances = [Instance((rank, ""), pid) for rank, pid in enumerate(pids)]
+    owning, *others = owner.judged([CURRENT, MISSING], instances, resident)
+    assert (owning.identifier, owning.status) == ("node.owner", status)
+    assert words in owning.found
+    assert [each.status for each in others] == [current, "fail"]
 
 
 # ---- a node on which everything is broken ----

@@ -150,6 +150,14 @@ case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
+  *"patch poddisruptionbudget"*) touch "$STATE/allowed" ;;
+  *"reason=NetworksMissing"*) lines ${REPORTED-bare without-1 without-2} ;;
+  *"-l app=without -o name"*) lines pod/without-1 pod/without-2 ;;
+  *"exec pod/without-"*) lines eth0 lo; [ ! -e "$STATE/allowed" ] || lines ${REPAIRED-net1} ;;
+  *"exec bare"*) lines eth0 lo ${BARE-} ;;
+  *"logs pod/kube-multus-ds"*)
+    lines "not evicted yet: it would violate the pod's disruption budget" \
+      "pod multus-e2e/bare (multus-e2e/second) lacks networks and is left as it is: nothing would make it again" ;;
   *"delete "*"-f -"*) cat >/dev/null ;;
   *"get events"*) lines ${FAILED_SANDBOX-} ;;
   *"jsonpath={range"*) lines node-1 node-2 ;;
@@ -261,6 +269,41 @@ def test_a_pod_that_comes_without_its_interface_fails_the_step(stage):
     assert ran.returncode == 1
     assert "FAILED: 6 workers saw a pod" in ran.stderr
     assert "has no interface net1" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("play", "message"),
+    [
+        ({"REPORTED": "bare"}, "an Event on each of the three pods did not come"),
+        ({"REPAIRED": ""}, "the second interface of the pods that were made again did not come"),
+        ({"BARE": "net1"}, "pod bare has an interface net1"),
+    ],
+    ids=["not reported", "not repaired", "not left alone"],
+)
+def test_pods_that_are_not_treated_as_asked_fail_the_step(stage, play, message):
+    ran, _ = stage("60-repair-pods.sh", **play)
+    assert ran.returncode == 1
+    assert f"FAILED: {message}" in ran.stderr
+
+
+@pytest.mark.parametrize("manifest", ["multus-daemonset.yml", "k3s"])
+def test_pods_are_repaired_with_the_rights_that_the_manifest_has_off(stage, tmp_path, manifest):
+    ran, _ = stage("60-repair-pods.sh", MANIFEST=manifest)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    applied = [document for document in yaml.safe_load_all((tmp_path / "applied").read_text()) if document]
+    modes = [
+        flag.partition("=")[2]
+        for document in applied
+        if document["kind"] == "DaemonSet"
+        for flag in document["spec"]["template"]["spec"]["containers"][0]["args"]
+        if flag.startswith("--repair-pods")
+    ]
+    evictions = [
+        any(rule["resources"] == ["pods/eviction"] for rule in document["rules"])
+        for document in applied
+        if document["kind"] == "ClusterRole"
+    ]
+    assert (modes, evictions) == (["report", "delete"], [True, True, False])
 
 
 def test_a_file_that_is_left_behind_fails_the_step(stage):

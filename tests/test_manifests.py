@@ -110,6 +110,19 @@ def test_switching_the_startup_taint_on_gives_the_flag_and_the_right_that_it_nee
     assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in container["env"]
 
 
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_switching_the_repair_of_pods_on_gives_the_flag_and_the_rights_that_it_needs(name):
+    def flags(found):
+        (container,) = containers(only(found, "DaemonSet"))
+        return [flag for flag in container["args"] if flag.startswith("--repair-pods")]
+
+    off, on = objects(name), objects(name, switched_on=True)
+    needed = {("", "pods", "list"), ("", "pods", "get"), ("", "pods/eviction", "create"), ("", "events", "create")}
+    assert (needed <= granted(off), flags(off)) == (False, [])
+    assert needed <= granted(on)
+    assert flags(on) == ["--repair-pods=delete"]
+
+
 def granted(found):
     return {
         (group, resource, verb)

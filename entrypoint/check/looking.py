@@ -6,9 +6,11 @@ import os
 import time
 from pathlib import Path
 
+from entrypoint import presence
 from entrypoint.check import cluster as clustercheck
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import node as nodecheck
+from entrypoint.check import owner
 from entrypoint.check.findings import Finding
 from entrypoint.check.plugins import Programs
 from entrypoint.host import Host
@@ -18,12 +20,16 @@ from entrypoint.plan import decide
 from entrypoint.settings import Settings
 
 
-def run(settings: Settings, timeout: float) -> list[Finding]:
-    """Look at everything; wait at most `timeout` seconds for the API server."""
+def run(settings: Settings, timeout: float, resident: int | None = None) -> list[Finding]:
+    """Look at everything; wait at most `timeout` seconds for the API server.
+
+    `resident` is the process of this container that is the entrypoint, as far as there is one.
+    """
+    instances = presence.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = look(settings)
+    found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
     return [
-        *nodecheck.findings(settings, view),
-        *kubeconfigcheck.findings(settings, view),
+        *owner.judged(found, instances, resident),
         *clustercheck.findings(settings, kubeconfigcheck.access(view), view.programs, timeout),
     ]
 

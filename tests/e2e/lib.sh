@@ -24,7 +24,7 @@ fail() {
 
 # Print a manifest of deployments/, or what kubectl makes of a directory there, with the image to test.
 manifest() {
-  local path="$ROOT/deployments/$1"
+  local path="${DEPLOYMENTS:-$ROOT/deployments}/$1"
   if [ -d "$path" ]; then kubectl kustomize "$path"; else cat "$path"; fi | sed -E "s#^( *image:).*#\1 $IMAGE#"
 }
 

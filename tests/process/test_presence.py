@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -455,6 +456,37 @@ def test_uninstall_beside_a_running_one_fails_and_hurts_nothing(host, older):
         until(older.owns)
         until(lambda: len(presences(host)) == 1)
         assert program.running()
+
+
+# ---- check ----
+
+
+def _checked(host, pod):
+    """Return the findings of `check` as `kubectl exec` has them in the pod that started first."""
+    outcome = host.run("check", "--output=json", *pod.flags)
+    return {each["id"]: each for each in json.loads(outcome.stdout)["findings"]}
+
+
+def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(host, older, newer):
+    whose = ("node.owner", "binary.current", "configuration.current", "kubeconfig.current")
+    with older.running() as first:
+        assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
+        with newer.running():
+            first.says(STANDS_BY)
+            findings = _checked(host, older)
+            assert [findings[name]["status"] for name in whose] == ["warn"] * 4
+            assert all("node.owner" in findings[name]["advice"] for name in whose[1:])
+        until(older.owns)
+        assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
+
+
+def test_check_changes_nothing_of_what_killed_runs_left(host, older):
+    with older.running() as first:
+        first.stop(signal.SIGKILL)
+    left = presences(host)
+    findings = _checked(host, older)
+    assert len(left) == 1 and presences(host) == left
+    assert findings["node.owner"]["status"] == "pass"
 
 
 # ---- the hooks of others ----
