@@ -6,14 +6,14 @@ pod without it will never get the rest: only a new pod does.
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from entrypoint import lists
+from entrypoint import gojson, lists
 from entrypoint.lists import Get
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -21,6 +21,10 @@ GOT = "k8s.v1.cni.cncf.io/network-status"
 _GOT_ONCE = "k8s.v1.cni.cncf.io/networks-status"
 """Its name until Multus 3.8."""
 _MIRROR = "kubernetes.io/config.mirror"
+
+_LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_ITEM = re.compile(rf"(?:(?P<namespace>{_LABEL})?\s*/\s*)?(?P<name>{_LABEL})(?:\s*@\s*[^\s/@]{{0,15}})?")
+"""What Multus takes between two commas: [NAMESPACE/]NAME[@INTERFACE]."""
 
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """Media type of a list without what the objects specify and report: annotations are all that is needed of most pods."""
@@ -114,11 +118,13 @@ def _asked(annotation: str, namespace: str) -> list[str]:
     One that Multus would refuse asks for nothing: a new pod with it would not start at all.
     """
     if any(character in annotation for character in '[{"'):
-        elements = _objects(annotation)
-        named = [(each.get("namespace") or namespace, each.get("name")) for each in elements]
-        return [f"{where}/{name}" for where, name in named if name]
-    names = (item.strip().partition("@")[0] for item in annotation.split(","))
-    return [name if "/" in name else f"{namespace}/{name}" for name in names if name]
+        named = [(each.get("namespace") or "", each.get("name")) for each in _objects(annotation)]
+    else:
+        items = [_ITEM.fullmatch(item.strip()) for item in annotation.split(",")]
+        named = [(item["namespace"] or "", item["name"]) if item else ("", None) for item in items]
+    if not all(isinstance(where, str) and isinstance(name, str) and name for where, name in named):
+        return []
+    return [f"{where or namespace}/{name}" for where, name in named]
 
 
 def _got(annotation: str) -> list[str]:
@@ -127,11 +133,12 @@ def _got(annotation: str) -> list[str]:
 
 
 def _objects(annotation: str) -> list[dict[str, Any]]:
+    """Return a list of objects; none for what is anything else. Who makes a pod may write whatever he likes there."""
     try:
-        document = json.loads(annotation)
-    except ValueError:
+        document = gojson.parse(annotation.encode("utf-8", "replace"))
+    except gojson.InvalidJsonError:
         return []
-    return [each for each in document if isinstance(each, dict)] if isinstance(document, list) else []
+    return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []
 
 
 def _controller(metadata: Mapping[str, Any]) -> str | None:

@@ -53,7 +53,7 @@ def take_over(context: click.Context, proc: Path = PROC) -> str | None:
     own = options.said(context)
     for running in processes(proc):
         values = _values(running)
-        if values is None or own.get("cni_conf_dir", values["cni_conf_dir"]) != values["cni_conf_dir"]:
+        if values is None or Path(own.get("cni_conf_dir", values["cni_conf_dir"])) != Path(values["cni_conf_dir"]):
             continue
         _set_environment(running.environment)
         context.meta[options.TAKEN] = {name: value for name, value in values.items() if name != "dry_run"}

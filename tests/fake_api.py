@@ -95,7 +95,7 @@ class FakeCluster:
         self.served = True
         """The NetworkAttachmentDefinition resource is installed."""
         self.failures = []
-        """Statuses to answer the next requests with."""
+        """Statuses to answer the next requests with; None for an answer in earnest."""
         self.retry_after = None
         """What each answer's Retry-After says, if anything."""
         self.before_patch = []
@@ -168,8 +168,8 @@ class FakeCluster:
             self.arrived.notify_all()
         if self.silent.is_set():
             self.released.wait(60)
-        if self.failures:
-            status = self.failures.pop(0)
+        status = self.failures.pop(0) if self.failures else None
+        if status is not None:
             return status, _status(status, "InternalError", "etcdserver: request timed out")
         token = headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in self.tokens:

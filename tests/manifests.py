@@ -66,11 +66,21 @@ def _kustomized(directory, switched_on):
 
 def charted(values):
     """Return the documents that `helm install` would make of the chart in kube-system."""
+    crds, rendered = _rendered(values)
+    texts = [*crds, *(rendered[name] for name in rendered if name.endswith(".yaml"))]
+    return [document for text in texts for document in parse(text)]
+
+
+def notes(values):
+    """Return what `helm install` would print then."""
+    (text,) = [text for name, text in _rendered(values)[1].items() if name.endswith("NOTES.txt")]
+    return text
+
+
+def _rendered(values):
     helm = pytest.importorskip("helm_python", reason="the Helm engine is not installed: `make helm` does that")
     with helm.Chart.load(CHART) as chart:
-        rendered = chart.render(values, name="any", namespace="kube-system")
-        texts = [*(crd["data"] for crd in chart.crds), *(rendered[name] for name in rendered if name.endswith(".yaml"))]
-    return [document for text in texts for document in parse(text)]
+        return [crd["data"] for crd in chart.crds], chart.render(values, name="any", namespace="kube-system")
 
 
 def only(found, kind):

@@ -1,6 +1,7 @@
 """The bench still runs; what it measures is for people to judge, on a quiet machine."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,44 @@ def test_the_counters_of_a_control_group_are_read_in_both_versions(files, unifie
     assert group.charged() == (40, 12, 18, 7)
     group.reset()
     assert group.charged().hits == 0
+
+
+# ---- what the pages say of it ----
+
+
+def printed(name, column):
+    """Return a figure of the table that bench/README.md shows, of its container half."""
+    page = (BENCH / "README.md").read_text("utf-8").splitlines()
+    (head,) = [line for line in page if line.count("median") == 2]
+    (row,) = [line for line in page if line.startswith(f"{name} ")]
+    end = head.rindex(column) + len(column)
+    return float(row[end - 8 : end])
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern", "row", "column", "unit"),
+    [
+        ("README.md", r"CPU time of a start.*\[([\d.]+)\]", table.CPU, "x bare", 1),
+        ("README.md", r"Resident memory.*\[([\d.]+)\]", table.RESIDENT, "x bare", 1),
+        ("bench/README.md", r"CPU to configured \|.*\| ([\d.]+) x \|", table.CPU, "x bare", 1),
+        ("bench/README.md", r"CPU of a restart \|.*\| ([\d.]+) x:", table.RESTART_CPU, "x bare", 1),
+        ("bench/README.md", r"configured under 0.1 CPU \|.*\| ([\d.]+) s,", table.SLOW, "median", 1000),
+        ("bench/README.md", r"configured under 0.1 CPU \|.*restart ([\d.]+) s", table.RESTART_SLOW, "median", 1000),
+        ("bench/README.md", r"resident memory \|.*\| ([\d.]+) x \|", table.RESIDENT, "x bare", 1),
+        ("bench/README.md", r"SIGTERM to the end \|.*\| ([\d.]+) ms", table.EXIT, "median", 1),
+        ("docs/image.md", r"under 0.1 CPU, s \| ([\d.]+)", table.SLOW, "median", 1000),
+        ("docs/image.md", r"the node being configured already, s \| ([\d.]+)", table.RESTART_SLOW, "median", 1000),
+        ("docs/image.md", r"CPU time for it.* \| ([\d.]+),", table.CPU, "median", 1000),
+        ("docs/image.md", r"CPU time for it.*, ([\d.]+) \|", table.RESTART_CPU, "median", 1000),
+        ("docs/image.md", r"peak charged .*\| ([\d.]+),", table.PEAK, "median", 1),
+        ("docs/image.md", r"peak charged .* ([\d.]+) are its own", table.PEAK_OWN, "median", 1),
+        ("docs/image.md", r"peak charged .* ([\d.]+) page cache", table.PEAK_CACHE, "median", 1),
+        ("docs/image.md", r"resident memory, asleep, MiB \| ([\d.]+)", table.RESIDENT, "median", 1),
+        ("docs/image.md", r"bare interpreter ([\d.]+)", table.BARE_RESIDENT, "median", 1),
+        ("docs/image.md", r"SIGTERM to end, ms \| ([\d.]+)", table.EXIT, "median", 1),
+    ],
+)
+def test_figures_on_the_pages_are_those_of_the_table_that_the_bench_printed(page, pattern, row, column, unit):
+    (said,) = re.findall(pattern, (BENCH.parent / page).read_text("utf-8"))
+    digits = len(said.partition(".")[2])
+    assert float(said) == round(printed(row, column) / unit, digits)

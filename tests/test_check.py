@@ -13,11 +13,14 @@ import time
 import pytest
 import yaml
 
+from entrypoint.check import cluster as clustercheck
 from entrypoint.check import findings, owner, plugins
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
+from entrypoint.check.plugins import Programs
+from entrypoint.cluster import Access
 from entrypoint.presence import Instance
-from tests.fake_api import FakeCluster, other_authority, serving
+from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
 pytestmark = pytest.mark.process
@@ -489,6 +492,45 @@ def test_rights_that_are_not_granted_are_named(host, cluster, denied, status):
 def test_an_api_server_in_trouble_fails(host, cluster):
     cluster.failures = [503]
     assert "503" in host.outcome()["cluster.reachable"]["found"]
+
+
+@pytest.mark.parametrize("status", [410, 429, 500, 503])
+def test_trouble_of_the_api_server_is_not_taken_for_a_missing_right(host, cluster, status):
+    """Whichever question meets it: to change the ClusterRole would help nobody."""
+    cluster.add_node("node-1")
+    wanted = host.settings(flags=["--multus-conf-file=auto", "--startup-taint=example.com/x"])
+    access = Access(cluster.url, host.token, pem(authority()))
+    programs = Programs(fault=lambda _: None, where="", unseen="", socket_there=lambda _: True)
+
+    def asked():
+        return clustercheck.findings(wanted, access, programs, timeout=20)
+
+    assert {finding.status for finding in asked()} == {Status.PASS}
+    for position in range(1, len(cluster.requests)):
+        cluster.failures = [None] * position + [status]
+        (troubled,) = [
+            finding for finding in asked() if finding.status is not Status.PASS and str(status) in finding.found
+        ]
+        assert troubled.status is Status.WARN
+        assert troubled.advice == "look at the API server's log, and check again"
+
+
+def test_an_answer_that_nobody_foresaw_is_a_finding_and_no_traceback(host, cluster, capfd):
+    cluster.add_network("odd", {"type": "macvlan"})
+    cluster.networks["default", "odd"]["metadata"] = ["no", "object"]
+    access = Access(cluster.url, host.token, pem(authority()))
+    programs = Programs(fault=lambda _: None, where="", unseen="", socket_there=lambda _: True)
+    found = {each.identifier: each for each in clustercheck.findings(host.settings(), access, programs, timeout=20)}
+    assert found["cluster.rights"].status is Status.PASS
+    assert found["networks.plugins"].status is Status.WARN
+    assert "AttributeError" in found["networks.plugins"].found
+    assert "report it" in found["networks.plugins"].advice
+    assert capfd.readouterr().err == ""
+
+
+def test_an_api_server_that_does_not_tell_what_it_serves_is_to_be_given_the_usual_role(host, cluster):
+    cluster.failures = [None, 403]
+    assert "system:discovery" in host.outcome()["cluster.attachments"]["advice"]
 
 
 def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(host, monkeypatch, tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -65,7 +67,8 @@ def missing(flag):
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.opts[0])
 def test_a_flag_is_known_in_every_place(flag):
-    assert list(missing(flag)) == []
+    left = list(missing(flag))
+    assert not left, "\n".join([f"{flag.opts[0]} is not known everywhere yet (CONTRIBUTING.md, 'A new flag'):", *left])
 
 
 def test_of_a_flag_that_is_nowhere_every_place_is_named():
@@ -95,3 +98,31 @@ def test_ci_runs_the_targets_that_the_page_names():
     run = re.findall(r"^make (.*)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     said = PAGE.partition("`.ci/run` is")[2].partition("\n\n")[0]
     assert [f"make {targets}" for targets in run] == re.findall(r"`(make [^`]*)`", said)
+
+
+def test_a_function_that_a_page_names_by_its_module_is_there():
+    modules = {}
+    for path in PACKAGE.rglob("*.py"):
+        modules.setdefault(path.stem, []).append(path.read_text("utf-8"))
+    named = [
+        (page, module, name)
+        for page in ("CONTRIBUTING.md", "docs/architecture.md", "docs/scale.md")
+        for module, name in re.findall(r"`(\w+)\.(\w+)`", (ROOT / page).read_text("utf-8"))
+        if module in modules and name != "py"
+    ]
+    assert ("docs/scale.md", "questions", "_ask") in named
+    gone = [
+        f"{page}: {module}.{name}"
+        for page, module, name in named
+        if not any(re.search(rf"\b(def|class) {name}\b", text) for text in modules[module])
+    ]
+    assert gone == []
+
+
+@pytest.mark.process
+def test_the_calls_that_run_one_test_find_some():
+    calls = re.findall(r"^\.venv/bin/python (-m pytest .*)$", PAGE, re.MULTILINE)
+    assert len(calls) > 1
+    for call in calls:
+        ran = subprocess.run([sys.executable, *call.split(), "--collect-only", "-q"], cwd=ROOT, capture_output=True)
+        assert ran.returncode == 0, call

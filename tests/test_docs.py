@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint.flags import CHECK, ENTRYPOINT, UNINSTALL
+from entrypoint.flags import CHECK, ENTRYPOINT, INSTALL, UNINSTALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -41,6 +41,13 @@ def anchors(page):
 
 def test_the_tables_of_flags_are_the_command_lines():
     subprocess.run([sys.executable, ROOT / "tools/flags_table.py", "--check"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("command", "declared"), [("check", CHECK), ("uninstall", UNINSTALL), ("install", INSTALL)])
+def test_the_table_of_subcommands_has_the_flags_of_each(command, declared):
+    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/usage.md").read_text("utf-8"), re.MULTILINE)
+    own = {flag.opts[0] for flag in declared} - {flag.opts[0] for flag in ENTRYPOINT}
+    assert set(re.findall(r"--[\w-]+", row)) == own
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -85,6 +92,14 @@ def test_objects_in_the_pages_are_yaml_and_json(page, block):
                 kubernetes_validate.validate(document, "1.37", strict=True)
             config = document.get("spec", {}).get("config")
             assert config is None or {"cniVersion", "type"} <= set(json.loads(config))
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+def test_who_follows_a_page_applies_no_image_that_is_not_published(page, block):
+    if "kubectl apply -f deployments/" in block:
+        assert "kind load" in block, (
+            f"{page}: put an image of one's own into the manifest, as the page on installing does"
+        )
 
 
 def test_links_to_upstream_reports_are_well_formed():

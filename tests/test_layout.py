@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "cluster": {"memory"},
     "install": {"files", "programs"},
     "lists": {"cluster"},
-    "podnetworks": {"lists"},
+    "podnetworks": {"gojson", "lists"},
     "options": set(),
     "running": {"flags", "options"},
     "flags": {"options", "settings"},

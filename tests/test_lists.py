@@ -144,6 +144,17 @@ def found(get, node="node-1"):
         ('{"name": "lan"}', [], []),  # Multus refuses it, and a new pod with it would not start
         ("[{", [], []),
         ('[{"namespace": "infra"}, 5]', [], []),
+        ('[{"name": "lan"}, 5]', [], []),
+        ('[{"name": "lan"}, {"name": ["san"]}]', [], []),
+        ('[{"name": "lan", "namespace": 7}]', [], []),
+        ('[{"name": "lan"}, {"namespace": "infra"}]', [], []),
+        ("[" * 100_000, [], []),
+        (" infra / lan @ net7 ,/san", ["default/san"], ["infra/lan"]),
+        ("lan,", [], []),
+        ("lan,Upper", [], []),
+        ("lan,a/b/c", [], []),
+        ("lan,a@b@c", [], []),
+        ("lan@an-interface-name-too-long", [], []),
     ],
 )
 def test_what_a_pod_lacks_is_what_it_asks_for_less_what_it_got(api, get, asked, got, lacks):
@@ -158,8 +169,9 @@ def test_the_status_under_the_name_of_older_releases_counts(api, get):
     assert found(get) == {}
 
 
-def test_a_status_that_cannot_be_read_is_none(api, get):
-    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: "{"}})
+@pytest.mark.parametrize("status", ["{", "{}", "[3]", '[{"name": 3}]', "[" * 100_000, '{"a":' * 50_000])
+def test_a_status_that_cannot_be_read_is_none(api, get, status):
+    api.add_pod("a", metadata={"annotations": {podnetworks.ASKED: "lan", podnetworks.GOT: status}})
     assert list(found(get)) == ["a"]
 
 
@@ -295,6 +307,10 @@ def test_a_network_whose_configuration_is_not_json_is_named(api, get, config):
     plugins, _ = judged(get)
     assert plugins.status is Status.WARN
     assert "default/odd" in plugins.found
+    api.add_network("lan", MACVLAN)
+    plugins, _ = judged(get)
+    assert plugins.status is Status.FAIL
+    assert "macvlan (does not exist) for default/lan; no JSON in spec.config of default/odd" in plugins.found
 
 
 @pytest.mark.parametrize("config", [None, "", "[]", "5", '{"plugins": 5, "ipam": []}', '{"plugins": [null, 5]}'])

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -23,7 +25,9 @@ from tests.manifests import (
     documents,
     kustomize,
     memory,
+    notes,
     only,
+    parse,
 )
 
 pytestmark = pytest.mark.process  # kubectl, for most of them
@@ -476,6 +480,33 @@ def test_the_chart_passes_on_what_is_for_the_scheduler_and_the_registry():
     assert spec["containers"][0]["env"][1:] == values["extraEnv"]
     assert template["metadata"]["labels"] == {"team": "net", "tier": "node", "app": "multus", "name": "multus"}
     assert template["metadata"]["annotations"] == values["podAnnotations"]
+
+
+def commands(values):
+    return [line.strip() for line in notes(values).splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize("platform", ["", "k3s"])
+def test_the_notes_of_the_chart_take_multus_off_again_with_the_image_that_was_installed(platform):
+    said = commands({"platform": platform, "image": {"repository": "registry.example.com/infra/multus-entrypoint"}})
+    apply = (
+        said[2]
+        .removesuffix(" | kubectl apply -f -")
+        .replace("kubectl", str(Path(sys.executable).parent / "kubectl"), 1)
+    )
+    applied = subprocess.run(["sh", "-c", apply], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    daemon_set = only(parse(applied), "DaemonSet")
+    assert {each["image"] for each in containers(daemon_set)} == {
+        f"registry.example.com/infra/multus-entrypoint:v{entrypoint.__version__}"
+    }
+    assert ("/var/lib/rancher/k3s/data/cni" in str(daemon_set)) == bool(platform)
+    assert (ROOT / said[4].split()[-1]).exists()
+    assert said[5] == "helm -n kube-system uninstall any"
+
+
+def test_the_notes_of_the_chart_tell_of_directories_of_ones_own():
+    assert "/elsewhere/net.d and `cnibin` to /opt/cni/bin" in notes({"hostPaths": {"confDir": "/elsewhere/net.d"}})
+    assert "cnibin" not in notes({})
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,7 @@ def test_a_program_that_cares_for_another_directory_is_not_meant(proc):
     proc.process(1, [*SCRIPT, "--cni-conf-dir=/host/a", "--cni-version=1.0.0"])
     proc.process(7, [*SCRIPT, "--cni-conf-dir=/host/b", "--cni-version=0.4.0"])
     assert taken(proc, "--cni-conf-dir=/host/b")[1]["cni_version"] == "0.4.0"
+    assert taken(proc, "--cni-conf-dir=/host/b/")[1]["cni_version"] == "0.4.0"
     said, values, _ = taken(proc, "--cni-conf-dir=/host/c")
     assert (said, values["cni_version"]) == (None, "")
 

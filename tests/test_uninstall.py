@@ -481,7 +481,7 @@ def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_bloc
     host.attach("default/gone", "default/lan", netns=netns)
     code, said = uninstall(host)
     assert code == 0
-    assert f"passed over 1 records in {host.data_dir} that are left over" in said
+    assert f"passed over in {host.data_dir}, left over from pods that are no more: 1 record" in said
     host.configure()
     (namespaces / "cni-1").touch()
     assert uninstall(host)[0] == 1
@@ -551,7 +551,7 @@ def test_a_network_namespace_that_goes_ends_the_wait_too(host, namespaces, waiti
     host.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
     (namespaces / "cni-1").touch()
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 1 pods" in uninstaller.log())
+    wait_until(lambda: "waiting: 1 pod of this node has networks beside its default network" in uninstaller.log())
     (namespaces / "cni-1").unlink()
     assert uninstaller.process.wait(10) == 0
 
@@ -592,7 +592,7 @@ def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
     threading.Timer(0.7, record.unlink).start()
     code, said = uninstall(host, wait=True)
     assert code == 0
-    assert 3 <= said.count("waiting: 1 pods of this node") <= 4
+    assert 3 <= said.count("waiting: 1 pod of this node") <= 4
 
 
 def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):

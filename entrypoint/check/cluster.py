@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from entrypoint import cluster
 from entrypoint.check import networks, pods
-from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs
 from entrypoint.check.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, Answers, Right, ask
 from entrypoint.cluster import Access
@@ -94,11 +94,12 @@ def _attachments(answers: Answers) -> Finding:
             "the cluster does not serve NetworkAttachmentDefinition (k8s.cni.cncf.io/v1)",
             "apply its CustomResourceDefinition, which comes with the DaemonSet's manifest",
         )
-    return warned(ATTACHMENTS, f"cannot say whether it is served: {answer.message}", "look at the API server's log")
+    advice = _bind("system:discovery") if answer.forbidden else SERVER_TROUBLE
+    return warned(ATTACHMENTS, f"cannot say whether it is served: {answer.message}", advice)
 
 
 def _rights(answers: Answers) -> Finding:
-    unasked, denied = _denied(answers, (*NEEDED, *USEFUL))
+    unasked, denied = _denied(RIGHTS, answers, (*NEEDED, *USEFUL))
     if set(denied) & set(NEEDED):
         return failed(
             RIGHTS, f"not allowed: {_listed(denied)}", "apply the ClusterRole and its binding of the manifest"
@@ -110,19 +111,16 @@ def _rights(answers: Answers) -> Finding:
     return passed(RIGHTS, f"allowed: {_listed([*NEEDED, *USEFUL])}")
 
 
-def _denied(answers: Answers, rights: tuple[Right, ...]) -> tuple[Finding | None, list[Right]]:
+def _denied(identifier: str, answers: Answers, rights: tuple[Right, ...]) -> tuple[Finding | None, list[Right]]:
     """Return which of the rights are not granted, and a finding when that could not be asked for one of them."""
     unasked, denied = None, []
     for right in rights:
         answer = answers.rights.get(right)
         if answer is None:
-            unasked = _unanswered(RIGHTS, answers)
+            unasked = _unanswered(identifier, answers)
         elif not answer.ok:
-            unasked = warned(
-                RIGHTS,
-                f"cannot ask whether {right} is allowed: {answer.message}",
-                "bind the ClusterRole system:basic-user to authenticated users, as Kubernetes does",
-            )
+            advice = _bind("system:basic-user") if answer.forbidden else SERVER_TROUBLE
+            unasked = warned(identifier, f"cannot ask whether {right} is allowed: {answer.message}", advice)
         elif (answer.document.get("status") or {}).get("allowed") is not True:
             denied.append(right)
     return unasked, denied
@@ -132,7 +130,7 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
     wanted = settings.startup_taint
     if wanted is None:
         return
-    _, denied = _denied(answers, TAINT_RIGHTS)
+    unasked, denied = _denied(TAINT, answers, TAINT_RIGHTS)
     taints = ((answers.node.document.get("spec") or {}).get("taints") or []) if answers.node else []
     if not settings.node_name:
         yield failed(TAINT, "NODE_NAME is not set", "set it from the downward API (spec.nodeName)")
@@ -140,8 +138,12 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
         yield failed(TAINT, f"not allowed: {_listed(denied)}", f"add this rule to the ClusterRole: {taint.RULE}")
     elif answers.node is None:
         yield _unanswered(TAINT, answers)
-    elif not answers.node.ok:
+    elif answers.node.status == HTTPStatus.NOT_FOUND:
         yield failed(TAINT, answers.node.message, "is NODE_NAME the name of this node (spec.nodeName)?")
+    elif not answers.node.ok:
+        yield warned(TAINT, f"cannot look at node {settings.node_name}: {answers.node.message}", SERVER_TROUBLE)
+    elif unasked:
+        yield unasked
     elif len(taint.without(taints, wanted)) < len(taints):
         advice = "it goes once the node is configured; if it does not, look at the entrypoint's log"
         yield warned(TAINT, f"node {settings.node_name} has the taint {wanted}", advice)
@@ -165,7 +167,13 @@ def _pods(settings: Settings, answers: Answers) -> Finding:
     return _unanswered(pods.IDENTIFIER, answers) if answers.pods is None else pods.finding(answers.pods)
 
 
+def _bind(role: str) -> str:
+    return f"bind the ClusterRole {role} to authenticated users, as Kubernetes does"
+
+
 def _unanswered(identifier: str, answers: Answers) -> Finding:
+    if answers.fault:
+        return warned(identifier, f"not understood: {answers.fault}", "this is a fault of multus-entrypoint: report it")
     why = f"no answer: {answers.unreachable}"
     return warned(identifier, why, "check again, with a longer --timeout")
 

@@ -33,6 +33,10 @@ class Finding(NamedTuple):
     """What to do; empty when there is nothing to do."""
 
 
+SERVER_TROUBLE = "look at the API server's log, and check again"
+"""What to do about an answer that is neither what was asked for nor the want of a right."""
+
+
 def passed(identifier: str, found: str) -> Finding:
     """Return a finding that all is well."""
     return Finding(identifier, Status.PASS, found)

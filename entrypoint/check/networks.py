@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from entrypoint import gojson, lists
-from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs, plugin_types
 from entrypoint.cluster import Answer
 from entrypoint.lists import Get
@@ -82,7 +82,10 @@ def findings(networks: Networks, programs: Programs) -> Iterator[Finding]:
     """Say what this node lacks of what the networks need."""
     if networks.refused is not None:
         why = f"cannot list the cluster's networks: {networks.refused.message}"
-        yield skipped(PLUGINS, why, f"add this rule to the ClusterRole: {RULE}")
+        if networks.refused.forbidden:
+            yield skipped(PLUGINS, why, f"add this rule to the ClusterRole: {RULE}")
+        else:
+            yield warned(PLUGINS, why, SERVER_TROUBLE)
         yield skipped(DHCP, f"see {PLUGINS}")
         return
     yield _plugins(networks, programs)
@@ -91,16 +94,16 @@ def findings(networks: Networks, programs: Programs) -> Iterator[Finding]:
 
 def _plugins(networks: Networks, programs: Programs) -> Finding:
     faults = {kind: programs.fault(kind) for kind in sorted(networks.plugins)}
-    missing = "; ".join(
-        f"{kind} ({fault}) for {_named(networks.plugins[kind])}" for kind, fault in faults.items() if fault
-    )
+    missing = [f"{kind} ({fault}) for {_named(networks.plugins[kind])}" for kind, fault in faults.items() if fault]
+    unreadable = [f"no JSON in spec.config of {_named(networks.unreadable)}"] if networks.unreadable else []
+    found = f"not in {programs.where}: {'; '.join([*missing, *unreadable])}"
     if missing and programs.unseen:
-        return warned(PLUGINS, f"not in {programs.where}: {missing}", f"are they in {programs.unseen} on the host?")
+        return warned(PLUGINS, found, f"are they in {programs.unseen} on the host?")
     if missing:
         advice = "install them on this node: a pod that asks for one of these networks cannot start here"
-        return failed(PLUGINS, f"not in {programs.where}: {missing}", advice)
-    if networks.unreadable:
-        return warned(PLUGINS, f"no JSON in spec.config of {_named(networks.unreadable)}", "correct these networks")
+        return failed(PLUGINS, found, advice)
+    if unreadable:
+        return warned(PLUGINS, unreadable[0], "correct these networks")
     return passed(PLUGINS, f"all are there: {', '.join(faults)}" if faults else "no network names a plugin")
 
 

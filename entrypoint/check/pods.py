@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from entrypoint import lists, podnetworks
-from entrypoint.check.findings import Finding, failed, passed, skipped
+from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.cluster import Answer
 from entrypoint.lists import Get
 from entrypoint.podnetworks import Pod
@@ -34,6 +34,8 @@ def finding(lacking: Lacking) -> Finding:
     """Say which pods lack which networks."""
     if lacking.refused is not None:
         why = f"cannot look at this node's pods: {lacking.refused.message}"
+        if not lacking.refused.forbidden:
+            return warned(IDENTIFIER, why, SERVER_TROUBLE)
         return skipped(IDENTIFIER, why, f"add this rule to the ClusterRole: {podnetworks.LIST_RULE}")
     if not lacking.pods:
         return passed(IDENTIFIER, "every pod of this node has the networks that it asks for")

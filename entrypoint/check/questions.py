@@ -52,6 +52,8 @@ class Answers:
 
     unreachable: str | None = None
     """Why no (further) answer came."""
+    fault: str | None = None
+    """What an answer was that nobody foresaw, and that kept us from asking on."""
     version: Answer | None = None
     attachments: Answer | None = None
     rights: dict[Right, Answer] = field(default_factory=dict)
@@ -99,6 +101,8 @@ def _ask(settings: Settings, api: cluster.Api, deadline: float, answers: Answers
                 answers.pods = pods.ask(get, settings.node_name)
         except cluster.UnreachableError as error:
             answers.unreachable = answers.unreachable or str(error)
+        except Exception as error:  # else a thread's traceback would be all that is told of it
+            answers.fault = f"{type(error).__name__}: {error}"
 
 
 def _review(right: Right) -> dict[str, Any]:

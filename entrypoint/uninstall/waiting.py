@@ -32,7 +32,8 @@ def clear(data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]
     if wait and not force:
         found = _wait(data_dir, found, say)
     if found.left_over:
-        say(f"passed over {found.left_over} records in {data_dir} that are left over from pods that are no more")
+        number = f"{found.left_over} record{'s' if found.left_over > 1 else ''}"
+        say(f"passed over in {data_dir}, left over from pods that are no more: {number}")
     if not found.attached:
         return True
     if force:
@@ -75,8 +76,10 @@ def _listings(data_dir: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
 def _in_the_way(pods: Sequence[Attached]) -> str:
     """Say what keeps `uninstall` from going on, and what to do about it."""
+    one = "1 pod of this node has networks beside its"
+    number = one if len(pods) == 1 else f"{len(pods)} pods of this node have networks beside their"
     return (
-        f"{len(pods)} pods of this node have networks beside their default network: {_named(pods)}. Once the "
+        f"{number} default network: {_named(pods)}. Once the "
         "configuration is gone nobody gives the addresses of these networks back: delete these pods, or drain the "
         "node; with --force it goes on and the addresses stay reserved"
     )
