@@ -55,15 +55,28 @@ def account(api, tmp_path):
 
 # ---- beside each other: `make test` starts several pytest workers, since most tests mostly sleep ----
 
-LONGEST_FIRST = ("container", "resilience", "process")
+LONGEST_FIRST = ("resilience", "container", "process")
+SPREAD = 6
+"""One in so many of the longest tests is one of those that run one at a time."""
 PREFERRED = -15
 """The nice value of a test that takes a time: how busy this machine is with other tests is not to be measured."""
 
 
 @pytest.hookimpl(trylast=True)  # the conftest files further down give the marks
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long, so that no worker is left with it; tests that must be alone come last."""
+    """Begin with what takes long, so that no worker is left with it; tests that must be alone come last.
+
+    The very first one has the image built, which those that need it would all wait for. Those that run one at a time
+    are spread, so that no worker waits for another one's.
+    """
     items.sort(key=lambda item: (_is_alone(item), *(not _has(item, mark) for mark in LONGEST_FIRST)))
+    single = [item for item in items if "one_at_a_time" in item.fixturenames and not _is_alone(item)]
+    items[:] = [item for item in items if item not in single]
+    for place, item in enumerate(single):
+        items.insert(place * SPREAD, item)
+    if builder := next((item for item in items if "image" in item.fixturenames), None):
+        items.remove(builder)
+        items.insert(0, builder)
 
 
 @pytest.hookimpl(wrapper=True)

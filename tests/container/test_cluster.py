@@ -91,9 +91,6 @@ def three_quarters(path):
     return math.floor(limit_of(path) * 3 / 4)
 
 
-@pytest.mark.xfail(
-    reason="the client is reckoned to take 38 MiB (CLIENT_SIZE) beside the mapped files of a cold start; it takes 18"
-)
 @pytest.mark.alone
 @manifest
 def test_check_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
