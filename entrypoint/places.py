@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from entrypoint import cniconf, presence, runtime
+from entrypoint import alive, cniconf, runtime
 from entrypoint.settings import Settings
 
 
@@ -31,7 +31,7 @@ def followed_files(settings: Settings) -> Iterable[Path]:
 
 def followed_listings(settings: Settings, *, frozen: bool) -> list[tuple[Path, tuple[str, ...]]]:
     """Return the directories in which files with these suffixes may come and go; `frozen`: the master does not."""
-    instances = (settings.kubeconfig_file.parent, (presence.SUFFIX,))
+    instances = (settings.kubeconfig_file.parent, (alive.SUFFIX,))
     read_first = (settings.cni_conf_dir, runtime.SUFFIXES)  # whatever comes there may be read before ours
     if settings.static_conf_file is not None or settings.master_name is not None or frozen:
         return [instances, read_first]

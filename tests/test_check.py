@@ -13,13 +13,13 @@ import time
 import pytest
 import yaml
 
+from entrypoint.alive import Instance
 from entrypoint.check import cluster as clustercheck
 from entrypoint.check import findings, owner, plugins
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
 from entrypoint.check.plugins import Programs
 from entrypoint.cluster import Access
-from entrypoint.presence import Instance
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 

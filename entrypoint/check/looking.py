@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from entrypoint import presence
+from entrypoint import alive
 from entrypoint.check import cluster as clustercheck
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import node as nodecheck
@@ -25,7 +25,7 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
 
     `resident` is the process of this container that is the entrypoint, as far as there is one.
     """
-    instances = presence.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
+    instances = alive.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = look(settings)
     found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
     return [
