@@ -546,7 +546,7 @@ def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(h
 
     found = clustercheck.findings(NoTaint, Access("https://x", "t", None), None, 5)
     assert {finding.status for finding in found} == {Status.SKIPPED}
-    assert "set a limit of at least 68 MiB" in found[0].found
+    assert "set a limit of at least 56 MiB" in found[0].found
     assert findings.all_well(found)
 
 
