@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from entrypoint import cniconf, lists
+from entrypoint import gojson, lists
 from entrypoint.lists import Get
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -29,8 +30,6 @@ METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,app
 """Media type of a list without what the objects specify and report: annotations are all that is needed of most pods."""
 
 LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
-
-_NOT_FOUND = 404
 
 
 class Pod(NamedTuple):
@@ -75,7 +74,7 @@ def find(get: Get, node: str) -> Iterator[Pod]:
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
     for namespace, name in suspects:
         answer = get(path_of(namespace, name))
-        if answer.status == _NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             continue  # gone since
         if not answer.ok:
             raise lists.RefusedError(answer)
@@ -136,8 +135,8 @@ def _got(annotation: str) -> list[str]:
 def _objects(annotation: str) -> list[dict[str, Any]]:
     """Return a list of objects; none for what is anything else. Who makes a pod may write whatever he likes there."""
     try:
-        document = cniconf.parse(annotation.encode("utf-8", "replace"))
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(annotation.encode("utf-8", "replace"))
+    except gojson.InvalidJsonError:
         return []
     return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []
 
