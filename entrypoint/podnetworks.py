@@ -6,6 +6,7 @@ pod without it will never get the rest: only a new pod does.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,app
 
 LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 
 class Pod(NamedTuple):
     """A pod of this node that lacks networks."""
@@ -44,6 +47,8 @@ class Pod(NamedTuple):
     """Kind of what made it, with its API group; None for a bare pod."""
     static: bool
     """It is kubelet's, from a file on the node."""
+    outdated: bool = False
+    """What Multus told of it is of an earlier sandbox; or kubelet has yet to report the new one's address."""
 
     def __str__(self) -> str:
         """Return it as messages name it."""
@@ -63,14 +68,14 @@ def path_of(namespace: str, name: str) -> str:
 def find(get: Get, node: str) -> Iterator[Pod]:
     """Yield the pods of a node that lack networks.
 
-    Of all pods only the metadata is taken, and all of those that look as if, as they are now. Raises
-    `lists.RefusedError`, and `cluster.UnreachableError`.
+    Of all pods only the metadata is taken, and all of those that look as if, or whose address is to be compared, as
+    they are now. Raises `lists.RefusedError`, and `cluster.UnreachableError`.
     """
     alive = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
     suspects: dict[tuple[str, str], None] = {}
     for each in lists.objects(get, "/api/v1/pods", selector=alive, accept=METADATA, cached=True):
         metadata = each.get("metadata") or {}
-        if lacking(metadata):
+        if lacking(metadata) or (_wanted(metadata) and _told(metadata)):
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
     for namespace, name in suspects:
         answer = get(path_of(namespace, name))
@@ -90,6 +95,9 @@ def examine(document: Mapping[str, Any]) -> Pod | None:
     """
     metadata, spec, status = (document.get(part) or {} for part in ("metadata", "spec", "status"))
     lacks = lacking(metadata)
+    outdated = not lacks and _outdated(metadata, status)
+    if outdated:
+        lacks = _wanted(metadata)
     if not lacks or spec.get("hostNetwork") or metadata.get("deletionTimestamp") or not status.get("podIP"):
         return None
     return Pod(
@@ -99,17 +107,48 @@ def examine(document: Mapping[str, Any]) -> Pod | None:
         lacks=tuple(lacks),
         controller=_controller(metadata),
         static=_MIRROR in (metadata.get("annotations") or {}),
+        outdated=outdated,
     )
 
 
 def lacking(metadata: Mapping[str, Any]) -> list[str]:
     """Return the networks that a pod's annotation asks for and that it did not get, as NAMESPACE/NAME."""
-    annotations = metadata.get("annotations") or {}
-    wanted = _asked(annotations.get(ASKED, ""), str(metadata.get("namespace")))
+    wanted = _wanted(metadata)
     if not wanted:
         return []
-    missing = Counter(wanted) - Counter(_got(annotations.get(GOT) or annotations.get(_GOT_ONCE) or ""))
+    missing = Counter(wanted) - Counter(str(each.get("name")) for each in _status(metadata) if not each.get("default"))
     return list(missing.elements())
+
+
+def _outdated(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Say whether the pod has none of the addresses that its default network gave it when Multus set it up."""
+    told = _told(metadata)
+    has = {_address(each.get("ip")) for each in [{"ip": status.get("podIP")}, *(status.get("podIPs") or ())]} - {None}
+    return bool(told and has) and not told & has
+
+
+def _told(metadata: Mapping[str, Any]) -> set[Address]:
+    """Return the addresses of the default network that Multus told of; none where it did not tell."""
+    told = [each.get("ips") for each in _status(metadata) if each.get("default")]
+    addresses = {_address(ip) for ips in told if isinstance(ips, list) for ip in ips}
+    return {address for address in addresses if address is not None}
+
+
+def _address(text: object) -> Address | None:
+    try:
+        return ipaddress.ip_address(str(text))
+    except ValueError:
+        return None
+
+
+def _wanted(metadata: Mapping[str, Any]) -> list[str]:
+    return _asked((metadata.get("annotations") or {}).get(ASKED, ""), str(metadata.get("namespace")))
+
+
+def _status(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what Multus told of a pod's networks, the default one too; each as often as the pod has it."""
+    annotations = metadata.get("annotations") or {}
+    return _objects(annotations.get(GOT) or annotations.get(_GOT_ONCE) or "")
 
 
 def _asked(annotation: str, namespace: str) -> list[str]:
@@ -125,11 +164,6 @@ def _asked(annotation: str, namespace: str) -> list[str]:
     if not all(isinstance(where, str) and isinstance(name, str) and name for where, name in named):
         return []
     return [f"{where or namespace}/{name}" for where, name in named]
-
-
-def _got(annotation: str) -> list[str]:
-    """Return the networks that a pod has beside its default network, each as often as it has it."""
-    return [str(each.get("name")) for each in _objects(annotation) if not each.get("default")]
 
 
 def _objects(annotation: str) -> list[dict[str, Any]]:

@@ -150,6 +150,9 @@ case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
+  *"rollout status"*"--timeout=20s"*) exit "${BAD_ROLLOUT-1}" ;;
+  *"-- multus-entrypoint check"*) lines "${OWNER-warn     node.owner  a newer entrypoint keeps this node}" ;;
+  *"exec during"*) lines eth0 lo net1 ;;
   *"patch poddisruptionbudget"*) touch "$STATE/allowed" ;;
   *"reason=NetworksMissing"*) lines ${REPORTED-bare without-1 without-2} ;;
   *"-l app=without -o name"*) lines pod/without-1 pod/without-2 ;;
@@ -166,7 +169,8 @@ case "$*" in
   *"exec text"*|*"exec rotated"*|*"exec come-and-go"*) lines eth0 lo ${NET1-net1} sit0 ;;
   *"exec json"*) lines eth0 lo uplink ;;
   *"exec plain"*) lines eth0 lo ${PLAIN-} ;;
-  *"exec after"*) lines eth0 lo ;;
+  *"exec after"*|*"exec meanwhile"*) lines eth0 lo ;;
+  *"logs -l name=multus-uninstall"*) lines "waiting: 1 pods of this node: ${WAITED_FOR-multus-e2e/staying}" ;;
 esac
 """
 NODE = """#!/bin/bash
@@ -201,6 +205,7 @@ def stage(tmp_path):
             "CONF_DIR": str(tmp_path / "conf"),
             "BIN_DIR": str(tmp_path / "bin"),
             "PATIENCE": "2",
+            "TOKEN_CACHED": "0",
             "KUBECTL": str(Path(sys.executable).parent / "kubectl"),
             **more,
         }
@@ -274,6 +279,26 @@ def test_a_pod_that_comes_without_its_interface_fails_the_step(stage):
 @pytest.mark.parametrize(
     ("play", "message"),
     [
+        ({"BAD_ROLLOUT": "0"}, "a rollout with a wrong flag went through"),
+        ({"OWNER": "pass     node.owner"}, "the warning of check in a pod beside a newer one did not come"),
+    ],
+    ids=["goes through", "no warning"],
+)
+def test_a_bad_rollout_that_is_not_met_as_it_must_be_fails_the_step(stage, play, message):
+    ran, _ = stage("55-bad-rollout.sh", **play)
+    assert ran.returncode == 1
+    assert f"FAILED: {message}" in ran.stderr
+
+
+def test_each_bad_rollout_is_undone(stage):
+    ran, calls = stage("55-bad-rollout.sh")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert calls.count("patch daemonset") == calls.count("rollout undo daemonset/kube-multus-ds") == 3
+
+
+@pytest.mark.parametrize(
+    ("play", "message"),
+    [
         ({"REPORTED": "bare"}, "an Event on each of the three pods did not come"),
         ({"REPAIRED": ""}, "the second interface of the pods that were made again did not come"),
         ({"BARE": "net1"}, "pod bare has an interface net1"),
@@ -304,6 +329,12 @@ def test_pods_are_repaired_with_the_rights_that_the_manifest_has_off(stage, tmp_
         if document["kind"] == "ClusterRole"
     ]
     assert (modes, evictions) == (["report", "delete"], [True, True, False])
+
+
+def test_an_uninstaller_that_does_not_wait_for_a_pod_fails_the_step(stage):
+    ran, _ = stage("90-uninstall.sh", WAITED_FOR="")
+    assert ran.returncode == 1
+    assert "FAILED: word of the pod that is waited for did not come" in ran.stderr
 
 
 def test_a_file_that_is_left_behind_fails_the_step(stage):

@@ -208,6 +208,34 @@ def test_of_pods_that_have_their_networks_only_the_metadata_is_taken(api, get):
     assert accepted == [(PODS, podnetworks.METADATA), ("/api/v1/namespaces/default/pods/ill", cluster.JSON)]
 
 
+def told(*addresses, name="cbr0", **more):
+    """What Multus writes of a pod with one further network, when its default network gave it these addresses."""
+    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True, **more}
+    return json.dumps([default, {"name": "default/lan", "interface": "net1", "ips": ["10.222.0.7"]}])
+
+
+@pytest.mark.parametrize(
+    ("status", "addresses", "lacks"),
+    [
+        (told("10.244.0.5"), {"podIP": "10.244.0.5"}, False),
+        (told("10.244.0.4"), {"podIP": "10.244.0.5"}, True),
+        (told("10.244.0.4"), {"podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]}, True),
+        (told("fd00::5"), {"podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]}, False),
+        (told("fd00:0::5"), {"podIP": "fd00::5"}, False),
+        (told(), {"podIP": "10.244.0.5"}, False),
+        (told("10.244.0.4"), {"podIP": "", "phase": "Pending"}, False),
+        (told("10.244.0.4", default=False), {"podIP": "10.244.0.5"}, False),
+        (told("x"), {"podIP": "10.244.0.5"}, False),
+    ],
+    ids=["same", "another", "others", "second family", "spelling", "not told", "none yet", "no default", "no address"],
+)
+def test_what_is_told_of_another_address_is_of_an_earlier_sandbox(api, get, status, addresses, lacks):
+    """After a reboot a pod keeps its annotation, and may have been set up anew before Multus was there."""
+    annotations = {podnetworks.ASKED: "lan", podnetworks.GOT: status}
+    api.add_pod("a", metadata={"annotations": annotations}, **addresses)
+    assert [(each.lacks, each.outdated) for each in found(get).values()] == [(("default/lan",), True)] * lacks
+
+
 def test_a_pod_that_has_gone_since_the_list_is_no_finding(api, get):
     api.add_pod("a", "lan")
     api.add_pod("b", "lan")

@@ -261,7 +261,27 @@ def test_the_uninstaller_is_a_daemon_set_of_its_own(name):
     (key, value), *_ = installer["spec"]["selector"]["matchLabels"].items()
     assert labels[key] != value
     assert uninstaller["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert [document["kind"] for document in objects(name)] == ["DaemonSet"]
+
+
+@pytest.mark.parametrize("name", UNINSTALLERS)
+def test_the_uninstaller_has_an_account_of_its_own_for_what_multus_does_meanwhile(name):
+    """Another than the installer's, so that deleting the uninstaller takes nothing from an installer that is back."""
+    found = objects(name)
+    account, binding = only(found, "ServiceAccount")["metadata"], only(found, "ClusterRoleBinding")
+    names = {only(found, kind)["metadata"]["name"] for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")}
+    assert names == {"multus-uninstall"}
+    assert binding["roleRef"]["name"] == "multus-uninstall"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", **account}]
+    assert granted(found) == granted(objects(PLAIN))
+    spec = pod_spec(name)
+    assert spec["serviceAccountName"] == ("multus" if name.startswith("openshift") else account["name"])
+    (volume,) = [volume for volume in spec["volumes"] if "projected" in volume]
+    (theirs,) = [volume for volume in pod_spec(PLAIN)["volumes"] if "projected" in volume]
+    assert volume == theirs
+    mounting = [
+        each["name"] for each in containers(daemon_set(name)) if volume["name"] in str(each.get("volumeMounts"))
+    ]
+    assert mounting == ["uninstall"]
 
 
 @pytest.mark.parametrize("name", INSTALLERS)
@@ -343,7 +363,7 @@ def test_a_platform_differs_from_the_base_in_the_paths_on_the_host_and_in_what_i
     elif name == "openshift":
         ours["ClusterRole"]["rules"].pop()
     elif name == "openshift/uninstall":
-        assert spec.pop("serviceAccountName") == "multus"
+        spec["serviceAccountName"] = "multus-uninstall"
     for found in (document, theirs["DaemonSet"]):
         found["spec"]["template"]["spec"]["volumes"].sort(key=lambda volume: volume["name"])
         installs(found)["volumeMounts"].sort(key=lambda mount: mount["name"])

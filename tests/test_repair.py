@@ -1,5 +1,6 @@
 """`--repair-pods` against a server that refuses as real ones do."""
 
+import json
 import re
 import sys
 
@@ -209,6 +210,41 @@ def test_an_eviction_that_the_api_server_cannot_do_holds_up_no_other_pod(api, or
     assert not repair.run(order("delete"), log, lambda _: True)
     assert api.evicted == [("default", "b")]
     assert "default/a (default/lan): 500 more than one PodDisruptionBudget" in log.text()
+
+
+# ---- after a reboot ----
+
+
+def rebooted(api, name, was="10.244.0.4"):
+    """Add a pod of which Multus told with an address that it has no more."""
+    got = [{"name": "cbr0", "ips": [was], "default": True}, {"name": "default/lan", "ips": ["10.222.0.7"]}]
+    annotations = {podnetworks.ASKED: "lan", podnetworks.GOT: json.dumps(got)}
+    api.add_pod(name, "lan", metadata={"annotations": annotations})
+
+
+def test_a_pod_that_has_another_address_than_multus_told_is_evicted_when_it_stays_so(api, order):
+    rebooted(api, "a")
+    pauses = []
+    assert repair.run(order("delete"), Log(), pauses.append)
+    assert api.evicted == [("default", "a")]
+    assert pauses[0] == repair.SETTLED
+
+
+def test_a_pod_whose_new_address_kubelet_has_only_not_reported_yet_is_left_alone(api, order):
+    rebooted(api, "a", was="10.244.0.9")
+    rebooted(api, "b")
+
+    def pause(_seconds):
+        api.pods["default", "a"]["status"]["podIP"] = "10.244.0.9"
+
+    assert repair.run(order("delete"), Log(), pause)
+    assert api.evicted == [("default", "b")]
+
+
+def test_what_is_not_certain_is_left_alone_when_nobody_waits_any_more(api, order):
+    rebooted(api, "a")
+    assert repair.run(order("delete"), Log(), lambda _: True)
+    assert api.evicted == []
 
 
 # ---- refusals ----

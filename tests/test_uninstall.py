@@ -569,6 +569,63 @@ def test_a_pod_that_comes_while_it_waits_is_waited_for_as_well(host, waiting):
     assert uninstaller.process.wait(10) == 0
 
 
+def holds_token(host, token):
+    return f"token: {token}\n" in host.kubeconfig.read_text().replace('"', "")
+
+
+def test_new_pods_have_a_valid_token_while_it_waits(host, waiting):
+    """The installer's ended with its pod: Multus would be refused, and no pod could start."""
+    host.configure()
+    record, *_ = host.attach("default/web-0", "default/lan")
+    host.rotate("of-the-uninstaller")
+    uninstaller = waiting()
+    wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+    assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
+    host.rotate("renewed")
+    wait_until(lambda: holds_token(host, "renewed"))
+    record.unlink()
+    assert uninstaller.process.wait(10) == 0
+    assert not host.kubeconfig.parent.exists()
+    assert uninstaller.log().count("meanwhile") == 1
+
+
+def test_the_token_is_the_installers_as_long_as_that_runs(host, waiting):
+    with host.running() as installer:
+        wait_until(host.ready.exists)
+        host.attach("default/web-0", "default/lan")
+        token, authority = host.token, (host.account / "ca.crt").read_text()
+        host.account = host.root / "other"
+        host.account.mkdir()
+        (host.account / "token").write_text("of-the-uninstaller")
+        (host.account / "ca.crt").write_text(authority)
+        uninstaller = waiting()
+        wait_until(lambda: "waiting:" in uninstaller.log())
+        time.sleep(0.5)
+        assert holds_token(host, token)
+        installer.kill()
+        wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+
+
+def test_without_a_service_account_it_says_that_no_pod_can_start(host, waiting):
+    host.configure()
+    host.attach("default/web-0", "default/lan")
+    before = host.kubeconfig.read_bytes()
+    host.account = host.root / "none"
+    uninstaller = waiting()
+    wait_until(lambda: "no new pod can start" in uninstaller.log())
+    assert host.kubeconfig.read_bytes() == before
+
+
+def test_a_kubeconfig_that_is_not_there_is_not_made_by_the_uninstaller(host, waiting):
+    host.configure()
+    host.kubeconfig.unlink()
+    host.attach("default/web-0", "default/lan")
+    uninstaller = waiting()
+    wait_until(lambda: "waiting:" in uninstaller.log())
+    time.sleep(0.5)
+    assert not host.kubeconfig.exists()
+
+
 def test_it_sleeps_while_it_waits(host, waiting):
     host.configure()
     host.attach("default/web-0", "default/lan")

@@ -20,9 +20,12 @@ def judged(findings: Iterable[Finding], instances: Sequence[Instance] | None, re
     """
     if instances is None:
         return [skipped(IDENTIFIER, "see node.directories"), *findings]
-    if resident is None or not instances or instances[-1].pid == resident:
-        whose = "the entrypoint of this container" if instances and resident is not None else "no other entrypoint"
-        return [passed(IDENTIFIER, f"{whose} keeps this node"), *findings]
+    if not instances:
+        return [passed(IDENTIFIER, "no other entrypoint keeps this node"), *findings]
+    if resident is None:
+        return [passed(IDENTIFIER, "an entrypoint keeps this node, in another container"), *findings]
+    if instances[-1].pid == resident:
+        return [passed(IDENTIFIER, "the entrypoint of this container keeps this node"), *findings]
     if all(instance.pid != resident for instance in instances):
         found = "another entrypoint keeps this node, and that of this container cannot do its work yet"
         return [warned(IDENTIFIER, found, "see this pod's log for what it waits for"), *findings]

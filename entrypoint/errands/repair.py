@@ -15,6 +15,12 @@ from entrypoint.errands.evictions import Evictions
 from entrypoint.errands.patience import Pause, Say, open_api, refusal, until_done
 from entrypoint.podnetworks import Pod
 
+REPORTED, SETTLED = 5.0, 15.0
+"""Seconds that kubelet has to report what it has just set up: more than it takes, and far more than it takes.
+
+At worst the first look misses a pod; the second would evict one that is well.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Order(patience.Order):
@@ -34,6 +40,7 @@ class _Repair:
 
     def __init__(self, order: Order, say: Say, pause: Pause) -> None:
         self._order = order
+        self._pause = pause
         self._evictions = Evictions(say, pause)
         self._meant: frozenset[str] | None = None
         """The pods that it is about, by their unique identifiers."""
@@ -54,21 +61,33 @@ class _Repair:
 
         One that came since is not meant: were something wrong with Multus, pods would be evicted without end.
         """
+        pods = self._found(api)
+        if self._meant is None:
+            if any(pod.outdated for pod in pods):
+                pods = self._certain(api, pods)
+            self._meant = frozenset(pod.uid for pod in pods)
+        return [pod for pod in pods if pod.uid in self._meant]
 
+    def _certain(self, api: cluster.Api, pods: list[Pod]) -> list[Pod]:
+        """Return the pods of which it is certain: another address may also be one that kubelet has yet to report."""
+        if self._pause(SETTLED):
+            return [pod for pod in pods if not pod.outdated]
+        before = {pod.uid for pod in pods}
+        return [pod for pod in self._found(api) if pod.uid in before]
+
+    def _found(self, api: cluster.Api) -> list[Pod]:
         def get(path: str, *, accept: str = cluster.JSON) -> cluster.Answer:
             return api.request("GET", path, timeout=patience.TIMEOUT, accept=accept)
 
         try:
-            pods = list(podnetworks.find(get, self._order.node))
+            return list(podnetworks.find(get, self._order.node))
         except lists.RefusedError as error:
             raise refusal(error.answer, podnetworks.LIST_RULE) from error
-        if self._meant is None:
-            self._meant = frozenset(pod.uid for pod in pods)
-        return [pod for pod in pods if pod.uid in self._meant]
 
 
 def _work(order: dict[str, Any]) -> bool:
-    return run(Order(**order), child.say, child.pause)
+    # A pod that was being set up when Multus came has no address yet, or is reported with that of before a reboot.
+    return not child.pause(REPORTED) and run(Order(**order), child.say, child.pause)
 
 
 if __name__ == "__main__":

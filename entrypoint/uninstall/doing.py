@@ -17,6 +17,7 @@ from entrypoint.node import File
 from entrypoint.settings import GENERATED, Settings
 from entrypoint.uninstall import deciding as uninstall
 from entrypoint.uninstall import waiting
+from entrypoint.uninstall.access import Access
 from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
 
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
@@ -39,7 +40,8 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Cal
         return False
     except OSError:
         pass  # `--multus-autoconfig-dir` need not be there any more
-    if not waiting.clear(data_dir, force=force, wait=wait and not settings.dry_run, say=say):
+    access = Access(settings, say)
+    if not waiting.clear(data_dir, access, force=force, wait=wait and not settings.dry_run, say=say):
         return False
     acts = uninstall.decide(settings, look(settings))
     succeeded = True

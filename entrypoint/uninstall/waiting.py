@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from entrypoint.uninstall import records
+from entrypoint.uninstall.access import Access
 from entrypoint.uninstall.records import Attached, Found
 from entrypoint.wakeup import Wakeup
 from entrypoint.watch import Watcher
@@ -19,8 +20,8 @@ _NAMED = 20
 """How many pods are named in one message."""
 
 
-def clear(data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]) -> bool:
-    """Say whether no pod is in the way; with `wait`, wait until none is."""
+def clear(data_dir: Path, access: Access, *, force: bool, wait: bool, say: Callable[[str], None]) -> bool:
+    """Say whether no pod is in the way; with `wait`, wait until none is, and let new pods start meanwhile."""
     try:
         found = records.look(data_dir)
     except OSError as error:
@@ -30,7 +31,7 @@ def clear(data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]
         )
         return True
     if wait and not force:
-        found = _wait(data_dir, found, say)
+        found = _wait(data_dir, access, found, say)
     if found.left_over:
         number = f"{found.left_over} record{'s' if found.left_over > 1 else ''}"
         say(f"passed over in {data_dir}, left over from pods that are no more: {number}")
@@ -43,7 +44,7 @@ def clear(data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]
     return force
 
 
-def _wait(data_dir: Path, found: Found, say: Callable[[str], None]) -> Found:
+def _wait(data_dir: Path, access: Access, found: Found, say: Callable[[str], None]) -> Found:
     """Wait until no pod is in the way, and say now and then which ones are."""
     wakeup = Wakeup()
     watcher = Watcher(wakeup)
@@ -55,9 +56,10 @@ def _wait(data_dir: Path, found: Found, say: Callable[[str], None]) -> Found:
         wakeup.clear()  # clear, then watch, then look: nothing is missed between
         look_at = say_at
         try:
-            watcher.follow((), _listings(data_dir))
+            watcher.follow(access.files(), (*_listings(data_dir), *access.listings()))
         except (OSError, RuntimeError):  # no inotify watch or thread left on this node
             look_at = time.monotonic() + _UNWATCHED_INTERVAL
+        access.keep()
         try:
             found = records.look(data_dir)
         except OSError:  # a look that failed is no news

@@ -110,4 +110,4 @@ def test_the_uninstaller_writes_nothing_to_the_records(new_pod, node, installed)
     assert pod.run("uninstall")[0] == 0
     assert node.path("/var/lib/cni/results/kept").exists()
     mounts = {each["name"]: each.get("readOnly") for each in pod.container("uninstall")["volumeMounts"]}
-    assert mounts == {"cni": None, "cnibin": None, "cnidata": True, "netns": True}
+    assert mounts == {"cni": None, "cnibin": None, "cnidata": True, "netns": True, "service-account": True}

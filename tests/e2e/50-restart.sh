@@ -19,9 +19,6 @@ failed_sandboxes() {
     -o jsonpath='{range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}'
 }
 
-# No node has the pod of an earlier rollout beside that of the last one any more.
-settled() { [ -z "$(nodes | sort | uniq -d)" ]; }
-
 until_true "the end of older pods" settled
 scratch=$(mktemp -d)
 # Whatever comes, the workers end.

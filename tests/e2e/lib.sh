@@ -40,6 +40,9 @@ nodes() { kubectl -n kube-system get pods -l name=multus -o jsonpath='{range .it
 
 pod_on() { kubectl -n kube-system get pods -l name=multus --field-selector "spec.nodeName=$1" -o name | sed -n 1p; }
 
+# No node has the pod of one rollout beside that of another any more.
+settled() { [ -z "$(nodes | sort | uniq -d)" ]; }
+
 # Run a command again and again until it succeeds.
 until_true() {
   local what=$1 end=$((SECONDS + PATIENCE))
