@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from node import ENVIRONMENT, PROGRAM, Node, wait_for
 
-from entrypoint.errands import patience, taint
+from entrypoint.errands import patience
 from tests.fake_api import FakeCluster, authority, pem
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Load(NamedTuple):
 TROUBLES = (
     Trouble("refuses for 60 s, all nodes start at one instant"),
     Trouble("refuses for 60 s, nodes start over 60 s", starts_within=60.0),
-    Trouble("silent for 60 s, all nodes start at one instant", try_takes=taint._TIMEOUT),
+    Trouble("silent for 60 s, all nodes start at one instant", try_takes=patience.TIMEOUT),
     Trouble("serves 500 tries a second, refuses the rest, all nodes start at one instant", outage=0.0, capacity=500),
 )
 

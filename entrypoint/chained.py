@@ -11,11 +11,10 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from entrypoint import cniconf, verdict
+from entrypoint import cniconf, gojson
 from entrypoint.cniconf import MESH_PLUGINS, META_PLUGINS, MULTUS_TYPES
 from entrypoint.node import File, Look, Output
 
@@ -63,10 +62,10 @@ class Standing(NamedTuple):
 def parsed(content: bytes) -> Configuration | None:
     """Take a configuration apart; None unless its first plugin is Multus."""
     try:
-        document = cniconf.parse(content)
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(content)
+    except gojson.InvalidJsonError:
         return None
-    if not isinstance(document, dict) or cniconf.depth_fault(document):
+    if not isinstance(document, dict) or gojson.depth_fault(document):
         return None
     listed = "plugins" in document
     plugins = document["plugins"] if listed else [document]
@@ -111,7 +110,11 @@ def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]
             return wanted, []
     following = [*ours.following, *others]
     multus, doubled = _leave_out(ours.multus, others)
-    as_good = _same_level(ours, there) and equal(multus, there.multus) and equal(following, list(there.following))
+    as_good = (
+        _same_level(ours, there)
+        and gojson.equal(multus, there.multus)
+        and gojson.equal(following, list(there.following))
+    )
     if as_good and stands.file_name.endswith(".conflist"):
         return Output(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
     if not others:
@@ -131,10 +134,7 @@ def is_ours(content: bytes, written: bytes | None) -> bool:
     """Say whether a file holds what this run wrote, though perhaps as a mesh has written it anew."""
     ours, there = (parsed(written) if written else None), parsed(content)
     return content == written or (
-        ours is not None
-        and there is not None
-        and _same_level(ours, there)
-        and equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
+        ours is not None and there is not None and _same_level(ours, there) and same_multus(ours, there)
     )
 
 
@@ -145,27 +145,19 @@ def wraps(content: bytes, master: dict[str, Any]) -> bool:
     if there is None or not isinstance(delegates, list) or not delegates or not isinstance(delegates[0], dict):
         return False
     copy, _ = _leave_out({"delegates": [cniconf.for_multus(master)]}, there.chained)
-    return equal(cniconf.without_version(copy["delegates"][0]), cniconf.without_version(delegates[0]))
+    return gojson.equal(cniconf.without_version(copy["delegates"][0]), cniconf.without_version(delegates[0]))
 
 
-def overtaken(
-    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
-) -> str | None:
-    """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
+def kubeconfig_of(content: bytes) -> str:
+    """Return the kubeconfig that a configuration of Multus names; an empty string when it names none."""
+    there = parsed(content)
+    named = there.multus.get("kubeconfig") if there else None
+    return named if isinstance(named, str) else ""
 
-    They get it too when the first file is a list of a mesh's own that begins with ours (`istioOwnedCNIConfig`).
-    `first` is the file that was found to be the first, when it is none of ours.
-    """
-    before = verdict.overtaken(directory, names, name)
-    if before is None or first is None or cniconf.runtime_order(names)[:1] != [first[0]]:
-        return before
-    look = first[1]
-    copy, ours = (parsed(look.content) if isinstance(look, File) else None), parsed(content)
-    if copy is None or ours is None or not copy.listed or not first[0].endswith(".conflist"):
-        return before
-    if equal(_leave_out(ours.multus, copy.chained)[0], _leave_out(copy.multus, copy.chained)[0]):
-        return None
-    return f"{before}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
+
+def same_multus(ours: Configuration, there: Configuration) -> bool:
+    """Say whether Multus does the same in both, but for what is chained behind it there."""
+    return gojson.equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
 
 
 def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
@@ -173,38 +165,14 @@ def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
     kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
     wanted, _ = _leave_out(ours.multus, there.chained)
     here, elsewhere = ([plugin["type"] for plugin in _delegates_plugins(each)] for each in (wanted, there.multus))
-    alike = equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
+    alike = gojson.equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
     return here != elsewhere and alike and _same_level(ours, there)
-
-
-# ---- comparing ----
-
-
-def equal(one: object, other: object) -> bool:
-    """Compare JSON as Go keeps it: all numbers are doubles, lone surrogates are U+FFFD, keys have no order."""
-    return bool(_as_in_go(one) == _as_in_go(other))
-
-
-def _as_in_go(value: object) -> object:
-    match value:
-        case bool() | None:
-            return (value,)  # in Python, True is 1
-        case int() | float():
-            return float(value)
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_as_in_go(each) for each in value]
-        case dict():
-            return {_as_in_go(key): _as_in_go(each) for key, each in value.items()}
-        case _:
-            return value
 
 
 def _same_level(ours: Configuration, there: Configuration) -> bool:
     """Compare what is said of the list; of one that a mesh made of our single plugin, it chose name and version."""
     made_by_a_mesh = there.listed and not ours.listed and there.level.get("name") == CONVERTED_NAME
-    return made_by_a_mesh or equal(ours.level, there.level)
+    return made_by_a_mesh or gojson.equal(ours.level, there.level)
 
 
 def _leave_out(multus: dict[str, Any], chained: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -245,7 +213,7 @@ def _among(plugin: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
     """Say whether one of the others does the same: of a mesh there is one, of `tuning` there may be several."""
     kind = plugin.get("type")
     alike = [other for other in others if other.get("type") == kind]
-    return any(kind not in _REFERENCE or equal(_bare(plugin), _bare(other)) for other in alike)
+    return any(kind not in _REFERENCE or gojson.equal(_bare(plugin), _bare(other)) for other in alike)
 
 
 def _bare(plugin: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
-from entrypoint import __version__, daemon, flags, logs, mergepatch, remarks, report, running, settings
-from entrypoint.flags import FlagCommand, FlagGroup, PeerCommand
+from entrypoint import (
+    __version__,
+    daemon,
+    dryrun,
+    flags,
+    logs,
+    mergepatch,
+    options,
+    remarks,
+    running,
+    signals,
+    validation,
+)
+from entrypoint.options import Flag, FlagCommand, FlagGroup, PeerCommand
 from entrypoint.settings import Settings
 
 NOT_AS_IT_MUST_BE = 1
@@ -34,7 +45,7 @@ def _command(name: str) -> click.Command:
     if name not in (THIN, SCRIPT, INSTALLER):
         return cli
     original = install if name == INSTALLER else cli
-    common = [param for param in cli.params if not isinstance(param, flags.Flag)]  # --version
+    common = [param for param in cli.params if not isinstance(param, Flag)]  # --version
     known = flags.INSTALL if name == INSTALLER else flags.thin() if name == THIN else flags.ENTRYPOINT
     return PeerCommand(
         original.name,
@@ -68,14 +79,17 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     a kubeconfig, and follows every change of the configuration and of the service account's token until the pod ends.
     """
     if context.invoked_subcommand is not None:
-        _end_on_signals()
+        signals.end_at_once()
         return
-    wanted = settings_of(context, resident=not flags.chosen(context)["dry_run"])
+    wanted = settings_of(context, resident=not options.chosen(context)["dry_run"])
     require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
-        _end_on_signals()
-        dry_run(wanted)
+        signals.end_at_once()
+        with logs.failures_reported():
+            in_order = dryrun.run(wanted, say=echo)
+        if not in_order:
+            sys.exit(NOT_AS_IT_MUST_BE)
     else:
         sys.exit(daemon.serve(wanted))
 
@@ -88,10 +102,10 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """
     taken = None if resident else running.take_over(context)
     try:
-        wanted = settings.build(flags.chosen(context), os.environ)
+        wanted = validation.build(options.chosen(context), os.environ)
         if wanted.conf_patch is not None:
             mergepatch.read(wanted.conf_patch, wanted.node_name)
-    except settings.InvalidSettingError as error:
+    except validation.InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
     except mergepatch.InvalidPatchError as error:
         raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
@@ -141,30 +155,6 @@ def echo(line: str) -> None:
     click.echo("\t".join(map(logs.one_line, line.split("\t"))))
 
 
-def dry_run(wanted: Settings) -> None:
-    """Print what one pass would do and write; exit with 1 when it could not do its work."""
-    from entrypoint.host import Host
-    from entrypoint.node import Memory
-    from entrypoint.plan import decide
-
-    with logs.failures_reported():
-        seen = Host(wanted).observe().settled()
-        plan = decide(wanted, seen, Memory(started=seen.now))
-        in_order = plan.satisfied
-        gives_up = any(problem.fatal for problem in plan.problems)
-        if in_order or (plan.steps and not gives_up):
-            for line in report.would_do(wanted, plan):
-                echo(line)
-        for warning in plan.warnings:
-            logs.logger.warning("%s", warning)
-        for problem in plan.problems:
-            logs.logger.error("%s", problem.message)
-        if plan.waiting:
-            logs.logger.error("%s", plan.waiting)
-        if not in_order:
-            sys.exit(NOT_AS_IT_MUST_BE)
-
-
 @cli.command(
     cls=FlagCommand,
     context_settings=_CONTEXT,
@@ -181,7 +171,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        found = looking.run(wanted, timeout, resident=context.meta.get(flags.TAKEN_FROM))
+        found = looking.run(wanted, timeout, resident=context.meta.get(options.TAKEN_FROM))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):
@@ -220,7 +210,7 @@ def install(context: click.Context, /, **_flags: object) -> None:
     """Copy the multus binary to the host and end: for an init container."""
     from entrypoint import install as installing
 
-    values = flags.chosen(context)
+    values = options.chosen(context)
     if values["type_"] != "thin":
         raise click.UsageError(
             f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",
@@ -237,10 +227,3 @@ def install(context: click.Context, /, **_flags: object) -> None:
         except installing.InstallError as error:
             logs.logger.error("%s", error)
             sys.exit(NOT_AS_IT_MUST_BE)
-
-
-def _end_on_signals() -> None:
-    """Let a signal end the process as a shell would say it: broken off, a subcommand has not done its work."""
-    for number in daemon.ENDING:
-        signal.signal(number, lambda signalled, _: os._exit(128 + signalled))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, daemon.ENDING)

@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from entrypoint import memory
 
@@ -39,8 +39,7 @@ class Access:
     """PEM; None: do not verify the server's certificate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the API server answered."""
 
     status: int

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable
+import re
 from typing import Any, NamedTuple
 
-from entrypoint.settings import GENERATED, in_byte_order, version_key
+from entrypoint import gojson
+from entrypoint.settings import GENERATED
 
 SUFFIXES = (".conf", ".conflist")
-RUNTIME_SUFFIXES = (*SUFFIXES, ".json")
-"""What libcni reads of a configuration directory."""
 RETIRED_SUFFIX = ".old"
 """What `--rename-conf-file` adds to the name of a master."""
 
-MAX_BYTES = 1 << 20
-"""The most that is read of one file, in bytes: a container has some MiB."""
-
-MAX_CONFIGURATION = 256 << 10
-"""The most that a configuration may have, in bytes, as a file and as compact JSON. Real ones have some kilobytes."""
-
-MAX_DEPTH = 400
-"""How deep objects and lists may nest: far more than any configuration does, and well inside what json can write."""
 
 MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 
@@ -47,7 +37,7 @@ class Master(NamedTuple):
     def first_plugin(self) -> str:
         """The type of its first plugin."""
         document = self.document
-        return str(document["type"] if _text(document.get("type")) else document["plugins"][0]["type"])
+        return str(document["type"] if is_text(document.get("type")) else document["plugins"][0]["type"])
 
 
 class Unusable(NamedTuple):
@@ -77,13 +67,21 @@ class Unread(NamedTuple):
 Verdict = Master | Unusable | Multus | NoFile | Unread
 
 
-_SHOWN_DIGITS = 40
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
 _NEWEST_VERSION = (1, 1, 0)
 _SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
-class InvalidJsonError(ValueError):
-    """The bytes are not the JSON that a CNI runtime would read; the message says where."""
+def version_key(version: str) -> tuple[int, int, int]:
+    """Return a CNI version as numbers to compare; missing parts count as 0, as in libcni.
+
+    Raises ValueError for what is no version.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{version!r} is not a CNI version such as 0.3.1 or 1.0.0")
+    parts = [int(part) for part in version.split(".")]
+    major, minor, patch = parts + [0] * (3 - len(parts))
+    return major, minor, patch
 
 
 def is_candidate_name(name: str) -> bool:
@@ -96,23 +94,23 @@ def examine(content: bytes) -> Verdict:
 
     Cilium once wrote a single plugin into `05-cilium.conflist`, so the content decides and not the suffix.
     """
-    if oversize := size_fault(len(content)):
+    if oversize := gojson.size_fault(len(content)):
         return Unusable(oversize)
     try:
-        document = parse(content)
-    except InvalidJsonError as error:
+        document = gojson.parse(content)
+    except gojson.InvalidJsonError as error:
         return Unusable(str(error))
     if not isinstance(document, dict):
-        return Unusable(f"expected a JSON object, found {_kind(document)}")
+        return Unusable(f"expected a JSON object, found {gojson.kind(document)}")
     plugins = document.get("plugins")
     listed = [plugin for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else []
     types = [document.get("type"), *(plugin.get("type") for plugin in listed)]
     if any(isinstance(kind, str) and kind in MULTUS_TYPES for kind in types):
         return Multus()
-    fault = _fault(document) or depth_fault(document) or size_fault(len(json.dumps(document)))
-    if fault:
-        return Unusable(fault)
-    enabling = [document] if _text(document.get("type")) else listed
+    why = fault(document) or gojson.depth_fault(document) or gojson.size_fault(len(json.dumps(document)))
+    if why:
+        return Unusable(why)
+    enabling = [document] if is_text(document.get("type")) else listed
     return Master(
         document=document,
         name=document["name"],
@@ -121,100 +119,13 @@ def examine(content: bytes) -> Verdict:
     )
 
 
-def size_fault(size: int) -> str | None:
-    """Say that this is too much for a configuration; None when it is not."""
-    return f"has {size} bytes, and {MAX_CONFIGURATION} are the most that is read" if size > MAX_CONFIGURATION else None
-
-
-def parse(content: bytes) -> Any:
-    """Read JSON as strictly as a CNI runtime does: UTF-8, no NaN, no numbers beyond a double's range.
-
-    Raises `InvalidJsonError` with line and column where the parser knows them.
-    """
-    if not content.strip():
-        raise InvalidJsonError("the file is empty")
-    try:
-        text = content.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
-    except UnicodeDecodeError as error:
-        raise InvalidJsonError(f"not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise InvalidJsonError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
-    except _NumberError as error:
-        where = json.JSONDecodeError("", text, max(0, text.find(error.literal)))
-        raise InvalidJsonError(f"{error} at line {where.lineno} column {where.colno}") from None
-    except RecursionError:
-        raise InvalidJsonError("nested too deeply") from None
-
-
-def runtime_order(names: Iterable[str]) -> list[str]:
-    """Return the files of a configuration directory that a CNI runtime reads, the first first.
-
-    By the rules of libcni's `ConfFiles`: three suffixes, byte order. containerd stops at the first file, whatever is
-    in it; CRI-O goes on to the next when it cannot load one.
-    """
-    return in_byte_order(name for name in names if name.endswith(RUNTIME_SUFFIXES))
-
-
-def runtime_fault(name: str, content: bytes) -> str | None:
-    """Say why a CNI runtime that reads this file does not use Multus; None when it does.
-
-    By the rules of libcni: a list is only read from a `.conflist`, and a single plugin only from the other suffixes.
-    """
-    if not name.endswith(RUNTIME_SUFFIXES):
-        return f"no CNI runtime reads a file that ends in none of {', '.join(RUNTIME_SUFFIXES)}: give it such a name"
-    try:
-        document = parse(content)
-    except InvalidJsonError as error:
-        return str(error)
-    fault = _fault(document) if isinstance(document, dict) else f"expected a JSON object, found {_kind(document)}"
-    if fault:
-        return fault
-    if name.endswith(".conflist"):
-        if not isinstance(document.get("plugins"), list):
-            return "a .conflist must hold a list of 'plugins': give the file the suffix .conf"
-        first = document["plugins"][0]
-    elif not _text(document.get("type")):
-        return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
-    else:
-        first = document
-    if first["type"] == "multus":
-        return None
-    what = "the 'multus' of the thin plugin" if first["type"] in MULTUS_TYPES else "Multus"
-    return f"it runs {first['type']!r} and not {what}"
-
-
-def wrapped_master(content: bytes) -> dict[str, Any] | None:
-    """Return the master inside a Multus configuration that this program wrote, without its version.
-
-    The version may have been put in. None for any other content.
-    """
-    try:
-        document = parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        return without_version(plugin["delegates"][0])
-    except (InvalidJsonError, TypeError, LookupError, AttributeError):
-        return None
-
-
 def for_multus(document: dict[str, Any]) -> dict[str, Any]:
     """Return a master as Multus reads it: libcni takes a list's switches as text as well, and Multus refuses that."""
-    if _text(document.get("type")):
+    if is_text(document.get("type")):
         return document
     switches = {"true": True, "false": False}
     texts = {key: document[key] for key in _SWITCHES if isinstance(document.get(key), str)}
     return {**document, **{key: switches[text] for key, text in texts.items() if text in switches}}
-
-
-def kubeconfig_of(content: bytes) -> str:
-    """Return the kubeconfig that a Multus configuration names; an empty string when it names none."""
-    try:
-        document = parse(content)
-        plugin = document["plugins"][0] if "plugins" in document else document
-        found = plugin["kubeconfig"]
-    except (InvalidJsonError, TypeError, LookupError):
-        return ""
-    return found if isinstance(found, str) else ""
 
 
 def without_version(document: dict[str, Any]) -> dict[str, Any]:
@@ -222,19 +133,19 @@ def without_version(document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != "cniVersion"}
 
 
-def _fault(document: dict[str, Any]) -> str | None:
+def fault(document: dict[str, Any]) -> str | None:
     """Say what keeps a JSON object from being a usable configuration."""
-    if not _text(document.get("name")):
+    if not is_text(document.get("name")):
         return "has no 'name'"
     version = document.get("cniVersion", "")
     if not isinstance(version, str):
-        return f"its 'cniVersion' is {_kind(version)}, expected a string"
+        return f"its 'cniVersion' is {gojson.kind(version)}, expected a string"
     if version:
         try:
             version_key(version)
         except ValueError:
             return f"its 'cniVersion' {version!r} is not a version such as 0.3.1"
-    if _text(document.get("type")):
+    if is_text(document.get("type")):
         return None
     plugins = document.get("plugins")
     if not isinstance(plugins, list):
@@ -242,7 +153,7 @@ def _fault(document: dict[str, Any]) -> str | None:
     if not plugins:
         return "its list of 'plugins' is empty: Multus loads none from a directory of its name"
     for index, plugin in enumerate(plugins):
-        if not isinstance(plugin, dict) or not _text(plugin.get("type")):
+        if not isinstance(plugin, dict) or not is_text(plugin.get("type")):
             return f"plugin {index + 1} of its 'plugins' has no 'type'"
     return _versions_fault(document.get("cniVersions", []))
 
@@ -250,7 +161,7 @@ def _fault(document: dict[str, Any]) -> str | None:
 def _versions_fault(versions: object) -> str | None:
     """Say why libcni refuses a list with these `cniVersions`."""
     if not isinstance(versions, list):
-        return f"its 'cniVersions' is {_kind(versions)}, expected a list"
+        return f"its 'cniVersions' is {gojson.kind(versions)}, expected a list"
     for version in versions:
         try:
             version_key(version if isinstance(version, str) else "")
@@ -267,21 +178,6 @@ def _highest(versions: object) -> str | None:
     return max(known, key=version_key, default=None)
 
 
-def depth_fault(document: dict[str, Any]) -> str | None:
-    """Say that objects and lists nest too deeply to be written; None when they do not."""
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for value in level
-            for child in (value.values() if isinstance(value, dict) else value)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return None
-    return f"nested more than {MAX_DEPTH} levels deep"
-
-
 def _enabled_capabilities(plugins: list[dict[str, Any]]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for plugin in plugins:
@@ -291,33 +187,6 @@ def _enabled_capabilities(plugins: list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Say whether a value of JSON is a string that says something."""
     return isinstance(value, str) and value != ""
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-class _NumberError(ValueError):
-    def __init__(self, message: str, literal: str) -> None:
-        super().__init__(message)
-        self.literal = literal
-
-
-def _refuse_constant(name: str) -> float:
-    raise _NumberError(f"not JSON: {name} is no JSON number", name)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        short = digits if len(digits) <= _SHOWN_DIGITS else f"{digits[:_SHOWN_DIGITS]}…"
-        raise _NumberError(f"the number {short} is beyond what a double holds", digits)
-    return number
-
-
-def _whole(digits: str) -> int:
-    _finite(digits)  # a runtime written in Go reads every number as a double
-    return int(digits)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 
-from entrypoint import cniconf, files, leaving, logs, presence
+from entrypoint import files, leaving, logs, places, programs, signals
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
-from entrypoint.host import Host, StepError, swept_directories
+from entrypoint.host import Host, StepError
 from entrypoint.logs import logger
 from entrypoint.node import Memory, Plan, Remove, Rename, Step, Write
 from entrypoint.plan import decide
@@ -23,9 +21,6 @@ from entrypoint.settings import Settings
 from entrypoint.throttle import Throttle
 from entrypoint.wakeup import Wakeup
 from entrypoint.watch import Watcher
-
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end the program in good order; the last comes when the terminal of a container is closed."""
 
 _OBSTACLE_INTERVAL = 2.0
 """Seconds between looks while the node has no inotify watch left, or no room for the ready file."""
@@ -40,7 +35,7 @@ def serve(settings: Settings) -> int:
     """Be the resident process: keep the node as the settings want it until a signal comes; return the exit code."""
     logs.configure(settings.log_format)
     wakeup = Wakeup()
-    with logs.failures_reported(), _signals(wakeup):
+    with logs.failures_reported(), signals.handled(wakeup):
         daemon = Daemon(settings, wakeup)
         try:
             daemon.run()
@@ -80,13 +75,13 @@ class Daemon:
     def run(self) -> None:
         """Loop until the wake-up is stopped. Raises `GaveUpError`."""
         self._ready_file.set(ready=False)  # an earlier run's
-        for path in files.sweep(swept_directories(self._settings)):
+        for path in files.sweep(places.swept(self._settings)):
             logger.info("removed the temporary file %s of an earlier run", path)
         while not self._wakeup.stopping:
             self._wakeup.clear()  # clear, then watch, then look: nothing is missed between
             child.reap_orphans()
             # Told to stop, or overtaken by a newer instance, in the middle of a long copy: look again.
-            with contextlib.suppress(files.CancelledError):
+            with contextlib.suppress(programs.CancelledError):
                 self._wakeup.wait(until=self._pass())
         if self._wakeup.stopped_by is not None:
             logger.info("stopping on %s", signal.Signals(self._wakeup.stopped_by).name)
@@ -161,25 +156,19 @@ class Daemon:
 
     def _follow(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
+        frozen = self._settings.skip_config_watch and self._memory.output is not None
         try:
             read = [self._kubeconfig] if self._kubeconfig else []
-            self._watcher.follow([*_followed_files(self._settings), *read], self._followed_listings())
+            self._watcher.follow(
+                [*places.followed_files(self._settings), *read],
+                places.followed_listings(self._settings, frozen=frozen),
+            )
         except OSError as error:
             advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
             return [f"cannot watch files: {error.strerror}; {_INSTEAD}. {advice}"]
         except RuntimeError as error:
             return [f"cannot watch files: {error}; {_INSTEAD}. Raise the limit on the processes of this pod"]
         return []
-
-    def _followed_listings(self) -> list[tuple[Path, tuple[str, ...]]]:
-        settings = self._settings
-        instances = (settings.kubeconfig_file.parent, (presence.SUFFIX,))
-        runtime = (settings.cni_conf_dir, cniconf.RUNTIME_SUFFIXES)  # whatever comes there may be read before ours
-        frozen = settings.skip_config_watch and self._memory.output is not None
-        if settings.static_conf_file is not None or settings.master_name is not None or frozen:
-            return [instances, runtime]
-        old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
-        return [instances, runtime, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
 
     def _adopt(self, plan: Plan) -> None:
         """Take a configuration that is found as it is wanted for ours, unless it has replaced one that was."""
@@ -209,7 +198,7 @@ class Daemon:
         unwritten = False
         for step in plan.steps:
             if self._wakeup.stopping:
-                raise files.CancelledError  # whoever removed what is missing may have meant it
+                raise programs.CancelledError  # whoever removed what is missing may have meant it
             if unwritten and (isinstance(step, Remove | Rename) or step is plan.record):
                 continue  # never take a name away before its successor is there, or before that is remembered
             not_before = self._throttle.held_until(step, time.monotonic())
@@ -257,47 +246,3 @@ class Daemon:
             leaving.clean_up(self._settings, self._host, self._memory, self._ours, self._put_back)
         elif self._settings.cleanup_on_exit:
             logger.info("another instance on this node is at work: nothing is cleaned up")
-
-
-def _followed_files(settings: Settings) -> Iterable[Path]:
-    """Return the files whose change is a reason to look again."""
-    yield from (settings.token_file, settings.ca_file, settings.kubeconfig_file, *settings.output_files)
-    yield settings.binary_file
-    if settings.rename_master:
-        yield settings.record_file
-    for path in (settings.conf_patch_file, settings.readiness_gate):
-        if path is not None:
-            yield path
-    if not settings.skip_binary_copy:
-        yield settings.multus_bin_file
-    if settings.static_conf_file is not None:
-        yield settings.static_conf_file
-    elif settings.master_name is not None:
-        yield settings.autoconfig_dir / settings.master_name
-        yield settings.autoconfig_dir / (settings.master_name + cniconf.RETIRED_SUFFIX)
-    if settings.ready_file is not None:
-        yield settings.ready_file
-
-
-@contextlib.contextmanager
-def _signals(wakeup: Wakeup) -> Iterator[None]:
-    """Let the signals that end the program stop the wake-up, and a child's end wake it, from now on.
-
-    `__main__` has held them back until here.
-    """
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        wakeup.stop(number)  # and no more: a log record could be half written at this moment
-
-    handlers = {**dict.fromkeys(ENDING, stop), signal.SIGCHLD: lambda *_: None}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    # A signal that comes just before the sleep, or in another thread, does not interrupt it, and Python would run the
-    # handler only after it: the byte that Python writes at once ends the sleep.
-    signal.set_wakeup_fd(wakeup.writing, warn_on_full_buffer=False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)

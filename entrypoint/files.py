@@ -7,10 +7,8 @@ then the directory is flushed, so that a power cut leaves the old file or the ne
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,14 +16,8 @@ from pathlib import Path
 from entrypoint.node import Identity
 
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
-_CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
 _CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY_TRIES = 10
-_RENAME_PATIENCE = 0.05  # seconds: a rename takes a fraction of a millisecond, and leaving must not take 100
-
-
-class CancelledError(Exception):
-    """The program was told to stop in the middle of a copy; the target is as it was."""
 
 
 class ReplacedError(Exception):
@@ -37,7 +29,7 @@ def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -
 
     Raises OSError or, when `path` is not the file `over` any more, `ReplacedError`; then the target is as it was.
     """
-    with _replacement(path, mode) as descriptor:
+    with replacement(path, mode) as descriptor:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -46,60 +38,6 @@ def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -
             if not _is(path, over):
                 raise ReplacedError
         return identity(os.fstat(descriptor))
-
-
-def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
-    """Put a copy of the file `source` at `path`, with its permission bits; return the new file's status.
-
-    The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
-    issue 1221). The page cache of what a container reads and writes counts against its memory limit, so each chunk is
-    flushed and let go of.
-    Raises OSError or, when `cancelled` says so between two chunks, `CancelledError`; then the target is as it was.
-    """
-    with _opened(source, os.O_RDONLY) as origin:
-        mode = stat.S_IMODE(os.fstat(origin).st_mode)
-        with _replacement(path, mode) as target:
-            offset = 0
-            while sent := os.sendfile(target, origin, offset, _CHUNK):
-                if cancelled():
-                    raise CancelledError
-                offset += sent
-                os.fdatasync(target)
-                _let_go((origin, target), offset)
-            written = os.fstat(target)
-    # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
-    with contextlib.suppress(FileNotFoundError):
-        found = os.stat(path)
-        if os.path.samestat(found, written):
-            return found
-    return written
-
-
-def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
-    """Say whether two files hold the same bytes, and leave nothing of them in the page cache.
-
-    Raises OSError or `CancelledError`.
-    """
-    with _opened(one, os.O_RDONLY) as first, _opened(other, os.O_RDONLY) as second:
-        if os.fstat(first).st_size != os.fstat(second).st_size:
-            return False
-        offset = 0
-        while True:
-            chunks = [os.pread(descriptor, _CHUNK, offset) for descriptor in (first, second)]
-            _let_go((first, second), offset + _CHUNK)
-            if chunks[0] != chunks[1]:
-                return False
-            if not chunks[0]:
-                return True
-            if cancelled():
-                raise CancelledError
-            offset += len(chunks[0])
-
-
-def _let_go(descriptors: Iterable[int], end: int) -> None:
-    """Let the kernel forget these files up to the offset `end`: from the beginning, because it forgets whole folios."""
-    for descriptor in descriptors:
-        os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
 
 def make_directory(path: Path) -> None:
@@ -152,54 +90,12 @@ def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Ite
     """Wait for other instances that are in such a block for this directory, for at most so many seconds."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # no such directory, no such locks: there is nobody to wait for
-            descriptor = stack.enter_context(_opened(directory, os.O_RDONLY | os.O_DIRECTORY))
-            _lock(descriptor, patience, cancelled)
+            descriptor = stack.enter_context(opened(directory, os.O_RDONLY | os.O_DIRECTORY))
+            acquire(descriptor, patience, cancelled)
         yield
 
 
-def rename(path: Path, to: Path, *, over: bool) -> None:
-    """Give a file another name in the same directory; only with `over`, over what has that name. Raises OSError."""
-    with _renaming(path.parent):
-        before = path.lstat()
-        if not over and os.path.lexists(to):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(to))
-        path.rename(to)
-        # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(path.lstat(), before):
-                path.unlink()
-
-
-def rename_unless_taken(path: Path, to: Path) -> bool:
-    """Give a file another name in the same directory; return False when a file has that name already.
-
-    A hard link does it without a gap in which somebody's new file could be overwritten. A run that was killed in
-    between has left both names to the same file: it is finished. Raises OSError.
-    """
-    with _renaming(path.parent):
-        try:
-            os.link(path, to, follow_symlinks=False)
-        except FileExistsError:
-            if not same_file(path, to):
-                return False
-        path.unlink()
-    return True
-
-
-@contextlib.contextmanager
-def _renaming(directory: Path) -> Iterator[None]:
-    """Keep other instances from renaming in this directory, and flush it afterwards. Raises OSError.
-
-    In a rolling update the old instance gives a name back while the new one takes it away. As long as both names are
-    one file each would remove the other's, and the master would be gone.
-    """
-    with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        _lock(descriptor, _RENAME_PATIENCE)
-        yield
-        os.fsync(descriptor)
-
-
-def _lock(descriptor: int, patience: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+def acquire(descriptor: int, patience: float, cancelled: Callable[[], bool] = lambda: False) -> None:
     """Lock a file; wait for another's lock so many seconds, or until `cancelled` says so. Raises BlockingIOError."""
     end = time.monotonic() + patience
     while True:
@@ -211,11 +107,6 @@ def _lock(descriptor: int, patience: float, cancelled: Callable[[], bool] = lamb
             time.sleep(0.001)
         else:
             return
-
-
-def same_file(path: Path, other: Path) -> bool:
-    """Say whether two names are the same file, not whether one is a link that leads to the other. Raises OSError."""
-    return os.path.samestat(path.lstat(), other.lstat())
 
 
 def sweep(directories: Iterable[Path]) -> list[Path]:
@@ -248,7 +139,7 @@ def _is(path: Path, known: Identity) -> bool:
 
 
 @contextlib.contextmanager
-def _replacement(path: Path, mode: int) -> Iterator[int]:
+def replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
     temporary, descriptor, lock = _locked_temporary(path)
     try:
@@ -295,7 +186,8 @@ def _temporary(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Yield a descriptor of what stands there. Raises OSError."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # non-blocking: it may be a FIFO
     try:
         yield descriptor
@@ -304,13 +196,13 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _flush_directory(path: Path) -> None:
-    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
 
 
 def _remove_abandoned(path: Path) -> bool:
     try:
-        with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
+        with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except OSError:

@@ -6,7 +6,7 @@ whoever writes between two steps makes it fail, or makes it write again.
 
 from __future__ import annotations
 
-from entrypoint import cniconf
+from entrypoint import gojson
 from entrypoint.chained import parsed, same_but_for_meshes, standing
 from entrypoint.node import Absent, File, Look, Output, Seen
 
@@ -87,7 +87,7 @@ def _cut_off(look: Look) -> bool:
     if isinstance(look, Absent):
         return False
     try:
-        cniconf.parse(look.content)
-    except cniconf.InvalidJsonError:
+        gojson.parse(look.content)
+    except gojson.InvalidJsonError:
         return True
     return False

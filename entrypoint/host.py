@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from entrypoint import cniconf, files, mounts
-from entrypoint.node import Absent, Binary, Candidate, Copy, File, Look, Remove, Rename, Seen, Step, Write
-from entrypoint.settings import Settings, in_byte_order
-
-_CLOCK_TICK = 100_000_000
-"""Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
-
-_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG})
-"""No file to read: nothing there, a ring of links, a socket. After any other error nothing is known."""
-
-_Signature = tuple[int, ...]
-"""What of a file's status changes whenever its content does."""
+from entrypoint import cniconf, files, mounts, moving, places, programs, runtime
+from entrypoint.candidates import Candidates
+from entrypoint.looks import Signature, leads_away, listing, own, program_fault, read, reason, signature
+from entrypoint.node import Absent, Binary, Copy, File, Look, Remove, Rename, Seen, Step, Write
+from entrypoint.settings import Settings
 
 
 class StepError(Exception):
     """A step could not be done; the message names the file, the reason and what to do."""
-
-
-class _Known(NamedTuple):
-    """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
-
-    signature: _Signature
-    settled: bool
-    """The file had not just been changed when it was read: another change would have changed its signature."""
-    content: str | None
-    """Digest of the content, or why it could not be read: a file that is merely touched is no newer than before."""
-    candidate: Candidate
 
 
 class Host:
@@ -47,10 +27,10 @@ class Host:
         """Look at the node of these settings; `cancelled` tells a long copy or comparison to stop."""
         self._settings = settings
         self._cancelled = cancelled
-        self._candidates: dict[str, _Known] = {}
+        self._candidates = Candidates(settings)
         self._outputs: dict[str, tuple[bytes | Absent, float]] = {}
         """The content that stands under each output's name, and since when."""
-        self._compared: tuple[tuple[_Signature, _Signature], bool] | None = None
+        self._compared: tuple[tuple[Signature, Signature], bool] | None = None
 
         self._mounted_from = _mounted_from(settings.cni_conf_dir)
 
@@ -59,25 +39,25 @@ class Host:
     def observe(self, *, binary: bool = True) -> Seen:
         """Look at everything that a decision needs; without `binary`, take the installed binary for right.
 
-        Nothing is written. Raises `files.CancelledError`.
+        Nothing is written. Raises `programs.CancelledError`.
         """
         settings = self._settings
         now = time.monotonic()
         auto = settings.static_conf_file is None
-        entries, unlisted = _listing(settings.autoconfig_dir) if auto else ([], None)
-        live, retired = self._masters(entries, now)
+        entries, unlisted = listing(settings.autoconfig_dir) if auto else ([], None)
+        live, retired = self._candidates.look(entries, now)
         standing, failed = entries, unlisted
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
-            standing, failed = _listing(settings.cni_conf_dir)
+            standing, failed = listing(settings.cni_conf_dir)
         names = _files(standing)
-        beside_ours = _files(_listing(settings.kubeconfig_file.parent)[0])
+        beside_ours = _files(listing(settings.kubeconfig_file.parent)[0])
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
-            missing_dirs=tuple((flag, path) for flag, path in _required_dirs(settings) if not os.path.isdir(path)),
+            missing_dirs=tuple((flag, path) for flag, path in places.required(settings) if not os.path.isdir(path)),
             token=read(settings.token_file),
             certificate_authority=read(settings.ca_file),
-            kubeconfig=_own(settings.kubeconfig_file),
+            kubeconfig=own(settings.kubeconfig_file),
             binary=self._binary(compare=binary),
             static=read(settings.static_conf_file) if settings.static_conf_file else None,
             patch=read(settings.conf_patch_file) if settings.conf_patch_file else None,
@@ -86,7 +66,7 @@ class Host:
             since=self._dated(outputs, now),
             candidates=tuple(live),
             retired=tuple(retired),
-            record=_own(settings.record_file) if auto and settings.rename_master else Absent(),
+            record=own(settings.record_file) if auto and settings.rename_master else Absent(),
             unlisted=unlisted,
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
@@ -96,7 +76,7 @@ class Host:
                 *(settings.kubeconfig_file.with_name(name) for name in beside_ours),
             ),
             first=_foreign_first(settings, names),
-            failed=(f"the directory {settings.cni_conf_dir} {failed}",) if failed else (),
+            failed=f"the directory {settings.cni_conf_dir} {failed}" if failed else None,
             mounted_from=self._mounted_from,
         )
 
@@ -109,46 +89,6 @@ class Host:
             self._outputs[name] = before if before is not None and before[0] == content else (content, now)
         return {name: since for name, (_, since) in self._outputs.items()}
 
-    def _masters(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
-        """Return the candidates among the entries of the autoconfig directory, and the renamed masters."""
-        named, suffix = self._settings.master_name, cniconf.RETIRED_SUFFIX
-
-        def wanted(name: str) -> bool:
-            return name == named if named else cniconf.is_candidate_name(name)
-
-        live = {entry.name: entry for entry in entries if wanted(entry.name)}
-        retired = [entry for entry in entries if entry.name.endswith(suffix)] if self._settings.rename_master else []
-        old = {name: entry for entry in retired if wanted(name := entry.name.removesuffix(suffix))}
-        known = self._candidates
-        self._candidates = {}
-        return (
-            [found for name in in_byte_order(live) if (found := self._candidate(name, live[name], known, now))],
-            [found for name in in_byte_order(old) if (found := self._candidate(name, old[name], known, now))],
-        )
-
-    def _candidate(self, name: str, entry: os.DirEntry[str], known: dict[str, _Known], now: float) -> Candidate | None:
-        try:
-            link = entry.stat(follow_symlinks=False)
-            status = os.stat(entry.path) if stat.S_ISLNK(link.st_mode) else link
-        except OSError as error:
-            if error.errno not in _NO_FILE:
-                return Candidate(name, cniconf.Unread(_reason(error)), now)
-            if not os.path.islink(entry.path):
-                return None  # gone again
-            return Candidate(name, cniconf.NoFile(f"is a link to what {_reason(error)}", link=True), now)
-        if not stat.S_ISREG(status.st_mode):
-            return Candidate(name, cniconf.NoFile("is not a regular file"), now)
-        signature = _signature(status)
-        before = known.get(entry.name)
-        if before is None or before.signature != signature or not before.settled:
-            settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            known_now = _examined(name, entry.path, before, now)
-            if isinstance(known_now.candidate.verdict, cniconf.Unread):
-                return known_now.candidate  # and not remembered: the next look tries again
-            before = known_now._replace(signature=signature, settled=settled)
-        self._candidates[entry.name] = before
-        return before.candidate
-
     def _binary(self, *, compare: bool) -> Binary:
         """Look at both binaries; without `compare` take the installed one for the image's."""
         settings = self._settings
@@ -158,7 +98,7 @@ class Host:
         try:
             source = settings.multus_bin_file.stat()
         except OSError as error:
-            return Binary(Absent(_reason(error)), installed=False, fault=fault)
+            return Binary(Absent(reason(error)), installed=False, fault=fault)
         if not stat.S_ISREG(source.st_mode):
             return Binary(Absent("is not a regular file"), installed=False, fault=fault)
         source_fault = program_fault(settings.multus_bin_file)
@@ -171,10 +111,12 @@ class Host:
 
     def _same_binary(self, source: os.stat_result, target: os.stat_result) -> bool:
         """Compare the two files, once for each state of theirs."""
-        pair = _signature(source), _signature(target)
+        pair = signature(source), signature(target)
         if self._compared is None or self._compared[0] != pair:
             try:
-                same = files.same_content(self._settings.multus_bin_file, self._settings.binary_file, self._cancelled)
+                same = programs.same_content(
+                    self._settings.multus_bin_file, self._settings.binary_file, self._cancelled
+                )
             except OSError:
                 return False
             self._compared = pair, same
@@ -185,7 +127,7 @@ class Host:
     def apply(self, step: Step) -> None:
         """Do one step.
 
-        Raises `StepError` when the step could not be done, `files.CancelledError` when it was given up and
+        Raises `StepError` when the step could not be done, `programs.CancelledError` when it was given up and
         `files.ReplacedError` when somebody else was faster.
         """
         try:
@@ -202,52 +144,15 @@ class Host:
                 case Remove():
                     files.remove(step.path)
                 case Rename():
-                    files.rename(step.path, step.to, over=step.over)
+                    moving.rename(step.path, step.to, over=step.over)
         except OSError as error:
             raise StepError(_failure(step, error)) from error
 
     def _copy_binary(self, step: Copy) -> None:
         source = step.source.stat()
-        target = files.copy(step.source, step.path, self._cancelled)
-        if _signature(source) == _signature(step.source.stat()) and source.st_size == target.st_size:
-            self._compared = (_signature(source), _signature(target)), True
-
-
-def read(path: Path | str) -> Look:
-    """Read a regular file of at most `cniconf.MAX_BYTES`; a FIFO or a device never blocks, and errors are values."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        missing = error.errno in {errno.ENOENT, errno.ENOTDIR} and not os.path.islink(path)
-        return Absent(_reason(error), missing=missing, failed=error.errno not in _NO_FILE)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return Absent("is not a regular file", missing=False)
-        content = bytearray()
-        while chunk := os.read(descriptor, cniconf.MAX_BYTES + 1 - len(content)):
-            content += chunk
-    except OSError as error:
-        return Absent(_reason(error), missing=False, failed=True)
-    finally:
-        os.close(descriptor)
-    if len(content) > cniconf.MAX_BYTES:
-        return Absent(f"is larger than {cniconf.MAX_BYTES} bytes", missing=False)
-    return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
-
-
-def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known:
-    look = read(path)
-    digest = None if isinstance(look, Absent) else hashlib.sha256(look.content).hexdigest()
-    content = look.why if isinstance(look, Absent) else digest
-    if before is not None and before.content == content:
-        return before
-    verdict: cniconf.Verdict
-    if isinstance(look, File):
-        verdict = cniconf.examine(look.content)
-    else:
-        verdict = cniconf.Unread(look.why) if look.failed else cniconf.Unusable(look.why)
-    return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now, digest))
+        target = programs.copy(step.source, step.path, self._cancelled)
+        if signature(source) == signature(step.source.stat()) and source.st_size == target.st_size:
+            self._compared = (signature(source), signature(target)), True
 
 
 def _output(path: Path) -> Look:
@@ -255,35 +160,7 @@ def _output(path: Path) -> Look:
 
     A link to one it does read.
     """
-    return Absent("is a directory") if os.path.isdir(path) and not path.is_symlink() else _own(path)
-
-
-def _own(path: Path) -> Look:
-    """Read a file of ours: one that may not be read is damaged, as one with another content is."""
-    look = read(path)
-    if isinstance(look, Absent) and look.failed and os.path.lexists(path) and not os.access(path, os.R_OK):
-        return look._replace(failed=False)
-    return look
-
-
-def program_fault(path: Path) -> str | None:
-    """Say what keeps a file from being run; None when nothing does."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return _reason(error)
-    except ValueError:
-        return "is no file name"
-    if not stat.S_ISREG(mode):
-        return "is not a regular file"
-    return None if mode & 0o111 else "is not executable"
-
-
-def leads_away(path: Path) -> str | None:
-    """Say of a link that it leads out of its directory: there the host has another file than this container."""
-    if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
-        return None
-    return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
+    return Absent("is a directory") if os.path.isdir(path) and not path.is_symlink() else own(path)
 
 
 def _mounted_from(directory: Path) -> str | None:
@@ -295,34 +172,8 @@ def _mounted_from(directory: Path) -> str | None:
     return mounts.source(mountinfo, os.path.realpath(directory))
 
 
-def swept_directories(settings: Settings) -> Iterable[Path]:
-    """Return the directories in which a killed run may have left temporary files."""
-    yield from (settings.cni_conf_dir, settings.kubeconfig_file.parent, settings.cni_bin_dir)
-    if settings.ready_file:
-        yield settings.ready_file.parent
-
-
 def _missing(path: Path | None) -> str | None:
     return None if path is None or os.path.exists(path) else str(path)
-
-
-def _required_dirs(settings: Settings) -> Iterable[tuple[str, Path]]:
-    yield "--cni-conf-dir", settings.cni_conf_dir
-    if not settings.skip_binary_copy:
-        yield "--cni-bin-dir", settings.cni_bin_dir
-    if settings.ready_file:
-        yield "--ready-file", settings.ready_file.parent
-
-
-def _listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
-    """Return what is in a directory, and why it could not be listed; nothing is in one that is not there."""
-    try:
-        with os.scandir(directory) as entries:
-            return list(entries), None
-    except (FileNotFoundError, NotADirectoryError):
-        return [], None
-    except OSError as error:
-        return [], _reason(error)
 
 
 def _files(entries: Iterable[os.DirEntry[str]]) -> tuple[str, ...]:
@@ -330,15 +181,15 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> tuple[str, ...]:
 
 
 def _plugin_directories(entries: Iterable[os.DirEntry[str]]) -> dict[str, tuple[str, ...]]:
-    found = {entry.name: _listing(Path(entry.path))[0] for entry in entries if entry.is_dir(follow_symlinks=False)}
-    names = {name: in_byte_order(each.name for each in inside) for name, inside in found.items()}
+    found = {entry.name: listing(Path(entry.path))[0] for entry in entries if entry.is_dir(follow_symlinks=False)}
+    names = {name: runtime.in_byte_order(each.name for each in inside) for name, inside in found.items()}
     confs = {name: tuple(each for each in inside if each.endswith(".conf")) for name, inside in names.items()}
     return {name: inside for name, inside in confs.items() if inside}
 
 
 def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look] | None:
     """Return the file that the runtime reads first, unless its name is one of ours."""
-    first = cniconf.runtime_order(names)[:1]
+    first = runtime.in_order(names)[:1]
     if not first or settings.cni_conf_dir / first[0] in settings.output_files:
         return None
     return first[0], read(settings.cni_conf_dir / first[0])
@@ -347,24 +198,7 @@ def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look]
 def _beside(directory: Path, entries: list[os.DirEntry[str]]) -> tuple[str, ...] | None:
     if not entries and not os.path.lexists(directory):
         return None
-    return tuple(in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "does not exist"
-    return f"cannot be read: {error.strerror}"
+    return tuple(runtime.in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
 
 
 def _failure(step: Step, error: OSError) -> str:

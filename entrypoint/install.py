@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from entrypoint import files
+from entrypoint import files, programs
 
 PROGRAMS = ("multus", "passthru")
 """What is copied, under these names. The second comes with some images only, beside the first."""
@@ -39,7 +39,7 @@ def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator
                 yield f"{target} is up to date"
                 continue
             if not dry_run:
-                files.copy(source, target, lambda: False)
+                programs.copy(source, target, lambda: False)
         except OSError as error:
             raise InstallError(f"cannot install {target} from {source}: {error.strerror}") from error
         yield f"{'would install' if dry_run else 'installed'} {target} from {source}"
@@ -49,6 +49,6 @@ def _up_to_date(source: Path, target: Path) -> bool:
     wanted = os.stat(source)
     try:
         found = os.lstat(target)
-        return found.st_mode == wanted.st_mode and files.same_content(source, target, lambda: False)
+        return found.st_mode == wanted.st_mode and programs.same_content(source, target, lambda: False)
     except FileNotFoundError:
         return False

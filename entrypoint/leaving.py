@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from entrypoint import files
+from entrypoint import files, moving
 from entrypoint.host import Host
 from entrypoint.logs import logger
 from entrypoint.node import Copy, Identity, Memory, Remove, Step, Write
 from entrypoint.plan import decide_removal
 from entrypoint.report import done
 from entrypoint.settings import Settings
+from entrypoint.ways import Inode, identity_of
 
 REMOVAL_COUNTS = 30.0
 """Seconds before the end within which a removal by somebody else is taken for a preStop hook's."""
-_Inode = tuple[int, int]
-"""Device and inode number."""
 _BECAUSE = "somebody removed it just before the end, as preStop hooks do, and it had been put back"
 
 
@@ -32,7 +31,7 @@ class PutBack:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._known: dict[Path, _Inode | None] = {}
+        self._known: dict[Path, Inode | None] = {}
         """What was there after an earlier pass, and the mounted directory in which it was."""
         self._returned: dict[Path, tuple[float, Identity]] = {}
         """When a file was put back (monotonic seconds), and which one."""
@@ -93,7 +92,7 @@ def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: 
     restored = 0
     for rename in renames:
         with _failure_logged():
-            if files.rename_unless_taken(rename.path, rename.to):
+            if moving.rename_unless_taken(rename.path, rename.to):
                 logger.info("%s", done(rename))
             restored += 1
     if restored < len(renames):
@@ -106,13 +105,9 @@ def _remove_configuration(settings: Settings, host: Host, memory: Memory, ours: 
             logger.info("%s", done(removal if settings.cleanup_on_exit else removal._replace(because=_BECAUSE)))
 
 
-def _directory(settings: Settings, path: Path) -> _Inode | None:
+def _directory(settings: Settings, path: Path) -> Inode | None:
     """Return which directory a file's mounted one is."""
-    try:
-        status = os.stat(settings.cni_bin_dir if path == settings.binary_file else settings.cni_conf_dir)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    return identity_of(settings.cni_bin_dir if path == settings.binary_file else settings.cni_conf_dir)
 
 
 def _is(path: Path, identity: Identity) -> bool:

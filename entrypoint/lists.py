@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -12,8 +13,6 @@ PAGE = 100
 """Objects in one answer, at most."""
 _RESTARTS = 3
 """How often a list is begun anew in one go."""
-
-_GONE = 410
 
 
 class Get(Protocol):
@@ -46,7 +45,7 @@ def objects(
         version = "0" if cached and not token else ""  # a server refuses it together with a token
         query = {"limit": str(PAGE), "fieldSelector": selector, "resourceVersion": version, "continue": token}
         answer = get(f"{path}?{urlencode({name: value for name, value in query.items() if value})}", accept=accept)
-        if answer.status == _GONE and token and restarts < _RESTARTS:
+        if answer.status == HTTPStatus.GONE and token and restarts < _RESTARTS:
             token, restarts = "", restarts + 1
             continue
         if not answer.ok:

@@ -104,7 +104,7 @@ class _Json(logging.Formatter):
 
 
 def one_line(message: str) -> str:
-    """Escape line ends and control characters: whoever names a file in a directory must not write our log for us."""
+    """Escape line ends and control characters: who names a file must not write our log or terminal for us."""
     if message.isprintable():
         return message
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)

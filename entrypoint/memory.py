@@ -5,16 +5,15 @@ The kubernetes client is by far the largest thing that this program ever loads, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # bytes: cgroup v1 writes a number near 2**63 for "no limit"
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """What a memory limit leaves, in bytes."""
 
     limit: int
@@ -28,10 +27,10 @@ def room(control_groups: Path = _CONTROL_GROUPS, own_groups: Path = _OWN_GROUPS)
     cgroup v1 and v2, with and without a cgroup namespace: the limit may be set on the group itself or on any above.
     """
     if (control_groups / "cgroup.controllers").exists():
-        read, top = _version_2, control_groups
+        top, names = control_groups, ("memory.max", "memory.current", "")
     else:
-        read, top = _version_1, control_groups / "memory"
-    rooms = [found for group in _groups(top, own_groups) if (found := read(group))]
+        top, names = control_groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+    rooms = [found for group in _groups(top, own_groups) if (found := _room_in(group, *names))]
     return min(rooms, key=lambda each: each.available, default=None)
 
 
@@ -60,29 +59,16 @@ def _groups(top: Path, own_groups: Path) -> list[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers == "" or "memory" in controllers.split(","):
             below = top.joinpath(path.strip("/"))
-            if ".." not in below.parts and below.is_dir() and (controllers or _is_version_2(top)):
+            if ".." not in below.parts and below.is_dir() and (controllers or (top / "cgroup.controllers").exists()):
                 return [below, *(parent for parent in below.parents if parent.is_relative_to(top))]
     return [top]
 
 
-def _is_version_2(top: Path) -> bool:
-    return (top / "cgroup.controllers").exists()
-
-
-def _version_1(group: Path) -> Room | None:
-    limit = _number(group / "memory.limit_in_bytes")
-    used = _number(group / "memory.usage_in_bytes")
+def _room_in(group: Path, limit_name: str, usage_name: str, prefix: str) -> Room | None:
+    limit, used = _number(group / limit_name), _number(group / usage_name)
     if limit is None or used is None or limit >= _UNLIMITED:
         return None
-    return Room(limit, limit - used + _reclaimable(group, "total_"))
-
-
-def _version_2(group: Path) -> Room | None:
-    limit = _number(group / "memory.max")
-    used = _number(group / "memory.current")
-    if limit is None or used is None:
-        return None
-    return Room(limit, limit - used + _reclaimable(group, ""))
+    return Room(limit, limit - used + _reclaimable(group, prefix))
 
 
 def _reclaimable(group: Path, prefix: str) -> int:

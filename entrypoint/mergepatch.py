@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from entrypoint import cniconf
+from entrypoint import gojson
 
 PROTECTED = frozenset({"type", "delegates", "cniversion", "name"})
 """What the program decides itself, in small letters: Multus, written in Go, takes a key in any case for its own."""
@@ -39,15 +39,15 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
 
     Raises `InvalidPatchError`.
     """
-    if oversize := cniconf.size_fault(len(content)):
+    if oversize := gojson.size_fault(len(content)):
         raise InvalidPatchError(oversize)
     try:
-        patch = cniconf.parse(content)
-    except cniconf.InvalidJsonError as error:
+        patch = gojson.parse(content)
+    except gojson.InvalidJsonError as error:
         raise InvalidPatchError(str(error)) from None
     if not isinstance(patch, dict):
         raise InvalidPatchError("expected a JSON object")
-    if fault := cniconf.depth_fault(patch):
+    if fault := gojson.depth_fault(patch):
         raise InvalidPatchError(fault)
     touched = [key for key in patch if key.lower() in PROTECTED]
     if touched:
@@ -60,7 +60,7 @@ def read(content: bytes, node_name: str | None) -> dict[str, Any]:
     if node_name is None and _NODE_NAME in str(patch):
         raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
     filled: dict[str, Any] = _filled(patch, node_name or "")
-    if oversize := cniconf.size_fault(len(json.dumps(filled))):
+    if oversize := gojson.size_fault(len(json.dumps(filled))):
         raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
     return filled
 

@@ -108,7 +108,7 @@ class Seen(NamedTuple):
     """The files there and in the directory of our kubeconfig: one may be what Multus is told to read."""
     first: tuple[str, Look] | None = None
     """The file of it that the runtime reads first, when its name is none of ours."""
-    failed: tuple[str, ...] = ()
+    failed: str | None = None
     """Why the configuration directory could not be listed."""
     mounted_from: str | None = None
     """The path of the configuration directory within the file system that it is on; None when nothing tells."""

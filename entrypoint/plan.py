@@ -61,7 +61,9 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     if held is not None:
         configuration, removals, wanted = None, (), wanted._replace(rename=None, record=None)
     elif output is not None and not awaited:
-        problems += _not_in_use(settings, seen, output, _names_after(settings, seen, output, removals, wanted.rename))
+        there = _names_after(settings, seen, output, removals, wanted.rename)
+        faults = verdict.not_in_use(settings.cni_conf_dir, there, output.file_name, output.content, seen.first)
+        problems += [Problem(fault, fatal=False) for fault in faults]
         problems += _kubeconfig_missing(settings, seen, reads, kubeconfig) if reads else []
     # What is remembered as put in place is not looked at again without the config watch: not before its time has come.
     in_place = memory.output if held is not None and settings.skip_config_watch else wanted.output
@@ -183,16 +185,6 @@ def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
     return [f"{kind} of {source} is chained behind Multus as well: its copy goes without" for kind in doubled]
 
 
-def _not_in_use(settings: Settings, seen: Seen, output: Output, there: set[str]) -> list[Problem]:
-    """Say why the runtime would not use our configuration, with these names in the configuration directory."""
-    found = []
-    if before := chained.overtaken(settings.cni_conf_dir, there, output.file_name, output.content, seen.first):
-        found.append(Problem(f"{before}; remove or rename what stands before it", fatal=False))
-    if unused := verdict.not_used(settings.cni_conf_dir / output.file_name, output.content):
-        found.append(Problem(unused, fatal=False))
-    return found
-
-
 def _kubeconfig_missing(settings: Settings, seen: Seen, path: Path, ours: Write | None) -> list[Problem]:
     """Say that the kubeconfig that Multus is told to read is not there, unless it is `ours`, which is being written."""
     if path in seen.kubeconfigs or (path == settings.kubeconfig_file and (ours or unknown(seen.kubeconfig))):
@@ -210,7 +202,7 @@ def _names_after(
 
 def _failed_looks(settings: Settings, seen: Seen) -> list[str]:
     if seen.failed:
-        return list(seen.failed)  # of what is in the directory, nothing more is to be said
+        return [seen.failed]  # of what is in the directory, nothing more is to be said
     looks = {settings.cni_conf_dir / name: look for name, look in seen.outputs.items()}
     looks[settings.kubeconfig_file] = seen.kubeconfig
     if settings.conf_patch_file is not None and seen.patch is not None:

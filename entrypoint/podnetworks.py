@@ -10,10 +10,11 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from entrypoint import cniconf, lists
+from entrypoint import gojson, lists
 from entrypoint.lists import Get
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -32,8 +33,6 @@ METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,app
 LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NOT_FOUND = 404
 
 
 class Pod(NamedTuple):
@@ -80,7 +79,7 @@ def find(get: Get, node: str) -> Iterator[Pod]:
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
     for namespace, name in suspects:
         answer = get(path_of(namespace, name))
-        if answer.status == _NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             continue  # gone since
         if not answer.ok:
             raise lists.RefusedError(answer)
@@ -130,8 +129,8 @@ def _outdated(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
 
 def _told(metadata: Mapping[str, Any]) -> set[Address]:
     """Return the addresses of the default network that Multus told of; none where it did not tell."""
-    given = [each.get("ips") for each in _status(metadata) if each.get("default")]
-    addresses = {_address(ip) for each in given if isinstance(each, list) for ip in each}
+    told = [each.get("ips") for each in _status(metadata) if each.get("default")]
+    addresses = {_address(ip) for ips in told if isinstance(ips, list) for ip in ips}
     return {address for address in addresses if address is not None}
 
 
@@ -170,8 +169,8 @@ def _asked(annotation: str, namespace: str) -> list[str]:
 def _objects(annotation: str) -> list[dict[str, Any]]:
     """Return a list of objects; none for what is anything else. Who makes a pod may write whatever he likes there."""
     try:
-        document = cniconf.parse(annotation.encode("utf-8", "replace"))
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(annotation.encode("utf-8", "replace"))
+    except gojson.InvalidJsonError:
         return []
     return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []
 

@@ -1,67 +1,26 @@
 """Which living instance owns the node.
 
 In a rolling update with surge two instances run on a node for some seconds, each with a token of its own. The newest
-that can do its work owns the node; an older one writes nothing until the newer has ended, in whatever way.
-
-Each instance that can do its work has a file of its own in `multus.d`, open for writing and locked. Its name begins
-with the instance's rank. The lock alone says that the instance lives: a killed run leaves the file and no lock, a
-stopped one (SIGSTOP, a paused container) keeps both, and its place. The kernel reports both ends of a life to who
-watches the directory: a file that gets its name, and one that was open for writing and is closed.
-
-It is a POSIX record lock because the kernel drops that before it reports the closing. A lock by `flock` is dropped
-after it: who is woken could find it held, and would sleep on for ever. The price: a process loses such a lock when it
-closes any descriptor of the file, so the own file is opened nowhere else.
+that can do its work owns the node; an older one writes nothing until the newer has ended, in whatever way. The file of
+each (`alive.py`) tells the others that it lives.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import re
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from entrypoint import files
+from entrypoint import alive, files
 
-SUFFIX = ".alive"
-"""No CNI runtime reads such a file, and no release sweeps it away as its temporary file."""
-_NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})" + re.escape(SUFFIX))
-_TRIES = 5
-"""Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
 _REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
 """Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
 _TURN = 0.5
 """Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst."""
-
-_NOBODY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-"""Gone, or no file of an instance."""
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-_Rank = tuple[int, str]
-"""When the instance started, and a random tie-breaker."""
-
-
-_FLOCK = struct.Struct("hhqqi")
-"""The kernel's `struct flock`: kind, whence, start, length, and the process that holds the lock."""
-
-
-class Instance(NamedTuple):
-    """One that lives, as who is none sees it."""
-
-    rank: _Rank
-    pid: int
-    """Its process; 0 when that is one of another container."""
-
-
-class _Own(NamedTuple):
-    path: Path
-    descriptor: int
 
 
 class Presence:
@@ -75,7 +34,7 @@ class Presence:
         self._found = True
         """The directory was there before this instance, and all the time."""
         self._able = False
-        self._own: _Own | None = None
+        self._own: alive.Own | None = None
         self._retry_at: float | None = None
         """When to make the own file, which is missing (monotonic seconds)."""
         self._not_before = float("-inf")
@@ -86,7 +45,7 @@ class Presence:
         self.look()
         # The clock that the containers of a node share: it runs on in suspend, and begins anew with a boot. In a time
         # namespace of its own an instance may be far behind, and still is the newer one.
-        highest = max((_rank(name)[0] for name in self._others), default=0)
+        highest = max((alive.rank_of(name)[0] for name in self._others), default=0)
         self._rank = max(time.clock_gettime_ns(time.CLOCK_BOOTTIME), highest + 1)
 
     @property
@@ -97,8 +56,8 @@ class Presence:
     @property
     def superseded(self) -> bool:
         """Another one that can do its work is newer than this one, which could do it too."""
-        own = _rank(self._own.path.name) if self._own else (self._rank, "")
-        return self._able and any(_rank(name) > own for name in self._others)
+        own = alive.rank_of(self._own.path.name) if self._own else (self._rank, "")
+        return self._able and any(alive.rank_of(name) > own for name in self._others)
 
     @property
     def owner(self) -> bool:
@@ -116,7 +75,7 @@ class Presence:
         self._again_at = None
         names: list[str] = []
         try:
-            names = [name for name in os.listdir(self._directory) if _NAME.fullmatch(name)]
+            names = [name for name in os.listdir(self._directory) if alive.NAME.fullmatch(name)]
         except OSError as error:
             self._found = self._found and error.errno != errno.ENOENT
             self._failed(error)
@@ -126,11 +85,11 @@ class Presence:
             except OSError as error:  # one that may not be read hides no other one
                 self._failed(error)
         for name, descriptor in list(self._others.items()):
-            if not _lives(descriptor):
+            if not alive.lives(descriptor):
                 os.close(self._others.pop(name))
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
-        if self._able and (self._own is None or not _stands(self._own)):
+        if self._able and (self._own is None or not alive.stands(self._own)):
             self._speak()
         else:
             self._retry_at = None  # it may have been brought back
@@ -178,15 +137,15 @@ class Presence:
 
     def _failed(self, error: OSError) -> None:
         """Look again later after a look that was no news: who was known to live is asked directly."""
-        if error.errno not in _NOBODY:
+        if error.errno not in alive.NOBODY:
             self._again_at = time.monotonic() + _AGAIN
 
     def _meet(self, name: str) -> None:
         """Open the file of an instance that was not known, whether it lives or not. Raises OSError."""
         try:
-            descriptor = os.open(self._directory / name, _READING)
+            descriptor = os.open(self._directory / name, alive.READING)
         except OSError as error:
-            if error.errno in _NOBODY:
+            if error.errno in alive.NOBODY:
                 return
             raise
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -202,14 +161,14 @@ class Presence:
             return
         before = self._own
         try:
-            self._own = _made(self._directory, self._rank)
+            self._own = alive.made(self._directory, self._rank)
         except FileNotFoundError:
             self._retry_at = None  # without the directory above: when it is there, that is an event
             return
         except OSError as error:
             self._not_before = self._retry_at = now + _RETRY
             self.complaint = (
-                f"cannot write {self._directory}/*{SUFFIX}: {error.strerror}; "
+                f"cannot write {self._directory}/*{alive.SUFFIX}: {error.strerror}; "
                 "during an update another instance on this node will not know of this one"
             )
             return
@@ -222,61 +181,3 @@ class Presence:
 def sweep(directory: Path) -> None:
     """Take away what killed runs left there."""
     Presence(directory).forget()
-
-
-def living(directory: Path) -> list[Instance]:
-    """Return the living instances, the newest last; nothing is changed."""
-    found = []
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            if _NAME.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    pid = _holder(directory / name)
-                    found += [] if pid is None else [Instance(_rank(name), pid)]
-    return sorted(found)
-
-
-def _holder(path: Path) -> int | None:
-    """Return the process that holds the lock, None when nobody does. Raises OSError."""
-    descriptor = os.open(path, _READING)
-    try:
-        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-    finally:
-        os.close(descriptor)
-    return None if kind == fcntl.F_UNLCK else int(pid)
-
-
-def _rank(name: str) -> _Rank:
-    matched = _NAME.fullmatch(name)
-    assert matched is not None  # noqa: S101 - only such names are taken
-    return int(matched[1]), matched[2]
-
-
-def _lives(descriptor: int) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in {errno.EAGAIN, errno.EACCES}  # held, and not without locks at all
-    return False
-
-
-def _stands(own: _Own) -> bool:
-    try:
-        return os.path.samestat(own.path.lstat(), os.fstat(own.descriptor))
-    except OSError as error:
-        return error.errno not in {errno.ENOENT, errno.ENOTDIR}  # anything else is no news
-
-
-def _made(directory: Path, rank: int) -> _Own:
-    """Make a file that is locked from the moment at which it has its name. Raises OSError."""
-    for tries_left in reversed(range(_TRIES)):
-        # Never a name that was there before: who found an earlier file without a lock may be about to remove it.
-        path = directory / f".multus-entrypoint-{rank:020}-{os.urandom(6).hex()}{SUFFIX}"
-        try:
-            files.make_directory(directory)
-            return _Own(path, files.make_locked(path))
-        except (FileNotFoundError, BlockingIOError):
-            if not tries_left:
-                raise
-    raise AssertionError

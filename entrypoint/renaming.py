@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from entrypoint import chained, cniconf
+from entrypoint import chained, gojson
 from entrypoint.cniconf import RETIRED_SUFFIX, Master, Unread
 from entrypoint.node import Absent, Candidate, File, Look, Memory, Record, Rename, Seen
 
@@ -33,10 +33,10 @@ def from_file(look: Look) -> Record | None:
     if isinstance(look, Absent):
         return None
     try:
-        document = cniconf.parse(look.content)
+        document = gojson.parse(look.content)
         renamed = {name: tuple(map(_text, digests)) for name, digests in _object(document["renamed"]).items()}
         beside = {name: _text(digest) for name, digest in _object(document["beside"]).items()}
-    except (cniconf.InvalidJsonError, LookupError, TypeError):
+    except (gojson.InvalidJsonError, LookupError, TypeError):
         return None
     return Record(renamed, beside)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import jinja2
 
-from entrypoint.cniconf import Master, for_multus, parse
+from entrypoint.cniconf import Master, for_multus, version_key
+from entrypoint.gojson import parse
 from entrypoint.mergepatch import merged
-from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings, version_key
+from entrypoint.settings import GENERATED_CONF, GENERATED_CONFLIST, Settings
 
 DEFAULT_NETWORK_NAME = "multus-cni-network"
 ASSUMED_CNI_VERSION = "0.1.0"

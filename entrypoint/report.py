@@ -1,15 +1,13 @@
-"""Steps and plans in words: for the log, each message once for as long as its cause lasts, and for `--dry-run`."""
+"""What is logged of steps and plans: each message once for as long as its cause lasts."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from entrypoint.logs import logger
-from entrypoint.masking import masked
-from entrypoint.node import Copy, Plan, Remove, Rename, Step, Write
-from entrypoint.settings import Settings
+from entrypoint.node import Copy, Remove, Rename, Step, Write
 
 _WAITING_INTERVAL = 30.0  # seconds
 _OFTEN, _OFTEN_WINDOW = 10, 60.0
@@ -98,30 +96,3 @@ def done(step: Step) -> str:
             return f"removed {step.path}: {step.because}"
         case Rename():
             return f"renamed {step.path} to {step.to.name}"
-
-
-def would_do(settings: Settings, plan: Plan) -> Iterator[str]:
-    """Yield the lines of `--dry-run`: each step, and under a file its content with secrets masked."""
-    if not plan.steps:
-        yield "nothing to do: the node is as it must be"
-    for step in plan.steps:
-        match step:
-            case Write():
-                yield f"would write {step.path}, mode {step.mode:o}:"
-                yield from (f"    {line}" for line in masked(step.content).splitlines())
-            case Copy():
-                yield f"would install {step.path} from {step.source}"
-            case Remove():
-                yield f"would remove {step.path}: {step.because}"
-            case Rename():
-                yield f"would rename {step.path} to {step.to.name}"
-    if settings.restart_crio and plan.configuration is not None:
-        yield "would restart crio.service over D-Bus (--restart-crio)"
-    if settings.startup_taint is not None:
-        yield f"would remove the taint {settings.startup_taint} from node {settings.node_name}, if it has it"
-    if settings.repair_pods:
-        acts = {"report": "write an Event on each", "delete": "evict those that a controller makes again"}
-        yield (
-            f"would look for pods of node {settings.node_name} that lack networks they ask for, "
-            f"and {acts[settings.repair_pods]} (--repair-pods)"
-        )

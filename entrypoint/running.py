@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from entrypoint import flags
-from entrypoint.flags import PeerCommand
+from entrypoint import flags, options
+from entrypoint.options import PeerCommand
 
 PROC = Path("/proc")
 _NAMES = frozenset({"multus-entrypoint", "entrypoint.sh", "thin_entrypoint"})
@@ -41,7 +41,7 @@ class Running(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as messages name it: its flags, and what its environment sets of them."""
-        set_there = [f"{name}={value}" for name, value in self.environment.items() if name.startswith(flags.PREFIX)]
+        set_there = [f"{name}={value}" for name, value in self.environment.items() if name.startswith(options.PREFIX)]
         return f"process {self.pid} in this container: {shlex.join([*set_there, *self.arguments]) or 'no flags'}"
 
 
@@ -50,14 +50,14 @@ def take_over(context: click.Context, proc: Path = PROC) -> str | None:
 
     What stands on the own command line wins. An entrypoint for another `--cni-conf-dir` than that is not meant.
     """
-    own = flags.said(context)
+    own = options.said(context)
     for running in processes(proc):
         values = _values(running)
         if values is None or Path(own.get("cni_conf_dir", values["cni_conf_dir"])) != Path(values["cni_conf_dir"]):
             continue
         _set_environment(running.environment)
-        context.meta[flags.TAKEN] = {name: value for name, value in values.items() if name != "dry_run"}
-        context.meta[flags.TAKEN_FROM] = running.pid
+        context.meta[options.TAKEN] = {name: value for name, value in values.items() if name != "dry_run"}
+        context.meta[options.TAKEN_FROM] = running.pid
         return f"the flags are those of {running}"
     if own.keys() - {"dry_run", "log_format"}:
         return None
@@ -73,7 +73,7 @@ def _values(running: Running) -> dict[str, Any] | None:
             context = command.make_context(running.name, [*running.arguments])
     except click.ClickException:
         return None  # it asks for help, or is about to end over its flags
-    values = flags.chosen(context)
+    values = options.chosen(context)
     return None if values["dry_run"] or _SUBCOMMANDS.intersection(context.args) else values
 
 
@@ -118,7 +118,7 @@ def processes(proc: Path = PROC) -> Iterator[Running]:
 
 
 def _is_read(name: str) -> bool:
-    return name.startswith((flags.PREFIX, _CLUSTER)) or name in _VARIABLES
+    return name.startswith((options.PREFIX, _CLUSTER)) or name in _VARIABLES
 
 
 def _called(words: list[str]) -> tuple[str, tuple[str, ...]] | None:

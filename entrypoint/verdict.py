@@ -6,35 +6,49 @@ container, such as the plugins of the delegates, is left to `check`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from entrypoint import cniconf, mounts
+from entrypoint import chained, mounts, runtime
+from entrypoint.node import File, Look
 from entrypoint.settings import Settings
 
 
-def overtaken(directory: Path, names: Iterable[str], ours: str) -> str | None:
-    """Say which files of the configuration directory the runtime reads before ours; None when it reads ours first.
+def overtaken(
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
+) -> str | None:
+    """Say what the runtime reads before our file `name` and with what effect; None when pods get our Multus.
 
-    Whatever is in them: containerd 2.3 stops at one that it cannot load, and every pod waits. Of a name that no runtime
-    reads `not_used` tells.
+    Whatever is in it: containerd 2.3 stops at one that it cannot load, and every pod waits. But pods get our Multus
+    too when the first file is a list of a mesh's own that begins with ours (`istioOwnedCNIConfig`).
+    `first` is the file that was found to be the first, when it is none of ours.
     """
-    if not ours.endswith(cniconf.RUNTIME_SUFFIXES):
-        return None
-    order = cniconf.runtime_order(names)
-    if order[:1] == [ours]:
-        return None
-    before = order[: order.index(ours)] if ours in order else order
+    if not name.endswith(runtime.SUFFIXES):
+        return None  # no runtime reads it: others say so
+    order = runtime.in_order(names)
+    before = order[: order.index(name)] if name in order else order
     if not before:
-        return None  # it is not there yet: others say so
+        return None  # or ours is not there yet: others say so
     listed = f"{', '.join(map(repr, before))} in {directory} sort{'s' if len(before) == 1 else ''}"
-    return f"{listed} before {ours}: the CNI runtime reads the first file and will not use Multus"
+    said = f"{listed} before {name}: the CNI runtime reads the first file and will not use Multus"
+    if first is None or first[0] != before[0] or not first[0].endswith(".conflist") or not isinstance(first[1], File):
+        return said
+    copy, ours = chained.parsed(first[1].content), chained.parsed(content)
+    if copy is None or ours is None or not copy.listed:
+        return said
+    if chained.same_multus(ours, copy):
+        return None
+    return f"{said}, or only in the older form of which {first[0]} is a copy: whoever made it must make it anew"
 
 
-def not_used(path: Path, content: bytes) -> str | None:
-    """Say why a runtime that reads this configuration would not use Multus; None when it would."""
-    fault = cniconf.runtime_fault(path.name, content)
-    return f"the CNI runtime will not use Multus with {path}: {fault}" if fault else None
+def not_in_use(
+    directory: Path, names: Collection[str], name: str, content: bytes, first: tuple[str, Look] | None
+) -> Iterator[str]:
+    """Yield why the runtime would not use our configuration, with these names in the configuration directory."""
+    if before := overtaken(directory, names, name, content, first):
+        yield f"{before}; remove or rename what stands before it"
+    if fault := runtime.fault(name, content):
+        yield f"the CNI runtime will not use Multus with {directory / name}: {fault}"
 
 
 def program_missing(settings: Settings, fault: str | None) -> str | None:
@@ -51,7 +65,7 @@ def kubeconfig_named(settings: Settings, source: str | None, configuration: byte
     It sees what is in the configuration directory and in the directory of our kubeconfig, if `source`, where on the
     host's disk the former is from, is the usual place.
     """
-    named = cniconf.kubeconfig_of(configuration)
+    named = chained.kubeconfig_of(configuration)
     path = settings.in_container(named) if named and mounts.is_usual(source) else None
     return path if path and path.parent in {settings.cni_conf_dir, settings.kubeconfig_file.parent} else None
 
@@ -69,7 +83,7 @@ def kubeconfig_astray(settings: Settings, source: str | None, configuration: byt
 
     `source` is where on the host's disk the configuration directory is from. None when nothing tells that.
     """
-    named = cniconf.kubeconfig_of(configuration)
+    named = chained.kubeconfig_of(configuration)
     usual = mounts.astray(source, named)
     if usual is None:
         return None

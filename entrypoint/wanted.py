@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import cniconf, mergepatch, renaming, render
+from entrypoint import cniconf, gojson, mergepatch, renaming, render
 from entrypoint.choose import Choice, choose, give_up_at
 from entrypoint.cniconf import Master
 from entrypoint.node import Absent, File, Memory, Output, Problem, Record, Rename, Seen, unknown
@@ -58,11 +58,11 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> Wanted:
     assert source is not None and path is not None  # noqa: S101 - both belong to static mode
     if isinstance(source, Absent) and source.failed and not memory.first:
         return _unread(settings, memory, f"--multus-conf-file={path}: {source.why}", seen)
-    fault = source.why if isinstance(source, Absent) else cniconf.size_fault(len(source.content))
+    fault = source.why if isinstance(source, Absent) else gojson.size_fault(len(source.content))
     if isinstance(source, File) and not fault:
         try:
-            cniconf.parse(source.content)
-        except cniconf.InvalidJsonError as error:
+            gojson.parse(source.content)
+        except gojson.InvalidJsonError as error:
             fault = str(error)
         else:
             return Wanted(Output(path.name, source.content, source.mode, None), satisfied=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,8 +26,10 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from entrypoint import ways
 from entrypoint.logs import logger
 from entrypoint.wakeup import Wakeup
+from entrypoint.ways import Inode, Interest
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 _ENTRIES = (
@@ -41,25 +42,6 @@ _ENTRIES = (
 )
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE
-_MAX_LINKS = 40  # as many as the kernel follows
-
-_Inode = tuple[int, int]
-"""Device and inode number of a directory."""
-
-
-class _Interest:
-    """Which names of one directory matter."""
-
-    __slots__ = ("contents", "names", "suffixes")
-
-    def __init__(self) -> None:
-        self.names: set[bytes] = set()
-        self.suffixes: tuple[bytes, ...] = ()
-        self.contents = False
-        """Not only which files there are matters, but also what is in them."""
-
-    def covers(self, name: bytes) -> bool:
-        return name in self.names or (bool(self.suffixes) and name.endswith(self.suffixes))
 
 
 class _Watched(NamedTuple):
@@ -75,8 +57,8 @@ class Watcher:
         self._wakeup = wakeup
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
-        self._watched: dict[_Inode, _Watched] = {}
-        self._interests: dict[int, _Interest] = {}
+        self._watched: dict[Inode, _Watched] = {}
+        self._interests: dict[int, Interest] = {}
         self._lost: set[str] = set()
 
     def follow(self, files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> None:
@@ -86,8 +68,8 @@ class Watcher:
         Raises OSError when the node has no inotify instance or watch left, RuntimeError when it has no thread left.
         """
         reader = self._living_reader()
-        interests: dict[int, _Interest] = {}
-        for identity, (path, interest) in _by_identity(_interests(files, listings)).items():
+        interests: dict[int, Interest] = {}
+        for identity, (path, interest) in ways.interests(files, listings).items():
             descriptor = self._watch(reader, identity, path, contents=interest.contents)
             if descriptor is not None:
                 interests[descriptor] = interest
@@ -136,7 +118,7 @@ class Watcher:
             self._reader.start()
         return self._reader
 
-    def _watch(self, reader: _Reader, identity: _Inode, path: bytes, *, contents: bool) -> WatchDescriptor | None:
+    def _watch(self, reader: _Reader, identity: Inode, path: bytes, *, contents: bool) -> WatchDescriptor | None:
         with self._lock:
             known = self._watched.get(identity)
         if known is not None and known.contents >= contents:
@@ -156,7 +138,7 @@ class Watcher:
             dropped = {known: each for known, each in self._watched.items() if each.descriptor not in kept}
             for known, each in dropped.items():
                 del self._watched[known]
-                if _identity(each.path) != known:  # the kernel tells only once no file in it is open any more
+                if ways.identity_of(each.path) != known:  # the kernel tells only once no file in it is open any more
                     self._lost.add(os.fsdecode(each.path))
         reader.remove_callbacks([(each.descriptor, _CALLBACK) for each in dropped.values()])
 
@@ -190,93 +172,3 @@ class _Reader(InotifyFD):
             logger.error("the watch on files ended with %s, starting another: %s", type(error).__name__, error)
         finally:
             self._wakeup.set()
-
-
-def _interests(files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> dict[bytes, _Interest]:
-    """Return, for each directory to watch, the names in it that matter."""
-    interests: dict[bytes, _Interest] = {}
-    for path in files:
-        _add_way(interests, os.fsencode(path))
-    for directory, suffixes in listings:
-        end = _add_way(interests, os.fsencode(directory))
-        if end is None:
-            continue
-        interest = interests.setdefault(end, _Interest())
-        interest.suffixes += tuple(os.fsencode(suffix) for suffix in suffixes)
-        interest.contents = True
-        for name in _links(end, interest.suffixes):
-            _add_way(interests, os.path.join(end, name))
-    return interests
-
-
-def _by_identity(interests: dict[bytes, _Interest]) -> dict[_Inode, tuple[bytes, _Interest]]:
-    """Merge the paths that are one directory, as bind mounts make them: inotify knows it once.
-
-    What cannot be read is left out: inotify refuses to watch it, which watchdog does not report.
-    """
-    merged: dict[_Inode, tuple[bytes, _Interest]] = {}
-    for path, interest in interests.items():
-        identity = _identity(path)
-        if identity is None or not os.access(path, os.R_OK):
-            continue
-        _, known = merged.setdefault(identity, (path, interest))
-        known.names |= interest.names
-        known.suffixes = tuple({*known.suffixes, *interest.suffixes})
-        known.contents = known.contents or interest.contents
-    return merged
-
-
-def _identity(path: bytes) -> _Inode | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _add_way(interests: dict[bytes, _Interest], path: bytes) -> bytes | None:
-    """Add every name that the kernel looks up on its way to `path`; return where the way ends, None if it is broken.
-
-    Whatever then makes the path lead to other content is an entry of one of these directories that comes, goes or
-    is replaced, or a change inside the file at the end.
-    """
-    # Not os.path.abspath: where a link stands before `..` it would lead elsewhere than the kernel goes.
-    directory, pending = b"/", _parts(os.path.join(os.getcwdb(), path))
-    links = 0
-    while pending:
-        name = pending.pop()
-        if name == b"..":
-            directory = os.path.dirname(directory)
-            continue
-        interest = interests.setdefault(directory, _Interest())
-        interest.names.add(name)
-        step = os.path.join(directory, name)
-        try:
-            mode = os.lstat(step).st_mode
-            if stat.S_ISLNK(mode):
-                links += 1
-                if links > _MAX_LINKS:
-                    return None
-                target = os.readlink(step)
-                directory = b"/" if target.startswith(b"/") else directory
-                pending += _parts(target)
-                continue
-        except OSError:
-            return None
-        if not pending and not stat.S_ISDIR(mode):
-            interest.contents = True
-        directory = step
-    return directory
-
-
-def _parts(path: bytes) -> list[bytes]:
-    """Return the names of a path, the first last."""
-    return [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]
-
-
-def _links(directory: bytes, suffixes: tuple[bytes, ...]) -> list[bytes]:
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if entry.name.endswith(suffixes) and entry.is_symlink()]
-    except OSError:
-        return []

@@ -33,6 +33,26 @@ def one_at_a_time(pytestconfig):
         yield
 
 
+@pytest.fixture
+def api():
+    """An API server that refuses as real ones do."""
+    from tests.fake_api import FakeCluster, serving
+
+    with serving(FakeCluster()) as served:
+        yield served
+
+
+@pytest.fixture
+def account(api, tmp_path):
+    """What an errand on node-1 is told of that server, with the files of a service account."""
+    from tests.fake_api import authority, pem
+
+    (tmp_path / "token").write_text("good-token\n")
+    (tmp_path / "ca.crt").write_text(pem(authority()))
+    files = {"token_file": str(tmp_path / "token"), "ca_file": str(tmp_path / "ca.crt")}
+    return {"node": "node-1", "server": api.url, **files}
+
+
 # ---- beside each other: `make test` starts several pytest workers, since most tests mostly sleep ----
 
 LONGEST_FIRST = ("resilience", "container", "process")

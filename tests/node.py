@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from entrypoint import settings
-from entrypoint.flags import ENTRYPOINT, FlagCommand, chosen
+from entrypoint import validation
+from entrypoint.flags import ENTRYPOINT
 from entrypoint.node import Absent, Binary, Candidate, File, Memory, Plan, Remove, Rename, Seen, Write
+from entrypoint.options import FlagCommand, chosen
 from entrypoint.settings import Settings
 
 DATA = Path(__file__).parent / "data"
@@ -36,7 +37,7 @@ def options(*arguments: str) -> dict[str, object]:
 
 
 def settings_for(root: Path, *more: str, environ: dict[str, str] | None = None) -> Settings:
-    return settings.build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
+    return validation.build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
 
 
 def scratch(root: Path) -> Path:

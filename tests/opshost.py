@@ -14,12 +14,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from entrypoint import settings
+from entrypoint import validation
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import looking as check
 from entrypoint.check import node as nodecheck
 from entrypoint.cli import cli
-from entrypoint.flags import chosen
+from entrypoint.options import chosen
 from tests.fake_api import authority, pem
 
 FLANNEL = {
@@ -210,7 +210,7 @@ class ScratchHost:
         """Return the settings that the program would have."""
         arguments = self.command(*more, flags=flags)[3:]
         context = cli.make_context("multus-entrypoint", arguments)
-        return settings.build(chosen(context), self.environ())
+        return validation.build(chosen(context), self.environ())
 
     def node_outcome(self, flags=None):
         """Return the findings of `check` on the node by identifier, without asking the cluster."""

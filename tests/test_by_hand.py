@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint import cniconf
+from entrypoint import chained, cniconf, runtime
 from entrypoint.check import reading
 from tests.manifests import DEPLOYMENTS, ROOT, documents
 from tests.opshost import FLANNEL, ScratchHost, wait_until
@@ -145,9 +145,9 @@ def test_the_files_on_the_node_are_what_a_runtime_and_multus_can_use(reader):
     assert host.binary.read_bytes() == host.multus.read_bytes()
     written = host.conf_dir / "00-multus.conflist"
     assert mode(written) == 0o600
-    assert cniconf.runtime_order(os.listdir(host.conf_dir))[0] == written.name
-    assert cniconf.runtime_fault(written.name, written.read_bytes()) is None
-    assert cniconf.wrapped_master(written.read_bytes()) == cniconf.without_version(FLANNEL)
+    assert runtime.in_order(os.listdir(host.conf_dir))[0] == written.name
+    assert runtime.fault(written.name, written.read_bytes()) is None
+    assert chained.wraps(written.read_bytes(), FLANNEL)
     assert reader.in_real_paths(written) == RESULT
 
 
@@ -157,7 +157,7 @@ def test_the_configuration_of_every_usual_network_can_be_wrapped_by_hand(reader,
     reader.host.master(document=master.read_text())
     reader.follow("node: configuration")
     content = (reader.host.conf_dir / "00-multus.conflist").read_bytes()
-    assert cniconf.runtime_fault("00-multus.conflist", content) is None
+    assert runtime.fault("00-multus.conflist", content) is None
     (plugin,) = json.loads(content)["plugins"]
     (delegate,) = plugin["delegates"]
     assert delegate == {"cniVersion": "0.3.1", **json.loads(master.read_text())}
@@ -170,7 +170,7 @@ def test_the_configuration_with_a_cluster_network_runs_multus_and_names_a_config
     reader.follow("node: cluster-network")
     host = reader.host
     content = (host.conf_dir / "00-multus.conflist").read_bytes()
-    assert cniconf.runtime_fault("00-multus.conflist", content) is None
+    assert runtime.fault("00-multus.conflist", content) is None
     (plugin,) = json.loads(content)["plugins"]
     (found,) = (host.root / "host/etc/cni/multus/net.d").iterdir()
     assert json.loads(found.read_text())["name"] == plugin["clusterNetwork"]
@@ -194,7 +194,7 @@ def test_the_daemonset_takes_over_what_was_put_there_by_hand(reader):
     host = reader.host
     with host.running() as process:
         wait_until(host.ready.exists, what="the program to be ready")
-        assert cniconf.runtime_order(os.listdir(host.conf_dir)) == ["00-multus.conf", "10-flannel.conflist"]
-        assert cniconf.wrapped_master(host.generated.read_bytes()) == cniconf.without_version(FLANNEL)
+        assert runtime.in_order(os.listdir(host.conf_dir)) == ["00-multus.conf", "10-flannel.conflist"]
+        assert chained.wraps(host.generated.read_bytes(), FLANNEL)
         assert reading.parse(host.kubeconfig.read_bytes()).token == host.token
     assert process.returncode == 0

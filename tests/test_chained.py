@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import chained, handover
+from entrypoint import chained, gojson, handover, verdict
 from entrypoint.node import Absent, File, Output
 from entrypoint.plan import decide, decide_removal
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
@@ -69,13 +69,13 @@ documents = st.recursive(
 
 @given(documents)
 def test_what_an_installer_written_in_go_has_rewritten_is_equal(document):
-    assert chained.equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
+    assert gojson.equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
 
 
 @given(documents, documents)
 def test_what_is_equal_is_the_same_to_go(one, other):
     same = go_format(go_parse(json.dumps(one).encode())) == go_format(go_parse(json.dumps(other).encode()))
-    assert chained.equal(one, other) == same
+    assert gojson.equal(one, other) == same
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_is_equal_is_the_same_to_go(one, other):
     ],
 )
 def test_equal_as_go_sees_it(one, other, same):
-    assert chained.equal(one, other) is same
-    assert chained.equal({"x": [one]}, {"x": [other]}) is same
+    assert gojson.equal(one, other) is same
+    assert gojson.equal({"x": [one]}, {"x": [other]}) is same
 
 
 # ---- what shall be there ----
@@ -247,7 +247,7 @@ def test_nothing_that_stands_there_is_too_strange_to_be_replaced(tmp_path, name,
     write = decide(wanted, node, START).configuration
     assert chained.wraps(write.content, NETWORK)
     assert not chained.is_ours(looks[name].content, write.content)
-    assert chained.overtaken(tmp_path, ["00-a.conflist", CONF], CONF, write.content, ("00-a.conflist", looks[name]))
+    assert verdict.overtaken(tmp_path, ["00-a.conflist", CONF], CONF, write.content, ("00-a.conflist", looks[name]))
 
 
 # ---- whose it is ----
@@ -306,13 +306,13 @@ def test_a_master_is_known_again_without_what_is_chained(content, wraps):
 )
 def test_a_list_of_a_mesh_s_own_that_begins_with_ours_is_as_good(name, document, message):
     ours = json.dumps(single()).encode()
-    said = chained.overtaken(Path("/net.d"), [name, CONF], CONF, ours, (name, file(document)))
+    said = verdict.overtaken(Path("/net.d"), [name, CONF], CONF, ours, (name, file(document)))
     assert said is None if message is None else message in said
 
 
 def test_another_file_before_both_is_in_the_way(tmp_path):
     ours, names = json.dumps(single()).encode(), ["00-istio.conflist", CONF, "00-a.conf"]
-    assert "00-a.conf" in chained.overtaken(tmp_path, names, CONF, ours, ("00-istio.conflist", file(listed(ISTIO))))
+    assert "00-a.conf" in verdict.overtaken(tmp_path, names, CONF, ours, ("00-istio.conflist", file(listed(ISTIO))))
 
 
 # ---- in a plan ----

@@ -14,14 +14,13 @@ from contextlib import suppress
 import pytest
 import yaml
 
+from entrypoint.alive import Instance
 from entrypoint.check import cluster as clustercheck
-from entrypoint.check import findings, owner
-from entrypoint.check import node as nodecheck
+from entrypoint.check import findings, owner, plugins
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
-from entrypoint.check.networks import Programs
+from entrypoint.check.plugins import Programs
 from entrypoint.cluster import Access
-from entrypoint.presence import Instance
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
@@ -238,7 +237,7 @@ def test_a_plugin_that_is_missing_is_named(host):
 
 
 def test_a_configuration_of_half_a_million_delegates_is_gone_through_in_time():
-    assert nodecheck.plugin_types({"delegates": [0] * 500_000}) == []
+    assert plugins.plugin_types({"delegates": [0] * 500_000}) == []
 
 
 @pytest.mark.parametrize("value", ['!!int ""', "!!bool foo", '!!float ""', '!!timestamp "x"'])
@@ -252,7 +251,7 @@ def test_plugins_of_ipam_and_inner_delegates_are_looked_for_too():
         {"type": "flannel", "delegate": {"type": "bridge"}},
         {"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}, {"type": 5}, None]},
     ]}]}  # fmt: skip
-    assert nodecheck.plugin_types(document) == ["multus", "flannel", "bridge", "macvlan", "whereabouts"]
+    assert plugins.plugin_types(document) == ["multus", "flannel", "bridge", "macvlan", "whereabouts"]
 
 
 def test_plugins_in_the_additional_directory_count(host):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from entrypoint import cluster, memory
 from entrypoint.errands import child, patience, taint
 from entrypoint.settings import Taint
+from tests.errand import Log, no_pause
 from tests.fake_api import BareCA, FakeCluster, authority, other_authority, pem, serving
 
 KEY = "multus.example/not-ready"
@@ -27,28 +29,8 @@ OTHER = {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule", "timeA
 
 
 @pytest.fixture
-def api():
-    with serving(FakeCluster()) as served:
-        yield served
-
-
-@pytest.fixture
-def order(api, tmp_path):
-    (tmp_path / "token").write_text("good-token\n")
-    (tmp_path / "ca.crt").write_text(pem(authority()))
-    return taint.Order("node-1", KEY, None, api.url, str(tmp_path / "token"), str(tmp_path / "ca.crt"))
-
-
-class Log(list):
-    def __call__(self, level, message):
-        self.append((level, message))
-
-    def text(self):
-        return "\n".join(message for _, message in self)
-
-
-def no_pause(_seconds):
-    return False
+def order(account):
+    return taint.Order(**account, key=KEY, effect=None)
 
 
 # ---- which taints stay ----
@@ -179,7 +161,7 @@ def test_an_api_server_that_is_down_is_tried_until_it_is_back(order):
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-        order = taint.Order("node-1", KEY, None, f"https://127.0.0.1:{port}", order.token_file, order.ca_file)
+        order = replace(order, server=f"https://127.0.0.1:{port}")
 
         def pause(seconds):
             pauses.append(seconds)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.cniconf import MAX_DEPTH, InvalidJsonError, Master, Multus, Unusable, examine, is_candidate_name, parse
+from entrypoint.cniconf import Master, Multus, Unusable, examine, is_candidate_name
+from entrypoint.gojson import MAX_DEPTH, InvalidJsonError, parse
 from tests.node import MASTERS
 
 

@@ -277,7 +277,7 @@ def test_a_repair_of_pods_without_what_it_needs_is_a_usage_error(host, gone, sai
 def test_there_are_two_ways_to_repair_pods(host):
     ran = host.run(flags=["--repair-pods=restart"])
     assert ran.returncode == 2
-    assert "--repair-pods: expected report or delete, got 'restart'" in ran.stderr
+    assert "'--repair-pods': 'restart' is not one of 'report', 'delete'" in ran.stderr
 
 
 @pytest.mark.parametrize(("mode", "what"), [("report", "write an Event on each"), ("delete", "evict those that")])

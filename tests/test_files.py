@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import files
+from entrypoint import files, moving, programs
 
 SECRET = b"x" * 5_000_000
 
@@ -67,12 +67,12 @@ def test_a_running_binary_is_replaced(tmp_path):
     target.parent.mkdir()
     source.write_bytes(open("/bin/sleep", "rb").read())  # noqa: SIM115
     source.chmod(0o755)
-    files.copy(source, target, lambda: False)
+    programs.copy(source, target, lambda: False)
     running = subprocess.Popen([target, "60"])
     try:
         with pytest.raises(OSError, match="Text file busy"):
             target.open("r+b").close()
-        status = files.copy(source, target, lambda: False)
+        status = programs.copy(source, target, lambda: False)
         assert status.st_ino == target.stat().st_ino
         assert running.poll() is None
     finally:
@@ -85,8 +85,8 @@ def test_a_running_binary_is_replaced(tmp_path):
 def test_a_copy_can_be_cancelled_and_leaves_nothing(tmp_path):
     (tmp_path / "source").write_bytes(os.urandom(9 << 20))
     (tmp_path / "out").mkdir()
-    with pytest.raises(files.CancelledError):
-        files.copy(tmp_path / "source", tmp_path / "out/multus", lambda: True)
+    with pytest.raises(programs.CancelledError):
+        programs.copy(tmp_path / "source", tmp_path / "out/multus", lambda: True)
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -94,12 +94,12 @@ def test_a_copy_carries_special_bits_and_every_byte(tmp_path):
     content = os.urandom((8 << 20) + 17)
     (tmp_path / "source").write_bytes(content)
     (tmp_path / "source").chmod(0o4755)
-    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    programs.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
     assert (tmp_path / "multus").read_bytes() == content
     assert mode(tmp_path / "multus") == 0o4755
 
 
-SIZES = [0, 1, mmap.PAGESIZE, files._CHUNK - 1, files._CHUNK, files._CHUNK + 1, 3 * files._CHUNK + 17]
+SIZES = [0, 1, mmap.PAGESIZE, programs._CHUNK - 1, programs._CHUNK, programs._CHUNK + 1, 3 * programs._CHUNK + 17]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -109,7 +109,7 @@ def test_a_copy_is_whole_however_much_the_kernel_sends_at_once(tmp_path, monkeyp
     (tmp_path / "source").write_bytes(content)
     sendfile = os.sendfile
     monkeypatch.setattr(os, "sendfile", lambda to, of, offset, count: sendfile(to, of, offset, min(count, at_once)))
-    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    programs.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
     assert (tmp_path / "multus").read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["multus", "source"]
 
@@ -124,12 +124,12 @@ def test_a_copy_that_fails_leaves_the_target_and_nothing_else(tmp_path, monkeypa
 
     monkeypatch.setattr(os, "sendfile", sendfile)
     with pytest.raises(OSError, match=os.strerror(error)):
-        files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+        programs.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
     assert (tmp_path / "multus").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["multus", "source"]
 
 
-@pytest.mark.parametrize("end", [0, 1, files._CHUNK, 2 * files._CHUNK + 5])
+@pytest.mark.parametrize("end", [0, 1, programs._CHUNK, 2 * programs._CHUNK + 5])
 def test_a_source_that_is_cut_off_in_the_middle_of_a_copy_is_no_crash(tmp_path, end):
     source = tmp_path / "source"
     source.write_bytes(content := os.urandom(9 << 20))
@@ -140,9 +140,9 @@ def test_a_source_that_is_cut_off_in_the_middle_of_a_copy_is_no_crash(tmp_path, 
         if len(chunks) == 2:
             os.truncate(source, end)
 
-    files.copy(source, tmp_path / "multus", cut)
+    programs.copy(source, tmp_path / "multus", cut)
     copied = (tmp_path / "multus").read_bytes()
-    assert copied == content[: max(end, 2 * files._CHUNK)]
+    assert copied == content[: max(end, 2 * programs._CHUNK)]
 
 
 @pytest.mark.parametrize("size", [100, mmap.PAGESIZE, mmap.PAGESIZE + 7, (4 << 20) + 7])
@@ -158,7 +158,7 @@ def test_a_source_that_grows_while_it_is_copied_is_copied_as_it_was(tmp_path, mo
         return pwrite(*args)
 
     monkeypatch.setattr(os, "pwrite", write_and_grow)
-    files.copy(source, tmp_path / "multus", lambda: False)
+    programs.copy(source, tmp_path / "multus", lambda: False)
     assert (tmp_path / "multus").read_bytes() == content
 
 
@@ -172,10 +172,10 @@ def test_neither_a_copy_nor_a_comparison_leaves_anything_in_the_page_cache(tmp_p
     source, target = tmp_path / "source", tmp_path / "multus"
     source.write_bytes(os.urandom((9 << 20) + 17))
     os.sync()  # what is not on disk yet cannot be let go of
-    files.copy(source, target, lambda: False)
+    programs.copy(source, target, lambda: False)
     assert cached(target) <= mmap.PAGESIZE
     assert cached(source) <= mmap.PAGESIZE
-    assert files.same_content(source, target, lambda: False)
+    assert programs.same_content(source, target, lambda: False)
     assert cached(target) <= mmap.PAGESIZE
     assert cached(source) <= mmap.PAGESIZE
 
@@ -191,21 +191,21 @@ def test_two_files_differ_by_a_single_byte_anywhere(tmp_path, position):
     content = bytearray((3 << 20) + 7)
     (tmp_path / "one").write_bytes(content)
     (tmp_path / "other").write_bytes(content)
-    assert files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+    assert programs.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
     content[position] ^= 1
     (tmp_path / "other").write_bytes(content)
-    assert not files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+    assert not programs.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
     (tmp_path / "other").write_bytes(content + b"x")
-    assert not files.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
+    assert not programs.same_content(tmp_path / "one", tmp_path / "other", lambda: False)
 
 
 def test_a_name_that_is_taken_is_not_taken_over(tmp_path):
     (tmp_path / "a.old").write_text("old")
     (tmp_path / "a").write_text("live")
-    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is False
+    assert moving.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is False
     assert (tmp_path / "a").read_text() == "live"
     (tmp_path / "a").unlink()
-    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert moving.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
     assert os.listdir(tmp_path) == ["a"]
 
 
@@ -220,14 +220,14 @@ def test_a_binary_can_be_executed_from_the_very_instant_it_has_its_name(tmp_path
     monkeypatch.setattr(Path, "replace", rename_and_run)
     (tmp_path / "source").write_text("#!/bin/sh\nexit 7\n")
     (tmp_path / "source").chmod(0o755)
-    files.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
+    programs.copy(tmp_path / "source", tmp_path / "multus", lambda: False)
     assert ran == [7]
 
 
 def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_file_between_them(tmp_path, monkeypatch):
     """Between link and unlink both names are one file: each took the other's name away, and the master was gone."""
     (tmp_path / "a.old").write_text("master")
-    other = threading.Thread(target=files.rename, args=(tmp_path / "a", tmp_path / "a.old"), kwargs={"over": True})
+    other = threading.Thread(target=moving.rename, args=(tmp_path / "a", tmp_path / "a.old"), kwargs={"over": True})
     link = os.link
 
     def link_and_let_the_other_go(*arguments, **options):
@@ -236,7 +236,7 @@ def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_fil
         other.join(0.02)
 
     monkeypatch.setattr(os, "link", link_and_let_the_other_go)
-    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert moving.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
     other.join()
     assert os.listdir(tmp_path) == ["a.old"]
 
@@ -244,14 +244,14 @@ def test_one_instance_that_renames_and_one_that_renames_back_do_not_lose_the_fil
 def test_a_renaming_back_that_was_cut_off_is_finished(tmp_path):
     (tmp_path / "a.old").write_text("old")
     os.link(tmp_path / "a.old", tmp_path / "a")
-    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
+    assert moving.rename_unless_taken(tmp_path / "a.old", tmp_path / "a") is True
     assert os.listdir(tmp_path) == ["a"]
 
 
 def test_renaming_back_moves_a_link_and_not_its_target(tmp_path):
     (tmp_path / "target").write_text("x")
     (tmp_path / "a.old").symlink_to("target")
-    assert files.rename_unless_taken(tmp_path / "a.old", tmp_path / "a")
+    assert moving.rename_unless_taken(tmp_path / "a.old", tmp_path / "a")
     assert os.readlink(tmp_path / "a") == "target"
 
 

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from entrypoint import cniconf, files
+from entrypoint import cniconf, files, programs
 from entrypoint.cniconf import Master, Multus, Unread, Unusable
-from entrypoint.host import Host, StepError, read
+from entrypoint.host import Host, StepError
+from entrypoint.looks import MAX_BYTES, read
 from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
 from entrypoint.plan import decide
 from tests.node import FLANNEL, scratch, settings_for
@@ -102,7 +103,7 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
 def test_a_change_within_one_tick_of_the_clock_is_seen(root, monkeypatch):
     put(root, "a.conf", b'{"name": "one", "type": "t"}')
     host = Host(settings_for(root))
-    monkeypatch.setattr("entrypoint.host._signature", lambda status: (1,))  # as if no timestamp had changed
+    monkeypatch.setattr("entrypoint.candidates.signature", lambda status: (1,))  # as if no timestamp had changed
     assert host.observe().candidates[0].verdict.name == "one"
     put(root, "a.conf", b'{"name": "two", "type": "t"}')
     assert host.observe().candidates[0].verdict.name == "two"
@@ -123,7 +124,7 @@ def test_a_directory_under_an_outputs_name_is_as_good_as_nothing(root):
 
 def test_verdicts(root):
     put(root, "a.conf", b'{"type": "multus"}')
-    put(root, "b.conf", b" " * (cniconf.MAX_BYTES + 1))
+    put(root, "b.conf", b" " * (MAX_BYTES + 1))
     put(root, "c.conf")
     kinds = [each.verdict for each in Host(settings_for(root)).observe().candidates]
     assert isinstance(kinds[0], Multus)
@@ -202,7 +203,7 @@ class TestLooksThatFail:
         monkeypatch.setattr(os, "scandir", scandir)
         seen = Host(settings_for(root)).observe()
         assert seen.unlisted == "cannot be read: Input/output error"
-        assert seen.failed == (f"the directory {root}/net.d cannot be read: Input/output error",)
+        assert seen.failed == f"the directory {root}/net.d cannot be read: Input/output error"
 
 
 class TestBinary:
@@ -230,8 +231,8 @@ class TestBinary:
         Host(settings).apply(Copy(settings.binary_file, settings.multus_bin_file))
         host = Host(settings)
         compared = []
-        real = files.same_content
-        monkeypatch.setattr(files, "same_content", lambda *args: compared.append(args) or real(*args))
+        real = programs.same_content
+        monkeypatch.setattr(programs, "same_content", lambda *args: compared.append(args) or real(*args))
         for _ in range(3):
             assert host.observe().binary.installed
         assert len(compared) == 1

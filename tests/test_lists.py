@@ -214,6 +214,14 @@ def told(*addresses, name="cbr0", **more):
     return json.dumps([default, {"name": "default/lan", "interface": "net1", "ips": ["10.222.0.7"]}])
 
 
+@pytest.mark.parametrize("ips", [7, "10.1.0.5", {"a": 1}, None, [None, 7, {}]])
+def test_what_somebody_wrote_in_the_place_of_addresses_says_nothing(api, get, ips):
+    status = json.dumps([{"name": "cbr0", "default": True, "ips": ips}, {"name": "default/lan"}])
+    annotations = {podnetworks.ASKED: "lan", podnetworks.GOT: status}
+    api.add_pod("a", metadata={"annotations": annotations})
+    assert found(get) == {}
+
+
 @pytest.mark.parametrize(
     ("status", "addresses", "lacks"),
     [

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from entrypoint import presence
+from entrypoint import alive
 from entrypoint.presence import Presence
 
 OTHER = """
@@ -58,7 +58,7 @@ def test_alone_it_owns_the_node_once_it_can_do_its_work(directory):
     own.join()
     assert own.owner and not own.accompanied and own.deadline is None
     (name,) = os.listdir(directory)
-    assert presence._NAME.fullmatch(name)
+    assert alive.NAME.fullmatch(name)
     own.leave()
     assert not directory.exists()
 
@@ -85,7 +85,7 @@ def test_a_newer_one_is_seen_only_while_it_lives(directory):
 
 
 @pytest.mark.parametrize(
-    ("function", "suffix"), [("open", presence.SUFFIX), ("listdir", "multus.d")], ids=["open", "list"]
+    ("function", "suffix"), [("open", alive.SUFFIX), ("listdir", "multus.d")], ids=["open", "list"]
 )
 def test_a_look_that_failed_is_made_again_and_who_was_known_is_not_forgotten(directory, monkeypatch, function, suffix):
     own = Presence(directory)

@@ -1,7 +1,8 @@
+import click
 import pytest
 
-from entrypoint import flags
-from entrypoint.flags import FlagCommand, PeerCommand
+from entrypoint import flags, options
+from entrypoint.options import FlagCommand, PeerCommand
 from entrypoint.remarks import remarks
 
 
@@ -31,8 +32,8 @@ def test_a_flag_of_the_generated_configuration_is_in_vain_beside_a_static_one(fl
 
     def differs(value):
         try:
-            return flags.chosen(command.make_context("x", [f"{flag.opts[0]}={value}"]))[flag.name] != usual
-        except flags.click.UsageError:
+            return options.chosen(command.make_context("x", [f"{flag.opts[0]}={value}"]))[flag.name] != usual
+        except click.UsageError:
             return False
 
     value = next(value for value in values if differs(value))

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from entrypoint import cniconf, render
+from entrypoint import cniconf, gojson, render
 from tests.node import MASTERS, settings_for
 
 numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
@@ -66,14 +66,14 @@ def test_rendering_always_yields_what_can_be_parsed(tmp_path_factory, document, 
     assume(namespaces.isprintable() and path.isprintable())
     flags = [f"--global-namespaces={namespaces}", f"--multus-log-file=/log{path}", "--override-network-name"]
     settings = settings_for(tmp_path_factory.getbasetemp(), *flags)
-    configuration = cniconf.parse(render.multus_configuration(settings, examined(document), {})[1])
+    configuration = gojson.parse(render.multus_configuration(settings, examined(document), {})[1])
     assert configuration["name"] == document["name"]
     assert plugin_of(configuration).get("globalNamespaces", "") == namespaces
     assert plugin_of(configuration)["logFile"] == f"/log{path}"
 
 
 def test_the_deepest_usable_master_can_be_wrapped(tmp_path):
-    nested = "[" * (cniconf.MAX_DEPTH - 1) + "]" * (cniconf.MAX_DEPTH - 1)
+    nested = "[" * (gojson.MAX_DEPTH - 1) + "]" * (gojson.MAX_DEPTH - 1)
     master = cniconf.examine(b'{"cniVersion": "0.3.1", "name": "n", "type": "t", "x": %s}' % nested.encode())
     assert isinstance(master, cniconf.Master)
     content = render.multus_configuration(settings_for(tmp_path), master, {})[1]

@@ -7,37 +7,13 @@ import sys
 import pytest
 
 from entrypoint import memory, podnetworks
-from entrypoint.errands import repair
-from tests.fake_api import FakeCluster, authority, pem, serving
+from entrypoint.errands import events, evictions, repair
+from tests.errand import Log, no_pause
 
 
 @pytest.fixture
-def api():
-    with serving(FakeCluster()) as served:
-        yield served
-
-
-@pytest.fixture
-def order(api, tmp_path):
-    (tmp_path / "token").write_text("good-token\n")
-    (tmp_path / "ca.crt").write_text(pem(authority()))
-
-    def make(mode):
-        return repair.Order("node-1", mode, api.url, str(tmp_path / "token"), str(tmp_path / "ca.crt"))
-
-    return make
-
-
-class Log(list):
-    def __call__(self, level, message):
-        self.append((level, message))
-
-    def text(self):
-        return "\n".join(message for _, message in self)
-
-
-def no_pause(_seconds):
-    return False
+def order(account):
+    return lambda mode: repair.Order(**account, mode=mode)
 
 
 def lists_of_pods(api):
@@ -79,8 +55,8 @@ def test_a_second_run_writes_no_second_event(api, order):
 
 @pytest.mark.parametrize("name", ["a", "a" * 253, f"{'a' * 228}-.-{'b' * 20}"])
 def test_the_name_of_an_event_is_one_that_the_api_server_takes(name):
-    pod = repair.Pod("default", name, "u", ("default/lan",), None, False)
-    given = repair._event(pod, "node-1")["metadata"]["name"]
+    pod = podnetworks.Pod("default", name, "u", ("default/lan",), None, False)
+    given = events.event(pod, "node-1")["metadata"]["name"]
     assert len(given) <= 253
     assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", label) for label in given.split("."))
 
@@ -188,7 +164,7 @@ def test_a_disruption_budget_holds_and_other_pods_do_not_wait_for_it(api, order)
 
 
 def test_a_disruption_budget_that_never_lets_go_is_given_up_after_a_while(api, order, monkeypatch):
-    monkeypatch.setattr(repair, "_LONGEST", 0.0)
+    monkeypatch.setattr(evictions, "_LONGEST", 0.0)
     api.add_pod("a", "lan")
     api.budgets["default", "a"] = 99
     log = Log()
@@ -198,7 +174,7 @@ def test_a_disruption_budget_that_never_lets_go_is_given_up_after_a_while(api, o
 
 
 def test_an_evicted_pod_that_does_not_go_is_told(api, order, monkeypatch):
-    monkeypatch.setattr(repair, "_LONGEST", 0.0)
+    monkeypatch.setattr(evictions, "_LONGEST", 0.0)
     api.add_pod("a", "lan")
     api.after_eviction = lambda _namespace, _name: None
     log = Log()

@@ -147,11 +147,11 @@ def test_only_those_variables_are_taken_that_this_program_reads(proc):
 TAKE_OVER = """
 import json, os, sys
 from pathlib import Path
-from entrypoint import flags, running, cli
+from entrypoint import options, running, cli
 command = cli.cli.commands["check"]
 context = command.make_context("check", sys.argv[2:])
 said = running.take_over(context, Path(sys.argv[1]))
-values = flags.chosen(context)
+values = options.chosen(context)
 print(json.dumps({"said": said, "values": values, "node": os.environ.get("NODE_NAME")}, default=str))
 """
 

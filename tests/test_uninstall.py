@@ -122,6 +122,9 @@ def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
     host.configure()
     other = host.conf_dir / "70-multus.conf"
     other.write_text(json.dumps(MULTUS))
+    _, announced = uninstall(host, "--dry-run")
+    assert f"would keep {host.kubeconfig}: the configuration that needs it is still there" in announced
+    assert host.kubeconfig.exists()
     code, said = uninstall(host)
     assert code == 1
     assert f"kept {other}: it runs Multus too" in said
@@ -272,7 +275,7 @@ def test_a_name_that_cannot_be_given_back_is_not_forgotten(host, monkeypatch):
     def fails(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("entrypoint.files.rename_unless_taken", fails)
+    monkeypatch.setattr("entrypoint.moving.rename_unless_taken", fails)
     code, said = uninstall(host)
     assert code == 1
     assert record.exists()

@@ -78,13 +78,15 @@ def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
 def test_what_sorts_before_ours_is_read_first(names, ours, overtaken):
     from entrypoint import verdict
 
-    assert (verdict.overtaken(Path("/d"), names, ours) is not None) is overtaken
+    assert (verdict.overtaken(Path("/d"), names, ours, b"", None) is not None) is overtaken
 
 
 def test_one_file_sorts_and_two_sort_before_ours():
     from entrypoint import verdict
 
-    assert "'a.conf' in /d sorts before" in verdict.overtaken(Path("/d"), ["a.conf", "m.conf"], "m.conf")
-    assert "'a.conf', 'b.conf' in /d sort before" in verdict.overtaken(
-        Path("/d"), ["a.conf", "b.conf", "m.conf"], "m.conf"
+    one, two = (
+        verdict.overtaken(Path("/d"), [*names, "m.conf"], "m.conf", b"", None)
+        for names in (["a.conf"], ["a.conf", "b.conf"])
     )
+    assert "'a.conf' in /d sorts before" in one
+    assert "'a.conf', 'b.conf' in /d sort before" in two

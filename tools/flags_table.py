@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from entrypoint.flags import BOOLEAN, ENTRYPOINT, Flag
+from entrypoint.flags import ENTRYPOINT
+from entrypoint.options import BOOLEAN, Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")
@@ -21,7 +22,9 @@ def table() -> str:
             group = flag.group
             lines.append(f"| **{group}** | | |")
         shown = flag.show_default if isinstance(flag.show_default, str) else flag.default
-        default = "" if shown in {"", ()} else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
+        default = (
+            "" if shown in {None, "", ()} else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
+        )
         lines.append(f"| `{flag.opts[0]}` | {default} | {flag.help} |")
     return "\n".join(lines)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 
 from entrypoint import cluster
 from entrypoint.check import networks, pods
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
-from entrypoint.check.networks import Programs
+from entrypoint.check.plugins import Programs
 from entrypoint.check.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, Answers, Right, ask
 from entrypoint.cluster import Access
 from entrypoint.errands import taint
@@ -20,7 +21,6 @@ REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, TAINT = (
     "cluster.rights",
     "cluster.taint",
 )
-_UNAUTHORIZED, _NOT_FOUND, _SERVER_ERROR = 401, 404, 500
 
 
 def findings(settings: Settings, access: Access | None, programs: Programs, timeout: float) -> list[Finding]:
@@ -43,10 +43,10 @@ def findings(settings: Settings, access: Access | None, programs: Programs, time
 def judge(settings: Settings, access: Access, programs: Programs, answers: Answers) -> list[Finding]:
     """Say what the answers mean."""
     reachable = _reachable(access, answers)
-    if answers.version is None or answers.version.status >= _SERVER_ERROR:
+    if answers.version is None or answers.version.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return [reachable, *_all_skipped(settings, f"see {REACHABLE}")[1:]]
     told = [answers.version, answers.attachments, *answers.rights.values()]
-    if any(answer is not None and answer.status == _UNAUTHORIZED for answer in told):
+    if any(answer is not None and answer.status == HTTPStatus.UNAUTHORIZED for answer in told):
         refused = failed(
             TOKEN,
             "the API server does not accept the token in the kubeconfig",
@@ -74,7 +74,7 @@ def _reachable(access: Access, answers: Answers) -> Finding:
             f"the API server does not answer: {answers.unreachable}",
             "is the address in the kubeconfig right, can this node reach it, and is the CA the cluster's?",
         )
-    if answers.version.status >= _SERVER_ERROR:
+    if answers.version.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return failed(REACHABLE, f"{access.server} answers {answers.version.message}", "look at the API server's log")
     version = answers.version.document.get("gitVersion")  # not told to whom the server does not know
     return passed(REACHABLE, f"{access.server} answers" + (f", Kubernetes {version}" if version else ""))
@@ -88,7 +88,7 @@ def _attachments(answers: Answers) -> Finding:
     names = [each.get("name") for each in resources if isinstance(each, dict)] if isinstance(resources, list) else []
     if answer.ok and ATTACHMENTS_NAME in names:
         return passed(ATTACHMENTS, "NetworkAttachmentDefinition is served")
-    if answer.ok or answer.status == _NOT_FOUND:
+    if answer.ok or answer.status == HTTPStatus.NOT_FOUND:
         return failed(
             ATTACHMENTS,
             "the cluster does not serve NetworkAttachmentDefinition (k8s.cni.cncf.io/v1)",
@@ -138,7 +138,7 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
         yield failed(TAINT, f"not allowed: {_listed(denied)}", f"add this rule to the ClusterRole: {taint.RULE}")
     elif answers.node is None:
         yield _unanswered(TAINT, answers)
-    elif answers.node.status == _NOT_FOUND:
+    elif answers.node.status == HTTPStatus.NOT_FOUND:
         yield failed(TAINT, answers.node.message, "is NODE_NAME the name of this node (spec.nodeName)?")
     elif not answers.node.ok:
         yield warned(TAINT, f"cannot look at node {settings.node_name}: {answers.node.message}", SERVER_TROUBLE)
@@ -155,7 +155,7 @@ def _networks(programs: Programs, answers: Answers) -> Iterator[Finding]:
     if answers.networks is None:
         yield _unanswered(networks.PLUGINS, answers)
         yield skipped(networks.DHCP, f"see {networks.PLUGINS}")
-    elif answers.networks.refused is not None and answers.networks.refused.status == _NOT_FOUND:
+    elif answers.networks.refused is not None and answers.networks.refused.status == HTTPStatus.NOT_FOUND:
         yield from (skipped(identifier, f"see {ATTACHMENTS}") for identifier in (networks.PLUGINS, networks.DHCP))
     else:
         yield from networks.findings(answers.networks, programs)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from entrypoint.logs import one_line
 
 
 class Status(StrEnum):
@@ -20,8 +22,7 @@ class Status(StrEnum):
 _COLOURS = {Status.PASS: 32, Status.WARN: 33, Status.FAIL: 31, Status.SKIPPED: 36}  # ANSI
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     identifier: str
@@ -70,7 +71,7 @@ def as_table(findings: Sequence[Finding], *, colour: bool) -> str:
         if colour:
             status = f"\x1b[{_COLOURS[finding.status]}m{status}\x1b[0m"
         advice = f" => {finding.advice}" if finding.advice else ""
-        lines.append(f"{status}  {finding.identifier:{width + 2}}{_one_line(finding.found + advice)}")
+        lines.append(f"{status}  {finding.identifier:{width + 2}}{one_line(finding.found + advice)}")
     return "\n".join(lines)
 
 
@@ -82,8 +83,3 @@ def as_json(findings: Iterable[Finding]) -> str:
         for finding in findings
     ]
     return json.dumps({"ok": all_well(findings), "findings": listed}, indent=2)
-
-
-def _one_line(text: str) -> str:
-    """Escape what would break the table or the terminal: names of files may hold anything, surrogates too."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from entrypoint import cniconf, verdict
+from entrypoint import chained, verdict
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.node import RUNNING, View, standing
@@ -55,7 +55,7 @@ def findings(settings: Settings, view: View) -> Iterator[Finding]:
 def _path(settings: Settings, view: View) -> Finding:
     identifier = "kubeconfig.path"
     found = standing(view)
-    named = cniconf.kubeconfig_of(found[1].content) if found else ""
+    named = chained.kubeconfig_of(found[1].content) if found else ""
     if found is None or not named:
         return skipped(identifier, "there is no configuration that names one")
     astray = verdict.kubeconfig_astray(settings, view.seen.mounted_from, found[1].content)

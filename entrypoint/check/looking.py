@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from entrypoint import cniconf, presence
+from entrypoint import alive
+from entrypoint.check import cluster as clustercheck
+from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import node as nodecheck
+from entrypoint.check import owner
 from entrypoint.check.findings import Finding
-from entrypoint.check.networks import Programs
-from entrypoint.host import Host, leads_away, program_fault, read
-from entrypoint.node import Absent, File, Memory
+from entrypoint.check.plugins import Programs
+from entrypoint.host import Host
+from entrypoint.looks import leads_away, program_fault, read
+from entrypoint.node import Absent, Memory
 from entrypoint.plan import decide
 from entrypoint.settings import Settings
 
@@ -22,16 +25,12 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
 
     `resident` is the process of this container that is the entrypoint, as far as there is one.
     """
-    from entrypoint.check import cluster as clustercheck
-    from entrypoint.check import kubeconfig as kubeconfigcheck
-    from entrypoint.check import owner
-
-    instances = presence.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
+    instances = alive.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = look(settings)
     found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
     return [
         *owner.judged(found, instances, resident),
-        *clustercheck.findings(settings, kubeconfigcheck.access(view), _programs(settings), timeout),
+        *clustercheck.findings(settings, kubeconfigcheck.access(view), view.programs, timeout),
     ]
 
 
@@ -39,38 +38,26 @@ def look(settings: Settings) -> nodecheck.View:
     """Look at the node."""
     seen = Host(settings).observe().settled()
     path = _kubeconfig_file(settings)
-    view = nodecheck.View(
+    return nodecheck.View(
         now=time.time(),
         seen=seen,
         plan=decide(settings, seen, Memory(started=seen.now)),
-        binary=seen.binary.fault,
-        plugins={},
-        unseen_bin_dir=False,
+        programs=_programs(settings),
         kubeconfig_file=path,
         kubeconfig=read(path) if path else Absent(),
     )
-    found = nodecheck.standing(view)
-    directories, unseen = _bin_dirs(settings)
-    return replace(view, plugins=_plugins(directories, found[1]) if found else {}, unseen_bin_dir=unseen)
-
-
-def _bin_dirs(settings: Settings) -> tuple[list[Path], bool]:
-    """Return where Multus looks for plugins, and whether it also looks where this container cannot see."""
-    if not settings.additional_bin_dir:
-        return [settings.cni_bin_dir], False
-    additional = settings.in_container(settings.additional_bin_dir)
-    if additional is None or not os.path.isdir(additional):
-        return [settings.cni_bin_dir], True
-    return [settings.cni_bin_dir, additional], False
 
 
 def _programs(settings: Settings) -> Programs:
-    """Return how to see what the node has for the cluster's networks."""
-    directories, unseen = _bin_dirs(settings)
+    """Return how to see which plugins the node has, in the directories in which Multus looks for them."""
+    directories, unseen = [settings.cni_bin_dir], settings.additional_bin_dir
+    additional = settings.in_container(unseen) if unseen else None
+    if additional is not None and os.path.isdir(additional):
+        directories, unseen = [*directories, additional], ""
     return Programs(
         fault=lambda name: _plugin_fault(name, directories),
         where=" or ".join(map(str, directories)),
-        unseen=settings.additional_bin_dir if unseen else "",
+        unseen=unseen,
         socket_there=lambda path: _there(settings.in_container(path) or Path("/host", path.lstrip("/"))),
     )
 
@@ -80,20 +67,6 @@ def _there(path: Path) -> bool | None:
     if os.path.exists(path):
         return True
     return False if os.path.isdir(path.parent) else None
-
-
-def _plugins(directories: list[Path], configuration: File) -> dict[str, str | None]:
-    """Return for each plugin type that the configuration names what is wrong with its program."""
-    try:
-        # Of Multus itself there are findings of their own.
-        types = [
-            kind
-            for kind in nodecheck.plugin_types(cniconf.parse(configuration.content))
-            if kind not in cniconf.MULTUS_TYPES
-        ]
-    except cniconf.InvalidJsonError:
-        return {}
-    return {name: _plugin_fault(name, directories) for name in types}
 
 
 def _plugin_fault(name: str, directories: list[Path]) -> str | None:

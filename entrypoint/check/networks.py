@@ -5,13 +5,13 @@ A plugin that is missing is by far the commonest reason for a pod without `net1`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from entrypoint import cniconf, lists
+from entrypoint import gojson, lists
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
-from entrypoint.check.node import plugin_types
+from entrypoint.check.plugins import Programs, plugin_types
 from entrypoint.cluster import Answer
 from entrypoint.lists import Get
 
@@ -23,20 +23,6 @@ _DHCP_SOCKET = "/run/cni/dhcp.sock"
 """Where the reference plugins' DHCP daemon listens on the host, unless a network names another socket."""
 _SHOWN = 5
 """How many networks are named for one plugin; a cluster may have thousands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """What this container can see of the node."""
-
-    fault: Callable[[str], str | None]
-    """Says what is wrong with the program of a plugin type; None for nothing."""
-    where: str
-    """The directories in which it looks."""
-    unseen: str
-    """The directory of the host in which Multus looks too, and which this container cannot see; empty for none."""
-    socket_there: Callable[[str], bool | None]
-    """Says whether there is a file of this path on the host; None when that cannot be seen."""
 
 
 @dataclass(slots=True)
@@ -71,8 +57,8 @@ def _note(networks: Networks, attachment: dict[str, Any]) -> None:
     if not config:
         return  # it stands for a file on each node
     try:
-        document = cniconf.parse(str(config).encode("utf-8", "replace"))
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(str(config).encode("utf-8", "replace"))
+    except gojson.InvalidJsonError:
         networks.unreadable[name] = None
         return
     for kind in plugin_types(document):

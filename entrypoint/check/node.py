@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from entrypoint import chained, cniconf
+from entrypoint import chained, cniconf, gojson, runtime, verdict
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.plugins import Programs, plugin_types
 from entrypoint.node import Absent, File, Plan, Seen
 from entrypoint.settings import Settings
 
@@ -17,8 +16,7 @@ RUNNING = "is the entrypoint running with these flags? See its log"
 """What to ask when something is not as the entrypoint would have it."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What is known of the node."""
 
     now: float
@@ -26,12 +24,7 @@ class View:
     seen: Seen
     plan: Plan
     """What a first pass over the node would do."""
-    binary: str | None
-    """What is wrong with the installed multus binary as a program; None: nothing."""
-    plugins: dict[str, str | None]
-    """The same for each plugin type that the configuration names."""
-    unseen_bin_dir: bool
-    """Plugins may also be in `--additional-bin-dir`, which this container cannot see."""
+    programs: Programs
     kubeconfig_file: Path | None
     """Where the kubeconfig that Multus uses is; None when this container cannot see it."""
     kubeconfig: File | Absent
@@ -43,7 +36,7 @@ def findings(settings: Settings, view: View) -> list[Finding]:
         *_directories(view),
         *_binary(settings, view),
         *_configuration(settings, view),
-        _plugins(settings, view),
+        _plugins(view),
     ]
 
 
@@ -60,9 +53,9 @@ def _directories(view: View) -> Iterator[Finding]:
 
 def _binary(settings: Settings, view: View) -> Iterator[Finding]:
     path = settings.binary_file
-    if view.binary:
+    if view.seen.binary.fault:
         advice = "who installs it? --skip-multus-binary-copy is set" if settings.skip_binary_copy else RUNNING
-        yield failed("binary.executable", f"{path} {view.binary}", advice)
+        yield failed("binary.executable", f"{path} {view.seen.binary.fault}", advice)
     else:
         yield passed("binary.executable", f"{path} is there")
     source = view.seen.binary.source
@@ -71,7 +64,7 @@ def _binary(settings: Settings, view: View) -> Iterator[Finding]:
     elif source is not None:
         advice = "does the image carry the multus binary?"
         yield failed("binary.current", f"--multus-bin-file={settings.multus_bin_file} {source.why}", advice)
-    elif view.binary:
+    elif view.seen.binary.fault:
         yield skipped("binary.current", "see binary.executable")
     elif view.seen.binary.installed:
         yield passed("binary.current", f"the same as {settings.multus_bin_file}")
@@ -90,21 +83,6 @@ def standing(view: View) -> tuple[str, File] | None:
     return None
 
 
-def plugin_types(document: Any) -> list[str]:
-    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
-    types: dict[str, None] = {}
-    pending = deque([document])
-    while pending:
-        plugin = pending.popleft()
-        if isinstance(plugin, list):
-            pending += plugin
-        elif isinstance(plugin, dict):
-            if isinstance(plugin.get("type"), str):
-                types[plugin["type"]] = None
-            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
-    return list(types)
-
-
 def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
     found = standing(view)
     if found is None:
@@ -115,8 +93,8 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
         name, look = found
         yield passed("configuration.present", f"{settings.cni_conf_dir / name} is there")
         yield _valid(settings, view, name, look)
-        before = chained.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
-        if not name.endswith(cniconf.RUNTIME_SUFFIXES):
+        before = verdict.overtaken(settings.cni_conf_dir, view.seen.names, name, look.content, view.seen.first)
+        if not name.endswith(runtime.SUFFIXES):
             yield skipped("configuration.first", "see configuration.valid")
         elif before:
             yield failed("configuration.first", before, "remove or rename what stands before it")
@@ -128,9 +106,10 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
 def _valid(settings: Settings, view: View, name: str, look: File) -> Finding:
     is_copy = isinstance(view.seen.static, File) and view.seen.static.content == look.content
     advice = f"correct {settings.static_conf_file}, of which it is the copy" if is_copy else "who wrote it? " + RUNNING
-    if fault := cniconf.runtime_fault(name, look.content):
+    if fault := runtime.fault(name, look.content):
         return failed("configuration.valid", f"{name}: {fault}", advice)
-    if cniconf.MULTUS_TYPES.intersection(plugin_types(cniconf.wrapped_master(look.content))):
+    there = chained.parsed(look.content)
+    if there and cniconf.MULTUS_TYPES.intersection(plugin_types(there.multus.get("delegates"))):
         return failed("configuration.valid", f"{name} wraps Multus in itself", advice)
     return passed("configuration.valid", f"{name} is a Multus configuration")
 
@@ -167,15 +146,21 @@ def _advice(settings: Settings, view: View) -> str:
     return "correct that file: it is copied to the node once it is JSON"
 
 
-def _plugins(settings: Settings, view: View) -> Finding:
-    missing = ", ".join(f"{name} ({fault})" for name, fault in view.plugins.items() if fault)
-    if missing and view.unseen_bin_dir:
-        found = f"not in {settings.cni_bin_dir}: {missing}"
-        return warned("plugins.present", found, f"are they in {settings.additional_bin_dir} on the host?")
+def _plugins(view: View) -> Finding:
+    identifier, programs = "plugins.present", view.programs
+    found = standing(view)
+    try:
+        types = plugin_types(gojson.parse(found[1].content)) if found else []
+    except gojson.InvalidJsonError:
+        types = []
+    # Of Multus itself there are findings of their own.
+    faults = {kind: programs.fault(kind) for kind in types if kind not in cniconf.MULTUS_TYPES}
+    missing = ", ".join(f"{kind} ({fault})" for kind, fault in faults.items() if fault)
+    if missing and programs.unseen:
+        return warned(identifier, f"not in {programs.where}: {missing}", f"are they in {programs.unseen} on the host?")
     if missing:
-        where = f"{settings.cni_bin_dir}" + (settings.additional_bin_dir and f" or {settings.additional_bin_dir}")
         advice = "is the default network's CNI plugin installed on this node?"
-        return failed("plugins.present", f"not in {where}: {missing}", advice)
-    if not view.plugins:
-        return skipped("plugins.present", "there is no configuration that names plugins")
-    return passed("plugins.present", f"all are there: {', '.join(view.plugins)}")
+        return failed(identifier, f"not in {programs.where}: {missing}", advice)
+    if not faults:
+        return skipped(identifier, "there is no configuration that names plugins")
+    return passed(identifier, f"all are there: {', '.join(faults)}")

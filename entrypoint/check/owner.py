@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from entrypoint.alive import Instance
 from entrypoint.check.findings import Finding, Status, passed, skipped, warned
-from entrypoint.presence import Instance
 
 IDENTIFIER = "node.owner"
 _THE_OWNERS = frozenset({"binary.current", "configuration.current", "kubeconfig.current", "kubeconfig.mode"})
@@ -38,4 +37,4 @@ def judged(findings: Iterable[Finding], instances: Sequence[Instance] | None, re
 def _excused(finding: Finding) -> Finding:
     if finding.identifier not in _THE_OWNERS or finding.status is not Status.FAIL:
         return finding
-    return replace(finding, status=Status.WARN, advice=f"it is the newer entrypoint's: see {IDENTIFIER}")
+    return finding._replace(status=Status.WARN, advice=f"it is the newer entrypoint's: see {IDENTIFIER}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from entrypoint import lists, podnetworks
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
@@ -14,8 +14,7 @@ IDENTIFIER = "pods.networks"
 _SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Lacking:
+class Lacking(NamedTuple):
     """The pods that lack networks."""
 
     pods: tuple[Pod, ...] = ()

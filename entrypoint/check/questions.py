@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from entrypoint import cluster
@@ -21,8 +21,7 @@ _ATTACHMENTS_PATH = "/apis/k8s.cni.cncf.io/v1"
 _REVIEWS_PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-@dataclass(frozen=True, slots=True)
-class Right:
+class Right(NamedTuple):
     """Something to be allowed to do."""
 
     verb: str

@@ -7,6 +7,8 @@ import binascii
 import json
 from typing import Any
 
+import yaml
+
 from entrypoint.cluster import Access
 
 
@@ -19,12 +21,11 @@ def parse(content: bytes) -> Access:
 
     Raises `InvalidKubeconfigError`.
     """
-    import yaml
-
     try:
         document = yaml.safe_load(content)
     except Exception as error:  # PyYAML lets KeyError, IndexError and others out for values with a type's tag
-        raise InvalidKubeconfigError(f"not YAML: {_first_line(error) or type(error).__name__}") from None
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidKubeconfigError(f"not YAML: {why}") from None
     if not isinstance(document, dict):
         raise InvalidKubeconfigError("expected a YAML mapping")
     context = _named(document, "contexts", "context", document.get("current-context"))
@@ -74,7 +75,3 @@ def _authority(cluster: dict[str, Any]) -> str | None:
         return base64.b64decode(encoded, validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
         raise InvalidKubeconfigError("its certificate-authority-data is not base64") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -87,26 +87,25 @@ def _stopped(process: Child | None) -> Child | None:
 
 def _removal(settings: Settings) -> Child | None:
     """Return the process that removes the startup taint; what it needs has been required of the environment."""
-    taint = settings.startup_taint
-    if taint is None:
+    if settings.startup_taint is None:
         return None
-    order = {"node": settings.node_name, "key": taint.key, "effect": taint.effect, **_door(settings)}
-    return Child(
-        "entrypoint.errands.taint", order, f"remove the taint {taint}", persistent=True
-    )  # without it: no pods here
+    order = {**_order(settings), **settings.startup_taint._asdict()}
+    work = f"remove the taint {settings.startup_taint}"
+    return Child("entrypoint.errands.taint", order, work, persistent=True)  # without it: no pods here
 
 
 def _repair(settings: Settings) -> Child | None:
     """Return the process that looks after pods without their networks; as above."""
     if not settings.repair_pods:
         return None
-    order = {"node": settings.node_name, "mode": settings.repair_pods, **_door(settings)}
+    order = {**_order(settings), "mode": settings.repair_pods}
     return Child("entrypoint.errands.repair", order, "repair pods without their networks")
 
 
-def _door(settings: Settings) -> dict[str, str | None]:
-    """Return what leads into the cluster: never the token itself, which is in a file."""
+def _order(settings: Settings) -> dict[str, str | None]:
+    """Return what every errand at the API server needs to know: never the token itself, which is in a file."""
     return {
+        "node": settings.node_name,
         "server": settings.api_server,
         "token_file": str(settings.token_file),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),

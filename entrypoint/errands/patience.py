@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from entrypoint import cluster
 from entrypoint.settings import is_token
 
+TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
 _LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
 
@@ -33,9 +35,10 @@ class GivenUpError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where the API server is, and the files that open it: the token stays in its file, and is read for every try."""
+class Order:
+    """What an errand's process needs to know. The token stays in its file, and is read again for every try."""
 
+    node: str
     server: str
     token_file: str
     ca_file: str | None
@@ -55,12 +58,26 @@ class Door:
         return cluster.Access(self.server, token, authority)
 
 
-def open_api(door: Door) -> cluster.Api:
+def open_api(order: Order) -> cluster.Api:
     """Load the client, where there is room for it. Raises `NotYetError`, and `cluster.UnreachableError`."""
     lack = cluster.shortfall()
     if lack:
         raise NotYetError(lack)
-    return cluster.Api(door.access())
+    return cluster.Api(order.access())
+
+
+def refusal(answer: cluster.Answer, rule: str) -> Exception:
+    """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
+    if answer.status == HTTPStatus.FORBIDDEN:
+        advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
+        return GivenUpError(f"{answer.message}; {advice}")
+    return NotYetError(answer.message, answer.retry_after)
+
+
+def is_terminating(answer: cluster.Answer) -> bool:
+    """Say whether a refusal is because the whole namespace is going."""
+    causes = (answer.document.get("details") or {}).get("causes") or []
+    return any(isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def delays() -> Iterator[float]:

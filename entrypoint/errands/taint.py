@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from entrypoint import cluster
-from entrypoint.errands import child
-from entrypoint.errands.patience import Door, NotYetError, Pause, Say, open_api, until_done
+from entrypoint.errands import child, patience
+from entrypoint.errands.patience import TIMEOUT, NotYetError, Pause, Say, open_api, until_done
 from entrypoint.settings import Taint
 
-_TIMEOUT = 10.0  # seconds for one request
 _CONFLICTS = 5  # tries in a row on a fresh object before backing off
 
-_NOT_FOUND, _CONFLICT, _UNAUTHORIZED, _FORBIDDEN = 404, 409, 401, 403
 RULE = '{apiGroups: [""], resources: [nodes], verbs: [get, patch]}'
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the child process needs to know. The token stays in its file, and is read again for every try."""
+class Order(patience.Order):
+    """Which taint is to go from which node."""
 
-    node: str
     key: str
     effect: str | None
-    server: str
-    token_file: str
-    ca_file: str | None
-    """None: do not verify the server's certificate."""
 
 
 def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
@@ -51,7 +45,7 @@ def attempt(order: Order) -> str:
 
     Raises `NotYetError`, and `cluster.UnreachableError`.
     """
-    with contextlib.closing(open_api(Door(order.server, order.token_file, order.ca_file))) as api:
+    with contextlib.closing(open_api(order)) as api:
         for _ in range(_CONFLICTS):
             done = _remove_once(api, order)
             if done:
@@ -63,7 +57,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     """Read the node and write it back without the taint; None when somebody else wrote it between."""
     path = f"/api/v1/nodes/{quote(order.node, safe='')}"
     taint = Taint(order.key, order.effect)
-    found = api.request("GET", path, timeout=_TIMEOUT)
+    found = api.request("GET", path, timeout=TIMEOUT)
     _accept(found, order)
     if found.document.get("kind") != "Node":
         raise NotYetError("the API server's answer is no node: is something else at its address?")
@@ -74,8 +68,8 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     metadata = found.document.get("metadata") or {}
     # A merge patch replaces the whole list, so it must be refused when the list is not the one that was read.
     body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "spec": {"taints": kept or None}}
-    answer = api.request("PATCH", path, timeout=_TIMEOUT, body=body, content_type=cluster.MERGE_PATCH)
-    if answer.status == _CONFLICT:
+    answer = api.request("PATCH", path, timeout=TIMEOUT, body=body, content_type=cluster.MERGE_PATCH)
+    if answer.status == HTTPStatus.CONFLICT:
         return None
     _accept(answer, order)
     return f"removed the taint {taint} from node {order.node}"
@@ -85,11 +79,12 @@ def _accept(answer: cluster.Answer, order: Order) -> None:
     """Raise `NotYetError` for a refusal."""
     if answer.ok:
         return
-    advice = {
-        _UNAUTHORIZED: f"the token in {order.token_file} is not accepted; it is read again for the next try",
-        _FORBIDDEN: f"add this rule to the ClusterRole of the service account: {RULE}",
-        _NOT_FOUND: f"there is no node {order.node!r}: set NODE_NAME from the downward API (spec.nodeName)",
-    }.get(answer.status)
+    by_status: dict[int, str] = {
+        HTTPStatus.UNAUTHORIZED: f"the token in {order.token_file} is not accepted; it is read again for the next try",
+        HTTPStatus.FORBIDDEN: f"add this rule to the ClusterRole of the service account: {RULE}",
+        HTTPStatus.NOT_FOUND: f"there is no node {order.node!r}: set NODE_NAME from the downward API (spec.nodeName)",
+    }
+    advice = by_status.get(answer.status)
     raise NotYetError(f"{answer.message}; {advice}" if advice else answer.message, answer.retry_after)
 
 

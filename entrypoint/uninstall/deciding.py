@@ -8,14 +8,13 @@ What is ours: a file under a name that this program writes, if what is in it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from entrypoint import chained, cniconf
-from entrypoint.node import Absent, Candidate, File, Look, Record
+from entrypoint import chained, cniconf, gojson, node, renaming
+from entrypoint.node import Absent, File, Look
 from entrypoint.settings import GENERATED, Settings
 
 _SHIM = "multus-shim"
@@ -37,8 +36,7 @@ _SIGNS = frozenset({Kind.CONFIGURATION, Kind.REMOVE})
 """Before the programs: what is taken away with these shows that Multus was installed here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """One thing to do, or to say, about one path."""
 
     kind: Kind
@@ -50,36 +48,28 @@ class Act:
     """A Multus configuration that stays: without kubeconfig and binary the node could start no pod."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """An installed binary, compared with the image's."""
 
     path: Path
-    there: bool
-    same: bool
-    source_fault: str | None = None
-    """Why there is nothing to compare with."""
+    there: bool = True
+    foreign: str | None = None
+    """Why it cannot be taken for the image's; None when it is the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The node as uninstalling needs to know it."""
 
     configurations: dict[Path, Look]
     """What stands under each name that this program writes."""
-    static_source: Look | None
-    """The source of a static configuration; None with auto configuration."""
     others: tuple[Path, ...]
     """Multus configurations under names that this program does not write."""
-    live: tuple[Candidate, ...]
-    retired: tuple[Candidate, ...]
-    """The files NAME.old, under the name NAME."""
+    observed: node.Seen
+    """What the resident program would see, with `--rename-conf-file`."""
     doubled: frozenset[str]
-    """Those of them that are NAME itself under a second name: a run was killed while it gave the name back."""
+    """Files NAME.old that are NAME itself under a second name: a run was killed while it gave the name back."""
     record: Look
     """What stands under the name of the record of renamed masters."""
-    remembered: Record | None
-    """What it says; None when there is none, or not a whole one."""
     kubeconfig: bool
     kubeconfig_dir: bool
     programs: tuple[Program, ...]
@@ -97,7 +87,7 @@ def decide(settings: Settings, seen: Seen) -> list[Act]:
 def _configurations(settings: Settings, seen: Seen) -> Iterator[Act]:
     for path, look in seen.configurations.items():
         if isinstance(look, File):
-            why = _not_ours(settings, path, look, seen.static_source)
+            why = _not_ours(settings, path, look, seen.observed.static)
             yield Act(Kind.KEEP, path, why, needs_the_rest=_runs_ours(look)) if why else Act(Kind.CONFIGURATION, path)
         elif not look.missing:
             yield Act(Kind.CONFIGURATION, path)  # it fails, and says why
@@ -129,7 +119,7 @@ def _runs_ours(look: File) -> bool:
 
 
 def _types(content: bytes) -> list[object]:
-    document = cniconf.parse(content)
+    document = gojson.parse(content)
     plugins = document.get("plugins")
     listed = plugins if isinstance(plugins, list) else []
     return [document.get("type"), *(plugin.get("type") for plugin in listed if isinstance(plugin, dict))]
@@ -140,26 +130,19 @@ def _types(content: bytes) -> list[object]:
 
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
-    usable = [each for each in seen.retired if isinstance(each.verdict, cniconf.Master)]
+    live, retired = seen.observed.candidates, seen.observed.retired
+    usable = {each.name: each.verdict.document for each in retired if isinstance(each.verdict, cniconf.Master)}
     written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
-    chosen = [each for each in usable if any(chained.wraps(content, _document(each)) for content in written)]
-    if not chosen and settings.rename_master and not _any_usable(seen.live):
-        chosen = usable  # the configuration is gone already: an earlier uninstall was cut off here
-    renamed = seen.remembered.renamed if seen.remembered else {}
-    remembered = [each for each in seen.retired if each.name in seen.doubled or each.name in renamed]
-    for candidate in remembered or chosen[:1]:
-        path = settings.autoconfig_dir / (candidate.name + cniconf.RETIRED_SUFFIX)
-        yield Act(Kind.RENAME, path, to=path.with_name(candidate.name))
+    chosen = [name for name, master in usable.items() if any(chained.wraps(content, master) for content in written)]
+    if not chosen and settings.rename_master and not any(isinstance(each.verdict, cniconf.Master) for each in live):
+        chosen = list(usable)  # the configuration is gone already: an earlier uninstall was cut off here
+    record = renaming.from_file(seen.record)
+    known = {*seen.doubled, *(record.renamed if record else ())}
+    for name in [each.name for each in retired if each.name in known] or chosen[:1]:
+        path = settings.autoconfig_dir / (name + cniconf.RETIRED_SUFFIX)
+        yield Act(Kind.RENAME, path, to=path.with_name(name))
     if not (isinstance(seen.record, Absent) and seen.record.missing):
         yield Act(Kind.FORGET, settings.record_file)
-
-
-def _any_usable(candidates: Iterable[Candidate]) -> bool:
-    return any(isinstance(candidate.verdict, cniconf.Master) for candidate in candidates)
-
-
-def _document(candidate: Candidate) -> dict[str, Any]:
-    return candidate.verdict.document if isinstance(candidate.verdict, cniconf.Master) else {}
 
 
 # ---- what the configuration referred to ----
@@ -181,9 +164,7 @@ def _programs(settings: Settings, seen: Seen, *, was_installed: bool) -> Iterato
             continue
         if settings.skip_binary_copy:
             yield Act(Kind.KEEP, program.path, "--skip-multus-binary-copy is set")
-        elif program.source_fault:
-            yield Act(Kind.KEEP, program.path, f"nothing to compare it with: {program.source_fault}")
-        elif not program.same:
-            yield Act(Kind.KEEP, program.path, "it is not the one of this image")
+        elif program.foreign:
+            yield Act(Kind.KEEP, program.path, program.foreign)
         else:
             yield Act(Kind.REMOVE, program.path)

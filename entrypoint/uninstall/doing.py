@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, presence, renaming
-from entrypoint.host import Host, read, swept_directories
+from entrypoint import cniconf, files, moving, places, presence, programs, runtime
+from entrypoint.host import Host
 from entrypoint.install import PROGRAMS
+from entrypoint.looks import read
 from entrypoint.node import File
-from entrypoint.settings import GENERATED, Settings, in_byte_order
+from entrypoint.settings import GENERATED, Settings
 from entrypoint.uninstall import deciding as uninstall
 from entrypoint.uninstall import waiting
 from entrypoint.uninstall.access import Access
 from entrypoint.uninstall.deciding import Act, Kind, Program, Seen
 
 _WATCHED = 1.5  # seconds: a running entrypoint repairs at most once a second
+_VERBS = {"keep": "kept", "remove": "removed", "rename": "renamed"}
 
 
 def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Callable[[str], None]) -> bool:
@@ -42,14 +44,10 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Cal
     if not waiting.clear(data_dir, access, force=force, wait=wait and not settings.dry_run, say=say):
         return False
     acts = uninstall.decide(settings, look(settings))
-    if settings.dry_run:
-        for line in would_do(acts):
-            say(line)
-        return True
     succeeded = True
     for well, line in apply(settings, acts):
         say(line)
-        succeeded = succeeded and well
+        succeeded = succeeded and (well or settings.dry_run)
     if not acts:
         say("nothing to do: nothing of Multus is left on this node")
     return succeeded
@@ -62,13 +60,10 @@ def look(settings: Settings) -> Seen:
     ours = [settings.cni_conf_dir / name for name in names]
     return Seen(
         configurations={path: read(path) for path in ours},
-        static_source=observed.static,
         others=tuple(_others(settings, ours)),
-        live=observed.candidates,
-        retired=observed.retired,
+        observed=observed,
         doubled=frozenset(_doubled(settings.autoconfig_dir, (each.name for each in observed.retired))),
         record=read(settings.record_file),
-        remembered=renaming.from_file(read(settings.record_file)),
         kubeconfig=os.path.lexists(settings.kubeconfig_file),
         kubeconfig_dir=_own_directory(settings.kubeconfig_file.parent),
         programs=tuple(_program(settings, name) for name in PROGRAMS),
@@ -80,84 +75,62 @@ def _own_directory(path: Path) -> bool:
     return os.path.isdir(path) and not path.is_symlink()
 
 
-def would_do(acts: Iterable[Act]) -> Iterator[str]:
-    """Yield the lines of `--dry-run`."""
-    for act in acts:
-        match act.kind:
-            case Kind.KEEP:
-                yield f"would keep {act.path}: {act.why}"
-            case Kind.MISS:
-                yield _missing(act)
-            case Kind.RENAME if act.to:
-                yield f"would rename {act.path} to {act.to.name}"
-            case Kind.REMOVE_DIRECTORY:
-                yield f"would remove {act.path} if it is empty"
-            case _:
-                yield f"would remove {act.path}"
-
-
 def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
-    """Do the acts; yield for each whether it succeeded and what happened.
+    """Do the acts; yield for each whether it succeeded and what happened, or with `--dry-run` what would.
 
     As long as a Multus configuration stands, one that could not be removed or is not ours, what it refers to stays as
     well: without its kubeconfig and binary the node could not start any pod.
     """
-    for path in files.sweep(swept_directories(settings)):
-        yield True, f"removed the temporary file {path}"
-    presence.sweep(settings.kubeconfig_file.parent)
+    if not settings.dry_run:
+        for path in files.sweep(places.swept(settings)):
+            yield True, f"removed the temporary file {path}"
+        presence.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
     standing = nameless = False
     for act in acts:
+        needed = ""
         if standing and act.kind in {Kind.REMOVE, Kind.REMOVE_DIRECTORY}:
-            yield True, f"kept {act.path}: the configuration that needs it is still there"
-            continue
-        if nameless and act.kind is Kind.FORGET:
-            yield True, f"kept {act.path}: it says which master has yet to get its name back"
-            continue
-        if act.needs_the_rest:
-            standing = True
+            needed = "the configuration that needs it is still there"
+        elif nameless and act.kind is Kind.FORGET:
+            needed = "it says which master has yet to get its name back"
+        standing = standing or act.needs_the_rest
+        doing = act._replace(kind=Kind.KEEP, why=needed) if needed else act
         try:
-            yield not act.needs_the_rest, _do(act)
+            yield not act.needs_the_rest, _do(doing, dry_run=settings.dry_run)
         except OSError as error:
             standing = standing or act.kind is Kind.CONFIGURATION
             nameless = nameless or act.kind is Kind.RENAME
             yield False, f"cannot {'rename' if act.kind is Kind.RENAME else 'remove'} {act.path}: {error.strerror}"
         else:
-            removed += [act.path] if act.kind is Kind.CONFIGURATION else []
+            removed += [act.path] if act.kind is Kind.CONFIGURATION and not settings.dry_run else []
     for path in _back_again(removed):
         yield False, f"{path} is there again: who writes it? Delete the DaemonSet first, then uninstall"
 
 
-def _do(act: Act) -> str:
-    """Do one act; say what happened. Raises OSError."""
+def _do(act: Act, *, dry_run: bool) -> str:
+    """Do one act, or nothing in a dry run; say what happened, or would. Raises OSError."""
+    kept, removed, renamed = [f"would {verb}" if dry_run else past for verb, past in _VERBS.items()]
     match act.kind:
         case Kind.KEEP:
-            return f"kept {act.path}: {act.why}"
+            return f"{kept} {act.path}: {act.why}"
         case Kind.MISS:
-            return _missing(act)
+            return f"warning: there is no {act.path}: {act.why}"
         case Kind.RENAME if act.to:
-            if files.rename_unless_taken(act.path, act.to):
-                return f"renamed {act.path} to {act.to.name}"
+            if dry_run or moving.rename_unless_taken(act.path, act.to):
+                return f"{renamed} {act.path} to {act.to.name}"
             return f"kept {act.path}: there is a {act.to.name} again"
+        case Kind.REMOVE_DIRECTORY if dry_run:
+            return f"{removed} {act.path} if it is empty"
         case Kind.REMOVE_DIRECTORY:
-            return _remove_directory(act.path)
-        case _:
+            try:
+                act.path.rmdir()
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                return f"{kept} {act.path}: it holds other files"
+        case _ if not dry_run:
             files.remove(act.path)
-            return f"removed {act.path}"
-
-
-def _missing(act: Act) -> str:
-    return f"warning: there is no {act.path}: {act.why}"
-
-
-def _remove_directory(path: Path) -> str:
-    try:
-        path.rmdir()
-    except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise
-        return f"kept {path}: it holds other files"
-    return f"removed {path}"
+    return f"{removed} {act.path}"
 
 
 def _back_again(removed: list[Path]) -> list[Path]:
@@ -174,17 +147,17 @@ def _back_again(removed: list[Path]) -> list[Path]:
 def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         with suppress(OSError):
-            if files.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
+            if moving.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
                 yield name
 
 
 def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:
     names: list[str] = []
     with suppress(OSError):
-        names = in_byte_order(os.listdir(settings.cni_conf_dir))
+        names = runtime.in_byte_order(os.listdir(settings.cni_conf_dir))
     for name in names:
         path = settings.cni_conf_dir / name
-        if name.endswith(cniconf.RUNTIME_SUFFIXES) and path not in ours:
+        if name.endswith(runtime.SUFFIXES) and path not in ours:
             found = read(path)
             if isinstance(found, File) and isinstance(cniconf.examine(found.content), cniconf.Multus):
                 yield path
@@ -195,14 +168,15 @@ def _program(settings: Settings, name: str) -> Program:
     path = settings.cni_bin_dir / name
     source = settings.multus_bin_file if name == PROGRAMS[0] else settings.multus_bin_file.with_name(name)
     if not os.path.lexists(path):
-        return Program(path, there=False, same=False)
+        return Program(path, there=False)
     try:
         os.stat(source)
     except OSError as error:
-        return Program(path, there=True, same=False, source_fault=f"{source}: {error.strerror}")
-    same = False
+        return Program(path, foreign=f"nothing to compare it with: {source}: {error.strerror}")
     with suppress(OSError):
-        if files.same_file(source, path):
-            return Program(path, there=True, same=False, source_fault=f"--multus-bin-file={source} is that very file")
-        same = not path.is_symlink() and files.same_content(source, path, lambda: False)
-    return Program(path, there=True, same=same)
+        if moving.same_file(source, path):
+            same = f"--multus-bin-file={source} is that very file"
+            return Program(path, foreign=f"nothing to compare it with: {same}")
+        if not path.is_symlink() and programs.same_content(source, path, lambda: False):
+            return Program(path)
+    return Program(path, foreign="it is not the one of this image")

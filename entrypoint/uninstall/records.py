@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from entrypoint import cniconf
-from entrypoint.host import read
+from entrypoint import gojson
+from entrypoint.looks import read
 from entrypoint.node import File
 
 _RECORD = re.compile(r"[0-9a-f]{64}")
@@ -27,8 +25,7 @@ _SHOWN = 12
 """Digits of a sandbox's identifier that tools of the runtimes show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(NamedTuple):
     """A pod that Multus has attached to further networks."""
 
     sandbox: str
@@ -43,8 +40,7 @@ class Attached:
         return f"{name} ({', '.join(self.networks) or 'its record cannot be read'})"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What the records say."""
 
     attached: tuple[Attached, ...] = ()
@@ -75,11 +71,11 @@ def look(data_dir: Path) -> Found:
         networks = further_networks(record.content) if isinstance(record, File) else ()
         if networks is None or (not isinstance(record, File) and record.missing):
             continue  # it has its default network alone, or has gone meanwhile
-        known = cache.of(sandbox)
-        if any(_is_gone(data_dir, path) for path in known.namespaces):
+        pod, namespaces = cache.of(sandbox)
+        if any(_is_gone(data_dir, path) for path in namespaces):
             left_over += 1
         else:
-            attached.append(Attached(sandbox, networks, known.pod))
+            attached.append(Attached(sandbox, networks, pod))
     return Found(tuple(attached), left_over)
 
 
@@ -90,23 +86,14 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     annotation: then its name is that of a NetworkAttachmentDefinition, NAMESPACE/NAME, and nobody else would free it.
     """
     try:
-        document = cniconf.parse(record)
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(record)
+    except gojson.InvalidJsonError:
         return ()
     if not isinstance(document, list):
         return ()
     names = [str(each.get("Name")) if isinstance(each, dict) else "?" for each in document]
     further = [name for position, name in enumerate(names) if position > 0 or "/" in name]
     return tuple(further) or None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What libcni's cache knows of a sandbox."""
-
-    pod: str | None = None
-    namespaces: tuple[str, ...] = ()
-    """Path of its network namespace on the host, as each entry has it."""
 
 
 class Cache:
@@ -122,19 +109,18 @@ class Cache:
                         if _RECORD.fullmatch(part):
                             self._paths.setdefault(part, []).append(directory / name)
 
-    def of(self, sandbox: str) -> Known:
-        """Return what the entries of a sandbox say."""
+    def of(self, sandbox: str) -> tuple[str | None, set[str]]:
+        """Return which pod a sandbox is, and the path of its network namespace on the host as each entry has it."""
         entries = [entry for path in self._paths.get(sandbox, []) if (entry := _entry(path, sandbox))]
-        pods = [pod for entry in entries if (pod := _pod(entry))]
-        namespaces = dict.fromkeys(str(entry["netns"]) for entry in entries if entry.get("netns"))
-        return Known(pods[0] if pods else None, tuple(namespaces))
+        pod = next((pod for entry in entries if (pod := _pod(entry))), None)
+        return pod, {str(entry["netns"]) for entry in entries if entry.get("netns")}
 
 
 def _entry(path: Path, sandbox: str) -> dict[str, Any] | None:
     found = read(path)
     try:
-        document = cniconf.parse(found.content) if isinstance(found, File) else None
-    except cniconf.InvalidJsonError:
+        document = gojson.parse(found.content) if isinstance(found, File) else None
+    except gojson.InvalidJsonError:
         return None
     if not isinstance(document, dict) or document.get("kind") != _CACHE or document.get("containerId") != sandbox:
         return None
@@ -142,16 +128,11 @@ def _entry(path: Path, sandbox: str) -> dict[str, Any] | None:
 
 
 def _pod(entry: dict[str, Any]) -> str | None:
-    pairs = entry.get("cniArgs")
-    named = dict(_pairs(pairs if isinstance(pairs, list) else []))
+    listed = entry.get("cniArgs")
+    pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
+    named = {pair[0]: pair[1] for pair in pairs if [type(each) for each in pair] == [str, str]}
     namespace, name = named.get("K8S_POD_NAMESPACE"), named.get("K8S_POD_NAME")
     return f"{namespace}/{name}" if namespace and name else None
-
-
-def _pairs(listed: list[Any]) -> Iterator[tuple[str, str]]:
-    for pair in listed:
-        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair):  # noqa: PLR2004
-            yield pair[0], pair[1]
 
 
 def namespace_directories(data_dir: Path) -> list[Path]:

@@ -47,7 +47,6 @@ VARIANTS = [
 GROUPS = {meshes: [each for each in VARIANTS if each[0] == meshes] for meshes in TOGETHER}
 if not LONG:
     GROUPS = {"every fifth": VARIANTS[::5]}  # each kind of mesh, each version, with and without the flag
-variants = pytest.mark.parametrize("variants", GROUPS.values(), ids=GROUPS.keys())
 LINGER = 0.05
 """Seconds between two steps of a mesh that belong together: as long as a CPU limit holds a process back at most."""
 
@@ -89,6 +88,12 @@ class Scene:
 
     def network(self, **changes):
         self.host.master(MASTER, **{"cniVersion": self.version, **changes})
+
+    def configured(self, **changes):
+        """Have the network and then the program, which has done its work."""
+        self.network(**changes)
+        self.start_program()
+        until(self.host.ready.exists)
 
     def start_meshes(self):
         """Start them side by side.
@@ -185,17 +190,22 @@ class Scene:
             assert document["name"] in {CONVERTED_NAME, own_name}
 
 
-def on_all(tmp_path, scenario, variants):
-    """Play a scenario on one host for each variant, all at the same time."""
+def scenario(play):
+    """Make a test of what is played on one host for each variant, all at the same time."""
 
-    def play(variant):
-        meshes, version, override = variant
-        place = tmp_path / f"{meshes} {version} {override}".replace(" ", "-")
-        with Scene(place, TOGETHER[meshes], version, override=override) as scene:
-            scenario(scene)
+    @pytest.mark.parametrize("variants", GROUPS.values(), ids=GROUPS.keys())
+    def test(tmp_path, variants):
+        def on_its_host(variant):
+            meshes, version, override = variant
+            place = tmp_path / f"{meshes} {version} {override}".replace(" ", "-")
+            with Scene(place, TOGETHER[meshes], version, override=override) as scene:
+                play(scene)
 
-    with ThreadPoolExecutor(len(variants)) as pool:
-        list(pool.map(play, variants))
+        with ThreadPoolExecutor(len(variants)) as pool:
+            list(pool.map(on_its_host, variants))
+
+    test.__name__, test.__doc__ = play.__name__, play.__doc__
+    return test
 
 
 def allowed(kinds, *, hooks_come_first=False):
@@ -215,147 +225,116 @@ def assert_few(counts, most):
 # ---- the order of arrival ----
 
 
-@variants
-def test_multus_comes_first(tmp_path, variants):
-    def scenario(scene):
-        scene.network()
-        scene.start_program()
-        until(scene.host.ready.exists)
-        scene.start_meshes()
-        until(scene.has_meshes)
-        scene.comes_to_rest()
-        scene.assert_good()
-        assert_few(scene.account(), allowed(scene.kinds))
-
-    on_all(tmp_path, scenario, variants)
+@scenario
+def test_multus_comes_first(scene):
+    scene.configured()
+    scene.start_meshes()
+    until(scene.has_meshes)
+    scene.comes_to_rest()
+    scene.assert_good()
+    assert_few(scene.account(), allowed(scene.kinds))
 
 
-@variants
-def test_the_meshes_come_first(tmp_path, variants):
-    def scenario(scene):
-        scene.network()
-        scene.start_meshes()
-        until(lambda: len((scene.document(MASTER) or FLANNEL)["plugins"]) == 2 + len(scene.kinds))
-        scene.start_program()
-        until(scene.host.ready.exists)
-        scene.comes_to_rest()
-        if scene.document() is None:  # Istio from 1.27 on stays with the network's own file
-            assert scene.kinds == [ISTIO]
-        scene.assert_good()
-        assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
-
-    on_all(tmp_path, scenario, variants)
+@scenario
+def test_the_meshes_come_first(scene):
+    scene.network()
+    scene.start_meshes()
+    until(lambda: len((scene.document(MASTER) or FLANNEL)["plugins"]) == 2 + len(scene.kinds))
+    scene.start_program()
+    until(scene.host.ready.exists)
+    scene.comes_to_rest()
+    if scene.document() is None:  # Istio from 1.27 on stays with the network's own file
+        assert scene.kinds == [ISTIO]
+    scene.assert_good()
+    assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
 
 
-@variants
-def test_all_come_at_boot(tmp_path, variants):
-    def scenario(scene):
-        scene.start_meshes()
-        scene.start_program()
-        time.sleep(0.2)
-        scene.network()
-        until(scene.host.ready.exists)
-        scene.comes_to_rest()
-        scene.assert_good()
-        assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
-
-    on_all(tmp_path, scenario, variants)
+@scenario
+def test_all_come_at_boot(scene):
+    scene.start_meshes()
+    scene.start_program()
+    time.sleep(0.2)
+    scene.network()
+    until(scene.host.ready.exists)
+    scene.comes_to_rest()
+    scene.assert_good()
+    assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
 
 
 # ---- later ----
 
 
 def at_rest_with_meshes(scene):
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     scene.start_meshes()
     until(scene.has_meshes)
     scene.comes_to_rest()
     scene.account()
 
 
-@variants
-def test_the_meshes_are_removed(tmp_path, variants):
-    def scenario(scene):
-        at_rest_with_meshes(scene)
-        gone = scene.stop_meshes()
-        scene.comes_to_rest()
-        scene.assert_good()
-        assert scene.chained() == []
-        assert all(mesh.crashes == [] for mesh in gone)
-        assert_few(scene.account(), 0)
-
-    on_all(tmp_path, scenario, variants)
+@scenario
+def test_the_meshes_are_removed(scene):
+    at_rest_with_meshes(scene)
+    gone = scene.stop_meshes()
+    scene.comes_to_rest()
+    scene.assert_good()
+    assert scene.chained() == []
+    assert all(mesh.crashes == [] for mesh in gone)
+    assert_few(scene.account(), 0)
 
 
-@variants
-def test_the_meshes_are_upgraded(tmp_path, variants):
+@scenario
+def test_the_meshes_are_upgraded(scene):
     """Their pods end and new ones start: each takes its plugin out and puts it in again."""
-
-    def scenario(scene):
-        at_rest_with_meshes(scene)
-        scene.stop_meshes()
-        scene.start_meshes()
-        until(scene.has_meshes)
-        scene.comes_to_rest()
-        scene.assert_good()
-        assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
-
-    on_all(tmp_path, scenario, variants)
+    at_rest_with_meshes(scene)
+    scene.stop_meshes()
+    scene.start_meshes()
+    until(scene.has_meshes)
+    scene.comes_to_rest()
+    scene.assert_good()
+    assert_few(scene.account(), allowed(scene.kinds, hooks_come_first=True))
 
 
-@variants
-def test_multus_is_upgraded(tmp_path, variants):
+@scenario
+def test_multus_is_upgraded(scene):
     """The same configuration is left alone; another one takes what is chained along, in one write."""
-
-    def scenario(scene):
-        at_rest_with_meshes(scene)
-        chained = sorted(scene.chained())
-        scene.program.stop()
-        scene.start_program()
-        until(scene.host.ready.exists)
-        scene.comes_to_rest()
-        assert scene.account()["program"] == 0
-        scene.start_program("--multus-log-level=debug")
-        until(lambda: scene.multus().get("logLevel") == "debug")
-        assert sorted(scene.chained()) == chained
-        scene.comes_to_rest()
-        scene.assert_good()
-        counts = scene.account()
-        assert counts.pop("program") == 1
-        # The old script takes the file away for a moment: another mesh puts itself in again, and is answered.
-        most = 2 if len(scene.kinds) > 1 and OLD_LINKERD in scene.kinds else 1
-        assert all(count <= most for count in counts.values()), counts
-
-    on_all(tmp_path, scenario, variants)
+    at_rest_with_meshes(scene)
+    chained = sorted(scene.chained())
+    scene.program.stop()
+    scene.start_program()
+    until(scene.host.ready.exists)
+    scene.comes_to_rest()
+    assert scene.account()["program"] == 0
+    scene.start_program("--multus-log-level=debug")
+    until(lambda: scene.multus().get("logLevel") == "debug")
+    assert sorted(scene.chained()) == chained
+    scene.comes_to_rest()
+    scene.assert_good()
+    counts = scene.account()
+    assert counts.pop("program") == 1
+    # The old script takes the file away for a moment: another mesh puts itself in again, and is answered.
+    most = 2 if len(scene.kinds) > 1 and OLD_LINKERD in scene.kinds else 1
+    assert all(count <= most for count in counts.values()), counts
 
 
-@variants
-def test_multus_is_removed(tmp_path, variants):
+@scenario
+def test_multus_is_removed(scene):
     """What it takes away on its way out is the list, although a mesh wrote it last."""
-
-    def scenario(scene):
-        scene.flags.append("--cleanup-config-on-exit")
-        at_rest_with_meshes(scene)
-        code, _ = scene.program.stop()
-        assert code == 0
-        assert not [name for name in scene.host.names() if name.startswith("00-multus")]
-
-    on_all(tmp_path, scenario, variants)
+    scene.flags.append("--cleanup-config-on-exit")
+    at_rest_with_meshes(scene)
+    code, _ = scene.program.stop()
+    assert code == 0
+    assert not [name for name in scene.host.names() if name.startswith("00-multus")]
 
 
-@variants
-def test_a_change_of_the_network_is_followed_and_keeps_what_is_chained(tmp_path, variants):
-    def scenario(scene):
-        at_rest_with_meshes(scene)
-        scene.network(mtu=1400)
-        until(lambda: scene.delegate().get("mtu") == 1400)
-        scene.comes_to_rest()
-        scene.assert_good()
-        assert_few(scene.account(), allowed(scene.kinds))
-
-    on_all(tmp_path, scenario, variants)
+@scenario
+def test_a_change_of_the_network_is_followed_and_keeps_what_is_chained(scene):
+    at_rest_with_meshes(scene)
+    scene.network(mtu=1400)
+    until(lambda: scene.delegate().get("mtu") == 1400)
+    scene.comes_to_rest()
+    scene.assert_good()
+    assert_few(scene.account(), allowed(scene.kinds))
 
 
 # ---- in particular ----
@@ -377,9 +356,7 @@ def chain(scene, *plugins, mode=0o644, **level):
 
 
 def test_a_list_that_begins_with_ours_is_as_it_must_be_whatever_follows_and_whatever_its_mode(scene):
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     chain(scene, {"type": "anything", "at": 1.5}, mode=0o640)
     before = scene.host.conflist.stat()
     scene.comes_to_rest()
@@ -393,10 +370,8 @@ def test_a_list_that_begins_with_ours_is_as_it_must_be_whatever_follows_and_what
 
 def test_numbers_and_characters_that_a_mesh_written_in_go_cannot_keep_are_no_difference(scene):
     plugins = [{"type": "flannel", "big": 9007199254740993, "one": 1.0, "half": "\ud800", "html": "<&>"}]
-    scene.network(plugins=plugins)
     scene.kinds = [ISTIO, LINKERD]
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured(plugins=plugins)
     scene.start_meshes()
     until(lambda: len(scene.chained()) == 2)
     scene.comes_to_rest()
@@ -405,9 +380,7 @@ def test_numbers_and_characters_that_a_mesh_written_in_go_cannot_keep_are_no_dif
 
 def test_true_is_not_one(scene):
     """As Python compares, the two are the same; a CNI plugin does not find so."""
-    scene.network(plugins=[{"type": "flannel", "flag": True}])
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured(plugins=[{"type": "flannel", "flag": True}])
     chain(scene, {"type": "other"})
     document = scene.document()
     document["plugins"][0]["delegates"][0]["plugins"][0]["flag"] = 1
@@ -417,9 +390,7 @@ def test_true_is_not_one(scene):
 
 
 def test_another_network_under_our_name_is_replaced(scene):
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     chain(scene, {"type": "other"})
     until(lambda: scene.ledger.quiet_for() > 0.5)
     replace(scene.host.conflist, json.dumps(FLANNEL))
@@ -429,9 +400,7 @@ def test_another_network_under_our_name_is_replaced(scene):
 
 
 def test_a_second_multus_behind_ours_is_not_kept(scene):
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     chain(scene, {"type": "other"})
     until(lambda: scene.ledger.quiet_for() > 0.5)
     document = scene.document()
@@ -442,9 +411,7 @@ def test_a_second_multus_behind_ours_is_not_kept(scene):
 
 def test_another_version_of_the_list_is_put_right_and_keeps_what_is_chained(scene):
     """Only the name and the version that a mesh gives to a list that it makes are taken as they are."""
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     chain(scene, {"type": "other"}, name="multus-cni-network", cniVersion="1.0.0")
     until(lambda: (scene.document() or {}).get("cniVersion") == "0.3.1")
     assert scene.chained() == ["other"]
@@ -466,9 +433,7 @@ def test_what_is_chained_and_in_the_network_as_well_is_said_once(scene):
 def test_two_reference_plugins_with_other_settings_both_stay(scene):
     """A `tuning` behind Multus and another one in the network do different things."""
     tuning = {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}
-    scene.network(plugins=[*FLANNEL["plugins"], tuning])
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured(plugins=[*FLANNEL["plugins"], tuning])
     chain(scene, {**tuning, "sysctl": {"net.core.somaxconn": "600"}})
     scene.comes_to_rest()
     assert scene.runs() == ["flannel", "portmap", "tuning", "tuning"]
@@ -477,9 +442,7 @@ def test_two_reference_plugins_with_other_settings_both_stay(scene):
 
 def test_a_list_that_a_mesh_did_not_come_to_rename_is_put_under_its_right_name(scene):
     """Istio writes a list over `00-multus.conf` and renames it; no runtime reads a list under that name."""
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     document = json.loads(scene.host.conf.read_bytes())
     document.pop("cniVersion")
     listed = {"cniVersion": "0.3.1", "name": CONVERTED_NAME, "plugins": [document, {"type": "istio-cni"}]}
@@ -523,9 +486,7 @@ def test_a_list_of_istio_s_own_before_ours_is_as_good_as_long_as_it_begins_with_
     """With `istioOwnedCNIConfig` Istio copies our configuration once, and not again when ours changes."""
     own = scene.host.conf_dir / "00-istio-cni.conflist"
     scene.kinds, scene.version = [(SmallIstio, {"owned": own.name, "primary": "00-multus.conflist"})], "1.0.0"
-    scene.network()
-    scene.start_program()
-    until(scene.host.ready.exists)
+    scene.configured()
     scene.start_meshes()
     until(own.exists)
     scene.comes_to_rest()
