@@ -210,7 +210,7 @@ def test_of_pods_that_have_their_networks_only_the_metadata_is_taken(api, get):
 
 def told(*addresses, name="cbr0", **more):
     """What Multus writes of a pod with one further network, when its default network gave it these addresses."""
-    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True} | more
+    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True, **more}
     return json.dumps([default, {"name": "default/lan", "interface": "net1", "ips": ["10.222.0.7"]}])
 
 
@@ -233,21 +233,9 @@ def test_what_somebody_wrote_in_the_place_of_addresses_says_nothing(api, get, ip
         (told(), {"podIP": "10.244.0.5"}, False),
         (told("10.244.0.4"), {"podIP": "", "phase": "Pending"}, False),
         (told("10.244.0.4", default=False), {"podIP": "10.244.0.5"}, False),
-        (told("x", 7, None, ["10.244.0.4"]), {"podIP": "10.244.0.5"}, False),
-        (told(ips=7), {"podIP": "10.244.0.5"}, False),
+        (told("x"), {"podIP": "10.244.0.5"}, False),
     ],
-    ids=[
-        "same",
-        "another",
-        "others",
-        "second family",
-        "spelling",
-        "not told",
-        "none yet",
-        "no default",
-        "no address",
-        "no list",
-    ],
+    ids=["same", "another", "others", "second family", "spelling", "not told", "none yet", "no default", "no address"],
 )
 def test_what_is_told_of_another_address_is_of_an_earlier_sandbox(api, get, status, addresses, lacks):
     """After a reboot a pod keeps its annotation, and may have been set up anew before Multus was there."""
