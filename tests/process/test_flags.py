@@ -1,99 +1,15 @@
-"""How flags are said: forms, empty values, environment, and what is wrong usage."""
+"""How flags are said to the real program, and what is wrong usage; `tests/test_flags.py` has each flag in each form."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.process.scratch import FLANNEL, MULTUS, overwrite
-
-BOOLEANS = [
-    "namespace-isolation",
-    "multus-log-to-stderr",
-    "override-network-name",
-    "skip-multus-binary-copy",
-    "rename-conf-file",
-    "cleanup-config-on-exit",
-    "restart-crio",
-    "skip-config-watch",
-    "skip-tls-verify",
-    "force-cni-version",
-    "dry-run",
-]
-PATHS = {
-    "cni-conf-dir": "/host/etc/cni/net.d",
-    "cni-bin-dir": "/host/opt/cni/bin",
-    "multus-bin-file": "/usr/src/multus-cni/bin/multus",
-    "multus-conf-file": "/usr/src/multus-cni/images/70-multus.conf",
-    "service-account-dir": "/var/run/secrets/kubernetes.io/serviceaccount",
-}
-OTHERS = [
-    "multus-autoconfig-dir",
-    "multus-master-cni-file-name",
-    "multus-kubeconfig-file-host",
-    "multus-cni-conf-dir",
-    "cni-version",
-    "global-namespaces",
-    "multus-log-level",
-    "multus-log-file",
-    "readiness-indicator-file",
-    "additional-bin-dir",
-    "wait-timeout",
-    "startup-taint",
-    "log-format",
-    "ready-file",
-]
-VISIBLE = {
-    "namespace-isolation": {"namespaceIsolation": True},
-    "override-network-name": {"name": "cbr0"},
-    "multus-kubeconfig-file-host=/k/config": {"kubeconfig": "/k/config"},
-    "multus-cni-conf-dir=/host/etc/cni/multus/net.d": {"confDir": "/etc/cni/multus/net.d"},
-    "multus-cni-conf-dir=/hosted/net.d": {"confDir": "/hosted/net.d"},
-    "cni-version=0.3.0": {"cniVersion": "0.3.0"},
-    "global-namespaces=a,b": {"globalNamespaces": "a,b"},
-    "multus-log-level=Verbose": {"logLevel": "verbose"},
-    "multus-log-file=/var/log/x": {"logFile": "/var/log/x"},
-    "multus-log-to-stderr=false": {"logToStderr": False},
-    "readiness-indicator-file=/run/r": {"readinessindicatorfile": "/run/r"},
-    "additional-bin-dir=/opt/b": {"binDir": "/opt/b"},
-}
-INVALID = {
-    "multus-log-level": ["chatty", "debugg", "info"],
-    "cni-version": ["one", "1.2.3.4", "v1.0.0", "1.", "-1", " "],
-    "wait-timeout": ["soon", "-1", "nan", "inf", "10x", "1d"],
-    "additional-bin-dir": ["opt/bin"],
-    "multus-log-file": ["multus.log"],
-    "log-format": ["xml"],
-    "startup-taint": ["key:Never", ":NoSchedule", "a b", "key:"],
-    "multus-master-cni-file-name": ["/etc/passwd", "../x.conf", "00-multus.conf"],
-    **{flag: ["maybe", "2", "truee", "on"] for flag in BOOLEANS},
-}
-
-
-def variable(flag):
-    return "ENTRYPOINT_" + flag.upper().replace("-", "_")
-
-
-def in_parallel(function, items):
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(function, items))
-
-
-def planned(host, *flags, env=None):
-    """Return the configuration that a dry run with these flags would write."""
-    outcome = host.run("--dry-run", *flags, env=env)
-    assert outcome.returncode == 0, outcome.stderr
-    block = outcome.stdout.partition("00-multus.conf, mode 600:\n")[2].splitlines()
-    lines = []
-    for line in block:
-        if not line.startswith("    "):
-            break
-        lines.append(line)
-    return json.loads("\n".join(lines))
+from tests.test_flags import BOOLEANS, INVALID, OTHERS, PATHS, VISIBLE, planned, variable
 
 
 @pytest.fixture
@@ -102,24 +18,29 @@ def ready_host(host):
     return host
 
 
-@pytest.mark.parametrize("flag", VISIBLE)
-def test_a_flag_works_joined_apart_and_from_the_environment(ready_host, flag):
-    name, _, value = flag.partition("=")
-    forms = [([f"--{flag}"], None), ([], {variable(name): value or "true"})]
-    if value and name not in BOOLEANS:
-        forms.append(([f"--{name}", value], None))
-    expected = VISIBLE[flag].items()
-    for document in in_parallel(lambda form: planned(ready_host, *form[0], env=form[1]), forms):
-        assert expected <= document.items()
+def test_flags_work_joined_apart_and_from_the_environment(ready_host):
+    joined = [f"--{flag}" for flag in VISIBLE if "hosted" not in flag]
+    values = [flag.removeprefix("--").partition("=") for flag in joined]
+    apart = [f"--{name}={value}" if name in BOOLEANS else f"--{name} {value}" for name, _, value in values if value]
+    apart = [f"--{name}" for name, _, value in values if not value] + " ".join(apart).split()
+    env = {variable(name): value or "true" for name, _, value in values}
+    expected = {key: value for flag in joined for key, value in VISIBLE[flag.removeprefix("--")].items()}
+    for arguments, variables in ((joined, None), (apart, None), ([], env)):
+        outcome = ready_host.run("--dry-run", *arguments, env=variables)
+        assert outcome.returncode == 0, outcome.stderr
+        assert expected.items() <= planned(outcome.stdout).items()
 
 
-@pytest.mark.parametrize("flag", VISIBLE)
-def test_the_command_line_wins_over_the_environment(ready_host, flag):
-    name, _, value = flag.partition("=")
-    env = {variable(name): "true" if value == "false" else "false" if name in BOOLEANS else "0.1.0"}
-    if name == "multus-log-level":
-        env = {variable(name): "panic"}
-    assert VISIBLE[flag].items() <= planned(ready_host, f"--{flag}", env=env).items()
+def test_invalid_values_are_wrong_usage_and_nothing_is_written(ready_host):
+    before = ready_host.snapshot()
+    for flag in ("multus-log-level", "namespace-isolation"):
+        for outcome in (
+            ready_host.run(f"--{flag}={INVALID[flag][0]}"),
+            ready_host.run(env={variable(flag): INVALID[flag][0]}),
+        ):
+            assert outcome.returncode == 2, outcome.stderr
+            assert f"--{flag}" in outcome.stderr
+    assert ready_host.snapshot() == before
 
 
 def test_a_flag_before_the_subcommand_wins_over_the_environment(ready_host):
@@ -133,15 +54,6 @@ def test_a_flag_before_the_subcommand_wins_over_the_environment(ready_host):
     assert outcome.returncode == 0, outcome.stderr
     assert not ready_host.conf.exists()
     assert (other / "00-multus.conf").exists()
-
-
-@pytest.mark.parametrize("words", [("true", "false"), ("T", "F"), ("1", "0"), ("Yes", "nO"), ("TRUE", "FALSE")])
-def test_a_boolean_takes_every_word_in_any_case(ready_host, words):
-    yes, no = words
-    assert "namespaceIsolation" in planned(ready_host, f"--namespace-isolation={yes}")
-    assert "namespaceIsolation" not in planned(ready_host, f"--namespace-isolation={no}")
-    assert planned(ready_host, f"--multus-log-to-stderr={no}")["logToStderr"] is False
-    assert "logToStderr" not in planned(ready_host, env={variable("multus-log-to-stderr"): yes})
 
 
 def test_every_boolean_works_bare(ready_host):
@@ -161,19 +73,6 @@ def test_a_word_behind_a_bare_boolean_is_not_its_value(ready_host):
     assert "--namespace-isolation=false" in outcome.stderr
 
 
-def test_an_empty_value_means_the_default(ready_host):
-    plain = planned(ready_host)
-    flags = [flag for flag in [*BOOLEANS, *OTHERS] if flag != "dry-run"]
-    joined = [([f"--{flag}="], None) for flag in flags]
-    apart = [([f"--{flag}", ""], None) for flag in OTHERS]
-    env = [([], {variable(flag): ""}) for flag in [*flags, *PATHS]]
-    together = [([f"--{flag}=" for flag in flags], {"SKIP_TLS_VERIFY": "", "KUBECONFIG_MODE": "", "KUBE_CA_FILE": ""})]
-    for document in in_parallel(
-        lambda form: planned(ready_host, *form[0], env=form[1]), [*joined, *apart, *env, *together]
-    ):
-        assert document == plain
-
-
 @pytest.mark.parametrize("flag", PATHS)
 def test_an_empty_path_means_the_default(ready_host, flag):
     if os.path.exists(PATHS[flag]):
@@ -181,25 +80,6 @@ def test_an_empty_path_means_the_default(ready_host, flag):
     outcome = ready_host.run(f"--{flag}=")
     assert outcome.returncode == 1
     assert PATHS[flag] in outcome.stderr
-
-
-def test_an_invalid_value_is_wrong_usage_on_the_command_line_and_in_the_environment(ready_host):
-    before = ready_host.snapshot()
-    cases = [(flag, value, "flag") for flag, values in INVALID.items() for value in values]
-    cases += [(flag, values[0], "env") for flag, values in INVALID.items()]
-
-    def one(case):
-        flag, value, form = case
-        if form == "flag":
-            return ready_host.run(f"--{flag}={value}")
-        return ready_host.run(env={variable(flag): value})
-
-    for (flag, value, _form), outcome in zip(cases, in_parallel(one, cases), strict=True):
-        assert outcome.returncode == 2, (flag, value, outcome.stderr)
-        said = " ".join(outcome.stderr.split())
-        assert f"--{flag}" in said
-        assert value in said
-    assert ready_host.snapshot() == before
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What Multus 4.3's thin_entrypoint wrote for 165 pairs of master and flags, asked of the real program."""
+"""What Multus 4.3's thin_entrypoint wrote for pairs of master and flags, asked of the real program.
+
+`tests/test_peer_vectors.py` has all 165 pairs, without a process for each.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import pytest
 
 from tests.process.scratch import DATA, MASTERS
 
-CASES = json.loads((DATA / "peer-vectors.json").read_text())
+CASES = json.loads((DATA / "peer-vectors.json").read_text())[::7]
+"""Each network and each flag."""
 
 
 def _name(case):
@@ -33,9 +37,10 @@ def test_the_program_writes_what_the_go_peer_wrote(host, case):
     assert json.loads((host.conf_dir / case["file"]).read_text()) == case["conf"]
 
 
-def test_no_case_was_lost():
-    assert len(CASES) == 165
-    assert sum(1 for case in CASES if case.get("refused")) == 11
+def test_no_network_and_no_flag_was_lost():
+    everything = json.loads((DATA / "peer-vectors.json").read_text())
+    for part in (lambda case: {case["master"]}, lambda case: {flag.partition("=")[0] for flag in case["flags"]}):
+        assert set().union(*map(part, CASES)) == set().union(*map(part, everything))
 
 
 def test_a_master_without_a_version_gets_one_with_a_warning(host):
