@@ -137,7 +137,7 @@ def test_the_client_takes_no_more_than_we_reckon_with():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("limit", "fits"), [(30 * MIB, False), (100 * MIB, True)])
+@pytest.mark.parametrize(("limit", "fits"), [(20 * MIB, False), (100 * MIB, True)])
 def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit, fits):
     group, limit_file = limited_group
     limit_file.write_text(str(limit))
