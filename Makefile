@@ -32,8 +32,8 @@ check: $(VENV)/made ## lint, types and the tests without processes and container
 quick: $(VENV)/made
 	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py
 
-test: $(VENV)/made ## run all tests, five minutes
-	@echo "make test: about 5 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
+test: $(VENV)/made ## run all tests, eight minutes
+	@echo "make test: about 8 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
 	$(PYTEST) -n $(WORKERS)
 
 resilience: $(VENV)/made ## run the long form of the resilience tests, about an hour
