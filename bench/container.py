@@ -59,8 +59,14 @@ class Contained(Started):
         self._runtime_cpu = charged + clock_then - clock
 
     def cpu_after_end(self) -> float:
-        """From the container's group, which counts every process that ever was in it, less the runtime's own part."""
-        return self.group.cpu() - self._runtime_cpu
+        """From the container's group, which counts every process that ever was in it, less the runtime's own part.
+
+        Raises `SpoiltError` when podman, which clears up after a container, was faster.
+        """
+        try:
+            return self.group.cpu() - self._runtime_cpu
+        except OSError as error:
+            raise SpoiltError(f"the control group is gone: {error}") from None
 
     def exit_code(self) -> int:
         return self._running.wait(30)

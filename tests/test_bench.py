@@ -12,6 +12,8 @@ BENCH = Path(__file__).parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
 
 import cgroups  # noqa: E402
+import container  # noqa: E402
+import places  # noqa: E402
 import table  # noqa: E402
 
 AIMS = {
@@ -130,6 +132,20 @@ def test_the_counters_of_a_control_group_are_read_in_both_versions(files, unifie
     assert group.charged() == (40, 12, 18, 7)
     group.reset()
     assert group.charged().hits == 0
+
+
+def test_a_sample_whose_control_group_podman_took_away_first_is_taken_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(cgroups, "UNIFIED", False)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/cpuacct.usage").write_text("2500000")
+    looks = [tmp_path / "gone", tmp_path / "there"]
+
+    def sample():
+        contained = object.__new__(container.Contained)
+        contained.group, contained._runtime_cpu = cgroups.Group(cpu=looks.pop(0), memory=tmp_path), 0.5
+        return contained.cpu_after_end()
+
+    assert places.unless_spoilt(sample) == 2.0
 
 
 # ---- what the pages say of it ----
