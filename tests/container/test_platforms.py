@@ -57,6 +57,7 @@ def test_where_only_the_mounts_are_changed_the_kubeconfigs_path_is_found_to_be_w
     running = pod.start("kube-multus")
     advice = f"set --multus-kubeconfig-file-host={directory}/multus.d/multus.kubeconfig"
     wait_for(lambda: advice in running.log(), PATIENCE, running.log)
+    wait_for(node.path(f"{directory}/00-multus.conf").exists, PATIENCE, running.log)  # it is written after the warning
     flags = pod.container("kube-multus")["args"]
     done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", "--timeout=1", *flags)
     findings = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
