@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, overwrite, until
+from tests.process.scratch import FLANNEL, overwrite, replace, until
 from tests.resilience import tracing
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and immutable files need root")
@@ -75,7 +75,7 @@ SMALL = pytest.mark.parametrize("tmpfs", [("size=256k", "nr_inodes=0"), ("size=6
 CHANGES = {
     "token": (lambda host, n: host.rotate(f"token-{n}"), lambda host, n: host.has_token(f"token-{n}")),
     "binary": (
-        lambda host, n: host.multus.write_bytes(b"\x7fELF" + bytes([n]) * 20_000),
+        lambda host, n: replace(host.multus, b"\x7fELF" + bytes([n]) * 20_000, 0o755),
         lambda host, n: host.installed.read_bytes() == b"\x7fELF" + bytes([n]) * 20_000,
     ),
 }
