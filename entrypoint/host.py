@@ -50,7 +50,6 @@ class Host:
         if not auto or settings.autoconfig_dir != settings.cni_conf_dir:
             standing, failed = listing(settings.cni_conf_dir)
         names = _files(standing)
-        beside_ours = _files(listing(settings.kubeconfig_file.parent)[0])
         outputs = {path.name: _output(path) for path in settings.output_files}
         return Seen(
             now=now,
@@ -71,10 +70,7 @@ class Host:
             beside=_beside(settings.autoconfig_dir, entries),
             directories=_plugin_directories(entries),
             names=names,
-            kubeconfigs=(
-                *(settings.cni_conf_dir / name for name in names),
-                *(settings.kubeconfig_file.with_name(name) for name in beside_ours),
-            ),
+            beside_ours=_files(listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names),
             failed=f"the directory {settings.cni_conf_dir} {failed}" if failed else None,
             mounted_from=self._mounted_from,

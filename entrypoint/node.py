@@ -104,8 +104,8 @@ class Seen(NamedTuple):
     """The `.conf` files in each directory of the autoconfig directory: libcni takes one for a list of that name."""
     names: tuple[str, ...] = ()
     """What stands in the configuration directory, but for directories: a CNI runtime reads some of it."""
-    kubeconfigs: tuple[Path, ...] = ()
-    """The files there and in the directory of our kubeconfig: one may be what Multus is told to read."""
+    beside_ours: tuple[str, ...] = ()
+    """What stands in the directory of our kubeconfig, but for directories."""
     first: tuple[str, Look] | None = None
     """The file of it that the runtime reads first, when its name is none of ours."""
     failed: str | None = None

@@ -52,7 +52,7 @@ def decide(settings: Settings, seen: Seen, memory: Memory) -> Plan:
     writable = settings.cni_conf_dir not in missing
     stands = chained.standing(seen.outputs)
     output, doubled = chained.settled(wanted.output, stands) if wanted.output else (None, [])
-    configuration = _write(settings, seen, output) if writable and output and not awaited else None
+    configuration = _write(settings, seen, output, stands) if writable and output and not awaited else None
     removals = _removals(settings, seen, wanted, output) if writable and not awaited else ()
     reads = verdict.kubeconfig_named(settings, seen.mounted_from, output.content) if output else None
     held = None
@@ -148,10 +148,9 @@ def _is_there(seen: Seen, output: Output) -> bool:
     return holds(seen.outputs[output.file_name], output.content, output.mode)
 
 
-def _write(settings: Settings, seen: Seen, output: Output) -> Write | None:
+def _write(settings: Settings, seen: Seen, output: Output, stands: chained.Standing | None) -> Write | None:
     if any(map(unknown, seen.outputs.values())) or _is_there(seen, output):
         return None
-    stands = chained.standing(seen.outputs)
     over = stands.file.identity if stands and stands.file_name == output.file_name else None
     return Write(settings.cni_conf_dir / output.file_name, output.content, output.mode, over)
 
@@ -187,17 +186,18 @@ def _left_out(wanted: Output | None, doubled: list[str]) -> list[str]:
 
 def _kubeconfig_missing(settings: Settings, seen: Seen, path: Path, ours: Write | None) -> list[Problem]:
     """Say that the kubeconfig that Multus is told to read is not there, unless it is `ours`, which is being written."""
-    if path in seen.kubeconfigs or (path == settings.kubeconfig_file and (ours or unknown(seen.kubeconfig))):
+    if path == settings.kubeconfig_file and (ours or unknown(seen.kubeconfig)):
         return []
-    return [Problem("; ".join(verdict.without_kubeconfig(path)), fatal=False)]
+    told = verdict.kubeconfig_missing(settings, seen, path)
+    return [Problem("; ".join(told), fatal=False)] if told else []
 
 
 def _names_after(
     settings: Settings, seen: Seen, output: Output, removals: tuple[Remove, ...], rename: Rename | None
 ) -> set[str]:
     """Return what the configuration directory will hold once these steps are done, as far as a runtime reads it."""
-    gone = {removal.path for removal in removals} | ({rename.path} if rename else set())
-    return {name for name in seen.names if settings.cni_conf_dir / name not in gone} | {output.file_name}
+    gone = [removal.path for removal in removals] + ([rename.path] if rename else [])
+    return {*seen.names} - {path.name for path in gone if path.parent == settings.cni_conf_dir} | {output.file_name}
 
 
 def _failed_looks(settings: Settings, seen: Seen) -> list[str]:

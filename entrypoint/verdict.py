@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from entrypoint import chained, mounts, runtime
-from entrypoint.node import File, Look
+from entrypoint.node import File, Look, Seen
 from entrypoint.settings import Settings
 
 
@@ -70,8 +70,10 @@ def kubeconfig_named(settings: Settings, source: str | None, configuration: byte
     return path if path and path.parent in {settings.cni_conf_dir, settings.kubeconfig_file.parent} else None
 
 
-def without_kubeconfig(path: Path) -> tuple[str, str]:
-    """Say that this kubeconfig is missing, and what to do."""
+def kubeconfig_missing(settings: Settings, seen: Seen, path: Path) -> tuple[str, str] | None:
+    """Say that this kubeconfig, one that `kubeconfig_named` returned, is not there, and what to do; None when it is."""
+    if path.name in (seen.names if path.parent == settings.cni_conf_dir else seen.beside_ours):
+        return None
     return (
         f"Multus is told to read a kubeconfig that is not there, and every pod will fail: {path} does not exist",
         "who writes it? The entrypoint writes multus.d/multus.kubeconfig",

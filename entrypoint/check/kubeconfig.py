@@ -62,8 +62,9 @@ def _path(settings: Settings, view: View) -> Finding:
     if astray:
         return failed(identifier, *astray)
     path = verdict.kubeconfig_named(settings, view.seen.mounted_from, found[1].content)
-    if path and path not in view.seen.kubeconfigs:
-        return failed(identifier, *verdict.without_kubeconfig(path))
+    missing = verdict.kubeconfig_missing(settings, view.seen, path) if path else None
+    if missing:
+        return failed(identifier, *missing)
     return passed(identifier, f"{named}, as far as this container can see")
 
 
