@@ -8,16 +8,10 @@ import pytest
 from entrypoint import cluster, lists, podnetworks
 from entrypoint.check import networks, pods
 from entrypoint.check.findings import Status
-from tests.fake_api import FakeCluster, authority, pem, serving
+from tests.fake_api import authority, pem
 
 MACVLAN = {"cniVersion": "0.3.1", "type": "macvlan", "ipam": {"type": "host-local"}}
 PODS = "/api/v1/pods"
-
-
-@pytest.fixture
-def api():
-    with serving(FakeCluster()) as served:
-        yield served
 
 
 @pytest.fixture

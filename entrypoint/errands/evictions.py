@@ -96,9 +96,9 @@ class Evictions:
             self._going = pod
             self._say("INFO", f"evicted pod {pod}, which lacked networks")
             self.see_off(api)
-        elif answer.status == HTTPStatus.FORBIDDEN and not is_terminating(answer):
+        elif answer.forbidden and not is_terminating(answer):
             raise refusal(answer, RULE)
-        elif answer.status not in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+        elif not answer.forbidden and answer.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
             return answer
         return None
 

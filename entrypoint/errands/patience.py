@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
 from entrypoint import cluster
@@ -68,7 +67,7 @@ def open_api(order: Order) -> cluster.Api:
 
 def refusal(answer: cluster.Answer, rule: str) -> Exception:
     """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
-    if answer.status == HTTPStatus.FORBIDDEN:
+    if answer.forbidden:
         advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
         return GivenUpError(f"{answer.message}; {advice}")
     return NotYetError(answer.message, answer.retry_after)
