@@ -316,7 +316,7 @@ def hurry() -> Iterator[None]:
 
 def prove_counting(api: Counting) -> None:
     """Ask the API server once ourselves: a counter that stays at none must be one that counts."""
-    from entrypoint.cluster import Access, Api
+    from entrypoint.cluster.client import Access, Api
 
     connections, requests = len(api.connections), len(api.requests)
     asking = Api(Access(api.url, FIRST_TOKEN, pem(authority())))

@@ -11,7 +11,7 @@ def main() -> None:
     # is being imported waits until somebody knows what to do with it.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
-    from entrypoint import cli
+    from entrypoint.cli import commands as cli
 
     cli.main()
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from entrypoint import files, programs
+from entrypoint.disk import files, programs
 
 PROGRAMS = ("multus", "passthru")
 """What is copied, under these names. The second comes with some images only, beside the first."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-GENERATED_CONF = "00-multus.conf"
-GENERATED_CONFLIST = "00-multus.conflist"
-GENERATED = (GENERATED_CONF, GENERATED_CONFLIST)
+from entrypoint.cni.cniconf import GENERATED
 
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 

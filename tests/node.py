@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from entrypoint import validation
-from entrypoint.flags import ENTRYPOINT
-from entrypoint.node import Absent, Binary, Candidate, File, Memory, Plan, Remove, Rename, Seen, Write
-from entrypoint.options import FlagCommand, chosen
+from entrypoint.cli import validation
+from entrypoint.cli.flags import ENTRYPOINT
+from entrypoint.cli.options import FlagCommand, chosen
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
 from entrypoint.settings import Settings
 
 DATA = Path(__file__).parent / "data"
@@ -60,7 +61,7 @@ def click_error(*arguments: str) -> str:
 
 
 def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:
-    from entrypoint import cniconf
+    from entrypoint.cni import cniconf
 
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     return Candidate(name, cniconf.examine(raw), since, hashlib.sha256(raw).hexdigest())

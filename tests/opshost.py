@@ -14,12 +14,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from entrypoint import validation
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import looking as check
 from entrypoint.check import node as nodecheck
-from entrypoint.cli import cli
-from entrypoint.options import chosen
+from entrypoint.cli import validation
+from entrypoint.cli.commands import cli
+from entrypoint.cli.options import chosen
 from tests.fake_api import authority, pem
 
 FLANNEL = {

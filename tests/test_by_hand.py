@@ -13,8 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint import chained, cniconf, runtime
 from entrypoint.check import reading
+from entrypoint.cni import cniconf, runtime
+from entrypoint.node import chained
 from tests.manifests import DEPLOYMENTS, ROOT, documents
 from tests.opshost import FLANNEL, ScratchHost, wait_until
 from tests.test_manifests import RELEASES

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint import chained, gojson, handover, verdict
-from entrypoint.node import Absent, File, Output
-from entrypoint.plan import decide, decide_removal
+from entrypoint.cni import gojson
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import chained, handover, verdict
+from entrypoint.node.plan import decide, decide_removal
+from entrypoint.node.values import Output
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
 from tests.node import START, after, master, seen, settings_for
 

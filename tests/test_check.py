@@ -14,13 +14,13 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from entrypoint.alive import Instance
 from entrypoint.check import cluster as clustercheck
 from entrypoint.check import findings, owner, plugins
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, Status
 from entrypoint.check.plugins import Programs
-from entrypoint.cluster import Access
+from entrypoint.cluster.client import Access
+from entrypoint.owner import Instance
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
 
@@ -556,9 +556,9 @@ def test_an_api_server_that_does_not_tell_what_it_serves_is_to_be_given_the_usua
 
 
 def test_under_a_limit_that_cannot_hold_the_client_the_cluster_part_is_skipped(host, monkeypatch, tmp_path):
-    from entrypoint import memory
     from entrypoint.check import cluster as clustercheck
-    from entrypoint.cluster import Access
+    from entrypoint.cluster import memory
+    from entrypoint.cluster.client import Access
 
     monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))
     monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoint import cluster, memory
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import memory
 from entrypoint.errands import child, patience, taint
 from entrypoint.settings import Taint
 from tests.errand import Log, no_pause
@@ -398,7 +399,7 @@ def test_a_fault_of_ours_in_the_child_is_a_message_and_no_traceback():
 
 
 def test_the_command_line_and_the_resident_process_load_neither_the_client_nor_jeepney():
-    assert loaded_by("entrypoint.cli") == []
+    assert loaded_by("entrypoint.cli.commands") == []
 
 
 def loaded_by(modules):

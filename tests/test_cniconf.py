@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.cniconf import Master, Multus, Unusable, examine, is_candidate_name
-from entrypoint.gojson import MAX_DEPTH, InvalidJsonError, parse
+from entrypoint.cni.cniconf import Master, Multus, Unusable, examine, is_candidate_name
+from entrypoint.cni.gojson import MAX_DEPTH, InvalidJsonError, parse
 from tests.node import MASTERS
 
 

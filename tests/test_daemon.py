@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from entrypoint.daemon import Daemon, GaveUpError
-from entrypoint.host import StepError
-from entrypoint.node import Copy, Remove, Write
-from entrypoint.wakeup import Wakeup
+from entrypoint.disk.wakeup import Wakeup
+from entrypoint.node.daemon import Daemon, GaveUpError
+from entrypoint.node.host import StepError
+from entrypoint.node.values import Copy, Remove, Write
 from tests.node import CRIO, FLANNEL, IN_CLUSTER, scratch, settings_for
 
 

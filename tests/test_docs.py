@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint.flags import CHECK, ENTRYPOINT, INSTALL, UNINSTALL
+from entrypoint.cli.flags import CHECK, ENTRYPOINT, INSTALL, UNINSTALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.wakeup import Wakeup
+from entrypoint.disk.wakeup import Wakeup
 from tests.fake_api import FakeCluster, serving
 from tests.opshost import FLANNEL, ScratchHost, wait_until
 from tests.process.scratch import watches

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import files, moving, programs
+from entrypoint.disk import files, moving, programs
 
 SECRET = b"x" * 5_000_000
 
@@ -273,7 +273,7 @@ def test_the_sweep_takes_what_a_killed_run_left_and_nothing_else(tmp_path):
         [
             sys.executable,
             "-c",
-            "import os, sys, pathlib; from entrypoint import files; os.fsync = lambda fd: (print('x', flush=True),"
+            "import os, sys, pathlib; from entrypoint.disk import files; os.fsync = lambda fd: (print('x', flush=True),"
             "__import__('time').sleep(60)); files.write(pathlib.Path(sys.argv[1]), b'x', 0o600)",
             tmp_path / "a.conf",
         ],

@@ -14,8 +14,8 @@ from unittest.mock import patch
 import pytest
 from click.testing import CliRunner
 
-from entrypoint.cli import cli
-from entrypoint.signals import ENDING
+from entrypoint.cli.commands import cli
+from entrypoint.disk.signals import ENDING
 from tests.process.scratch import ScratchHost
 
 BOOLEANS = [

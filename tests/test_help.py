@@ -5,8 +5,8 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from entrypoint import flags
-from entrypoint.cli import cli
+from entrypoint.cli import flags
+from entrypoint.cli.commands import cli
 
 WIDTHS = pytest.mark.parametrize("width", [80, 110])
 COMMANDS = {"": flags.ENTRYPOINT, "check": flags.CHECK, "uninstall": flags.UNINSTALL, "install": flags.INSTALL}

@@ -4,12 +4,13 @@ import time
 
 import pytest
 
-from entrypoint import cniconf, files, programs
-from entrypoint.cniconf import Master, Multus, Unread, Unusable
-from entrypoint.host import Host, StepError
-from entrypoint.looks import MAX_BYTES, read
-from entrypoint.node import Absent, Copy, File, Memory, Remove, Rename, Write
-from entrypoint.plan import decide
+from entrypoint.cni import cniconf
+from entrypoint.cni.cniconf import Master, Multus, Unread, Unusable
+from entrypoint.disk import files, programs
+from entrypoint.disk.looks import MAX_BYTES, Absent, File, read
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Copy, Memory, Remove, Rename, Write
 from tests.node import FLANNEL, scratch, settings_for
 
 
@@ -103,7 +104,7 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
 def test_a_change_within_one_tick_of_the_clock_is_seen(root, monkeypatch):
     put(root, "a.conf", b'{"name": "one", "type": "t"}')
     host = Host(settings_for(root))
-    monkeypatch.setattr("entrypoint.candidates.signature", lambda status: (1,))  # as if no timestamp had changed
+    monkeypatch.setattr("entrypoint.node.candidates.signature", lambda status: (1,))  # as if no timestamp had changed
     assert host.observe().candidates[0].verdict.name == "one"
     put(root, "a.conf", b'{"name": "two", "type": "t"}')
     assert host.observe().candidates[0].verdict.name == "two"

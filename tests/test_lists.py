@@ -5,9 +5,10 @@ import tracemalloc
 
 import pytest
 
-from entrypoint import cluster, lists, podnetworks
 from entrypoint.check import networks, pods
 from entrypoint.check.findings import Status
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import lists, podnetworks
 from tests.fake_api import authority, pem
 
 MACVLAN = {"cniVersion": "0.3.1", "type": "macvlan", "ipam": {"type": "host-local"}}

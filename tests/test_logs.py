@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from entrypoint import logs
+from entrypoint.telling import logs
 
 PROGRAM = """
 import os, sys
-from entrypoint import logs
+from entrypoint.telling import logs
 logs.configure("text")
 {}
 """

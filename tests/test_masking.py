@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from entrypoint.masking import MASK, masked
-from entrypoint.render import kubeconfig
+from entrypoint.cli.masking import MASK, masked
+from entrypoint.cni.render import kubeconfig
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmVk"
 

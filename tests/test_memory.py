@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from entrypoint import cluster, memory
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import memory
 
 MIB = 1 << 20
 UNLIMITED_V1 = str((1 << 63) - 4096)
@@ -123,7 +124,7 @@ def test_a_client_that_is_loaded_already_needs_no_room(monkeypatch):
 
 def test_the_client_takes_no_more_than_we_reckon_with():
     code = (
-        "from entrypoint import cluster\n"
+        "from entrypoint.cluster import client as cluster\n"
         "def own(): return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
         "before = own()\n"
         "api = cluster.Api(cluster.Access('https://127.0.0.1:1', 't', None))\n"
@@ -144,7 +145,7 @@ def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit
     code = (
         "import os, sys\n"
         "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "from entrypoint import cluster, memory\n"
+        "from entrypoint.cluster import client as cluster, memory\n"
         "print(memory.room().limit, cluster.shortfall())"
     )
     process = subprocess.run([sys.executable, "-c", code, str(group)], capture_output=True, text=True)

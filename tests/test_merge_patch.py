@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from entrypoint import mergepatch
+from entrypoint.cni import mergepatch
 from tests.node import DATA
 
 EXAMPLES = json.loads((DATA / "merge-patch.json").read_text())

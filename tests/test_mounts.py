@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from entrypoint import mounts
-from entrypoint.mounts import KUBECONFIG
+from entrypoint.disk import mounts
+from entrypoint.disk.mounts import KUBECONFIG
 
 DIRECTORY = "/host/etc/cni/net.d"
 USUAL = "/etc/cni/net.d"

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from entrypoint import alive
-from entrypoint.presence import Presence
+from entrypoint import owner
+from entrypoint.owner import Presence
 
 OTHER = """
 import sys
 from pathlib import Path
-from entrypoint.presence import Presence
+from entrypoint.owner import Presence
 other = Presence(Path(sys.argv[1]))
 other.join()
 print(flush=True)
@@ -58,7 +58,7 @@ def test_alone_it_owns_the_node_once_it_can_do_its_work(directory):
     own.join()
     assert own.owner and not own.accompanied and own.deadline is None
     (name,) = os.listdir(directory)
-    assert alive.NAME.fullmatch(name)
+    assert owner.NAME.fullmatch(name)
     own.leave()
     assert not directory.exists()
 
@@ -85,7 +85,7 @@ def test_a_newer_one_is_seen_only_while_it_lives(directory):
 
 
 @pytest.mark.parametrize(
-    ("function", "suffix"), [("open", alive.SUFFIX), ("listdir", "multus.d")], ids=["open", "list"]
+    ("function", "suffix"), [("open", owner.SUFFIX), ("listdir", "multus.d")], ids=["open", "list"]
 )
 def test_a_look_that_failed_is_made_again_and_who_was_known_is_not_forgotten(directory, monkeypatch, function, suffix):
     own = Presence(directory)

@@ -1,9 +1,9 @@
 import click
 import pytest
 
-from entrypoint import flags, options
-from entrypoint.options import FlagCommand, PeerCommand
-from entrypoint.remarks import remarks
+from entrypoint.cli import flags, options
+from entrypoint.cli.options import FlagCommand, PeerCommand
+from entrypoint.cli.remarks import remarks
 
 
 def said(*arguments, kind=FlagCommand, **environ):

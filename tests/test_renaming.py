@@ -9,11 +9,12 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint import renaming
-from entrypoint.cniconf import Unread
-from entrypoint.host import Host
-from entrypoint.node import Absent, Candidate, File, Memory, Record, Rename
-from entrypoint.plan import decide
+from entrypoint.cni.cniconf import Unread
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import renaming
+from entrypoint.node.host import Host
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Candidate, Memory, Record, Rename
 from tests.node import CRIO, FLANNEL, START, after, master, scratch, seen, settings_for
 
 RENAME = "--rename-conf-file"

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from entrypoint import cniconf, gojson, render
+from entrypoint.cni import cniconf, gojson, render
 from tests.node import MASTERS, settings_for
 
 numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)

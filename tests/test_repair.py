@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from entrypoint import memory, podnetworks
+from entrypoint.cluster import memory, podnetworks
 from entrypoint.errands import events, evictions, repair
 from tests.errand import Log, no_pause
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from entrypoint.report import Reporter
+from entrypoint.telling.report import Reporter
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from entrypoint import running
+from entrypoint.cli import resident as running
 from tests.opshost import ScratchHost, wait_until
 
 PYTHON = "/opt/multus-entrypoint/bin/python3"
@@ -147,7 +147,7 @@ def test_only_those_variables_are_taken_that_this_program_reads(proc):
 TAKE_OVER = """
 import json, os, sys
 from pathlib import Path
-from entrypoint import options, running, cli
+from entrypoint.cli import options, resident as running, commands as cli
 command = cli.cli.commands["check"]
 context = command.make_context("check", sys.argv[2:])
 said = running.take_over(context, Path(sys.argv[1]))

@@ -3,11 +3,11 @@ from contextlib import suppress
 import click
 import pytest
 
-from entrypoint.cniconf import version_key
-from entrypoint.flags import ENTRYPOINT
-from entrypoint.options import Flag, FlagCommand, chosen
+from entrypoint.cli.flags import ENTRYPOINT
+from entrypoint.cli.options import Flag, FlagCommand, chosen
+from entrypoint.cli.validation import InvalidSettingError, build
+from entrypoint.cni.cniconf import version_key
 from entrypoint.settings import Taint
-from entrypoint.validation import InvalidSettingError, build
 from tests.node import IN_CLUSTER, click_error, options, settings_for
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.node import Remove, Write
-from entrypoint.throttle import Throttle
+from entrypoint.node.values import Remove, Write
+from entrypoint.telling.throttle import Throttle
 
 FILE = Path("/n/00-multus.conf")
 WRITE = Write(FILE, b"a", 0o600)

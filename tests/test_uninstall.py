@@ -275,7 +275,7 @@ def test_a_name_that_cannot_be_given_back_is_not_forgotten(host, monkeypatch):
     def fails(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("entrypoint.moving.rename_unless_taken", fails)
+    monkeypatch.setattr("entrypoint.disk.moving.rename_unless_taken", fails)
     code, said = uninstall(host)
     assert code == 1
     assert record.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from entrypoint.flags import ENTRYPOINT
+from entrypoint.cli.flags import ENTRYPOINT
 from tests import examples
 from tests.manifests import DEPLOYMENTS, containers, documents, only, parse
 

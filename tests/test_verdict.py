@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint.host import Host, StepError
-from entrypoint.node import Memory
-from entrypoint.plan import decide
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Memory
 from tests.node import scratch, settings_for
 from tests.runtime import CONTENTS, MODES, NAMES, STATIC, put, works
 
@@ -76,13 +76,13 @@ def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
     ],
 )
 def test_what_sorts_before_ours_is_read_first(names, ours, overtaken):
-    from entrypoint import verdict
+    from entrypoint.node import verdict
 
     assert (verdict.overtaken(Path("/d"), names, ours, b"", None) is not None) is overtaken
 
 
 def test_one_file_sorts_and_two_sort_before_ours():
-    from entrypoint import verdict
+    from entrypoint.node import verdict
 
     one, two = (
         verdict.overtaken(Path("/d"), [*names, "m.conf"], "m.conf", b"", None)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from entrypoint.wakeup import Wakeup
-from entrypoint.watch import Watcher
+from entrypoint.disk.wakeup import Wakeup
+from entrypoint.disk.watch import Watcher
 
 SUFFIXES = (".conf", ".conflist")
 

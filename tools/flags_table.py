@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from entrypoint.flags import ENTRYPOINT
-from entrypoint.options import BOOLEAN, Flag
+from entrypoint.cli.flags import ENTRYPOINT
+from entrypoint.cli.options import BOOLEAN, Flag
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")

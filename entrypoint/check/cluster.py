@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http import HTTPStatus
 
-from entrypoint import cluster
 from entrypoint.check import networks, pods
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs
 from entrypoint.check.questions import ATTACHMENTS_NAME, NEEDED, TAINT_RIGHTS, USEFUL, Answers, Right, ask
-from entrypoint.cluster import Access
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster.client import Access
 from entrypoint.errands import taint
 from entrypoint.settings import Settings
 

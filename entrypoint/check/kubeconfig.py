@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from entrypoint import chained, verdict
 from entrypoint.check import reading as kubeconfig
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.node import RUNNING, View, standing
-from entrypoint.cluster import Access
-from entrypoint.node import Absent, File
+from entrypoint.cluster.client import Access
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import chained, verdict
 from entrypoint.settings import Settings
 
 

@@ -6,17 +6,17 @@ import os
 import time
 from pathlib import Path
 
-from entrypoint import alive
+from entrypoint import owner
 from entrypoint.check import cluster as clustercheck
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import node as nodecheck
-from entrypoint.check import owner
+from entrypoint.check import owner as ownercheck
 from entrypoint.check.findings import Finding
 from entrypoint.check.plugins import Programs
-from entrypoint.host import Host
-from entrypoint.looks import leads_away, program_fault, read
-from entrypoint.node import Absent, Memory
-from entrypoint.plan import decide
+from entrypoint.disk.looks import Absent, leads_away, program_fault, read
+from entrypoint.node.host import Host
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Memory
 from entrypoint.settings import Settings
 
 
@@ -25,11 +25,11 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
 
     `resident` is the process of this container that is the entrypoint, as far as there is one.
     """
-    instances = alive.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
+    instances = owner.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = look(settings)
     found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
     return [
-        *owner.judged(found, instances, resident),
+        *ownercheck.judged(found, instances, resident),
         *clustercheck.findings(settings, kubeconfigcheck.access(view), view.programs, timeout),
     ]
 

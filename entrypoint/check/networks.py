@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from entrypoint import gojson, lists
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs, plugin_types
-from entrypoint.cluster import Answer
-from entrypoint.lists import Get
+from entrypoint.cluster import lists
+from entrypoint.cluster.client import Answer
+from entrypoint.cluster.lists import Get
+from entrypoint.cni import gojson
 
 PLUGINS, DHCP = "networks.plugins", "networks.dhcp"
 RULE = "{apiGroups: [k8s.cni.cncf.io], resources: [network-attachment-definitions], verbs: [get, list]}"

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import chained, cniconf, gojson, runtime, verdict
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.plugins import Programs, plugin_types
-from entrypoint.node import Absent, File, Plan, Seen
+from entrypoint.cni import cniconf, gojson, runtime
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import chained, verdict
+from entrypoint.node.values import Plan, Seen
 from entrypoint.settings import Settings
 
 RUNNING = "is the entrypoint running with these flags? See its log"

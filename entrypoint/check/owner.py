@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from entrypoint.alive import Instance
 from entrypoint.check.findings import Finding, Status, passed, skipped, warned
+from entrypoint.owner import Instance
 
 IDENTIFIER = "node.owner"
 _THE_OWNERS = frozenset({"binary.current", "configuration.current", "kubeconfig.current", "kubeconfig.mode"})

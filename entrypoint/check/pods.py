@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from entrypoint import lists, podnetworks
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
-from entrypoint.cluster import Answer
-from entrypoint.lists import Get
-from entrypoint.podnetworks import Pod
+from entrypoint.cluster import lists, podnetworks
+from entrypoint.cluster.client import Answer
+from entrypoint.cluster.lists import Get
+from entrypoint.cluster.podnetworks import Pod
 
 IDENTIFIER = "pods.networks"
 _SHOWN = 20

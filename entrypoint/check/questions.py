@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from entrypoint import cluster
 from entrypoint.check import networks, pods
 from entrypoint.check.networks import Networks
 from entrypoint.check.pods import Lacking
-from entrypoint.cluster import JSON, Access, Answer
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster.client import JSON, Access, Answer
 from entrypoint.settings import Settings
 
 ATTACHMENTS_NAME = "network-attachment-definitions"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from entrypoint.cluster import Access
+from entrypoint.cluster.client import Access
 
 
 class InvalidKubeconfigError(ValueError):

@@ -6,8 +6,8 @@ The resident process only starts them: what they need would take more memory tha
 from __future__ import annotations
 
 from entrypoint.errands.child import RESTART_AFTER, Child
-from entrypoint.logs import logger
 from entrypoint.settings import Settings
+from entrypoint.telling.logs import logger
 
 _AGAIN = 5.0
 """Seconds until a process that was broken off is started again."""

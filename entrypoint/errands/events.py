@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from entrypoint import cluster
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster.podnetworks import Pod
 from entrypoint.errands.patience import TIMEOUT, is_terminating, refusal
-from entrypoint.podnetworks import Pod
 
 RULE = '{apiGroups: [""], resources: [events], verbs: [create]}'
 

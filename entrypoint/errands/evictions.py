@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from http import HTTPStatus
 
-from entrypoint import cluster, podnetworks
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import podnetworks
+from entrypoint.cluster.podnetworks import Pod
 from entrypoint.errands.patience import TIMEOUT, GivenUpError, NotYetError, Pause, Say, is_terminating, refusal
-from entrypoint.podnetworks import Pod
 
 RULE = '{apiGroups: [""], resources: [pods/eviction], verbs: [create]}'
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import cluster
+from entrypoint.cluster import client as cluster
 from entrypoint.settings import is_token
 
 TIMEOUT = 10.0  # seconds for one request

@@ -9,11 +9,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoint import cluster, lists, podnetworks
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import lists, podnetworks
+from entrypoint.cluster.podnetworks import Pod
 from entrypoint.errands import child, events, patience
 from entrypoint.errands.evictions import Evictions
 from entrypoint.errands.patience import Pause, Say, open_api, refusal, until_done
-from entrypoint.podnetworks import Pod
 
 REPORTED, SETTLED = 5.0, 15.0
 """Seconds that kubelet has to report what it has just set up: more than it takes, and far more than it takes.

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from entrypoint import cluster
+from entrypoint.cluster import client as cluster
 from entrypoint.errands import child, patience
 from entrypoint.errands.patience import TIMEOUT, NotYetError, Pause, Say, open_api, until_done
 from entrypoint.settings import Taint

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from entrypoint import alive, needed
-from entrypoint.host import Host, StepError
-from entrypoint.node import Absent, Memory
+from entrypoint import owner
+from entrypoint.disk.looks import Absent
+from entrypoint.node import needed
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.values import Memory
 from entrypoint.settings import Settings
 
 
@@ -29,12 +31,12 @@ class Access:
 
     def listings(self) -> Iterator[tuple[Path, tuple[str, ...]]]:
         """Yield the directory, and the suffix, of the files by which an installer shows that it lives."""
-        yield self._settings.kubeconfig_file.parent, (alive.SUFFIX,)
+        yield self._settings.kubeconfig_file.parent, (owner.SUFFIX,)
 
     def keep(self) -> None:
         """Write the kubeconfig anew where it is not made from this pod's service account, unless an installer does."""
         settings = self._settings
-        if alive.living(settings.kubeconfig_file.parent):
+        if owner.living(settings.kubeconfig_file.parent):
             return
         seen = self._host.observe(binary=False)
         if isinstance(seen.kubeconfig, Absent):

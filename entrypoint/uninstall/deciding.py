@@ -13,9 +13,12 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint import chained, cniconf, gojson, node, renaming
-from entrypoint.node import Absent, File, Look
-from entrypoint.settings import GENERATED, Settings
+from entrypoint.cni import cniconf, gojson
+from entrypoint.cni.cniconf import GENERATED
+from entrypoint.disk.looks import Absent, File, Look
+from entrypoint.node import chained, renaming
+from entrypoint.node import values as node
+from entrypoint.settings import Settings
 
 _SHIM = "multus-shim"
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from entrypoint import cniconf, files, moving, places, presence, programs, runtime
-from entrypoint.host import Host
+from entrypoint import owner
+from entrypoint.cni import cniconf, runtime
+from entrypoint.cni.cniconf import GENERATED
+from entrypoint.disk import files, moving, programs
+from entrypoint.disk.looks import File, read
 from entrypoint.install import PROGRAMS
-from entrypoint.looks import read
-from entrypoint.node import File
-from entrypoint.settings import GENERATED, Settings
+from entrypoint.node import places
+from entrypoint.node.host import Host
+from entrypoint.settings import Settings
 from entrypoint.uninstall import deciding as uninstall
 from entrypoint.uninstall import waiting
 from entrypoint.uninstall.access import Access
@@ -84,7 +87,7 @@ def apply(settings: Settings, acts: list[Act]) -> Iterator[tuple[bool, str]]:
     if not settings.dry_run:
         for path in files.sweep(places.swept(settings)):
             yield True, f"removed the temporary file {path}"
-        presence.sweep(settings.kubeconfig_file.parent)
+        owner.sweep(settings.kubeconfig_file.parent)
     removed: list[Path] = []
     standing = nameless = False
     for act in acts:

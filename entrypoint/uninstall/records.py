@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint import gojson
-from entrypoint.looks import read
-from entrypoint.node import File
+from entrypoint.cni import gojson
+from entrypoint.disk.looks import File, read
 
 _RECORD = re.compile(r"[0-9a-f]{64}")
 """Multus keeps one record a sandbox, named by the runtime's identifier of it, beside a directory `results`."""

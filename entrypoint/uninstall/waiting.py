@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from entrypoint.disk.wakeup import Wakeup
+from entrypoint.disk.watch import Watcher
 from entrypoint.uninstall import records
 from entrypoint.uninstall.access import Access
 from entrypoint.uninstall.records import Attached, Found
-from entrypoint.wakeup import Wakeup
-from entrypoint.watch import Watcher
 
 _INTERVAL = 30.0
 """Seconds after which it is said again what is waited for."""

@@ -104,14 +104,14 @@ def test_the_resident_process_has_not_loaded_the_kubernetes_client(host):
         text=True,
         check=True,
     ).stdout.split()
-    assert "entrypoint.daemon" in loaded
+    assert "entrypoint.node.daemon" in loaded
     for module in (
         "kubernetes",
         "ssl",
         "urllib3",
         "jeepney",
         "yaml",
-        "entrypoint.cluster",
+        "entrypoint.cluster.client",
         "entrypoint.check",
         "entrypoint.uninstall",
     ):

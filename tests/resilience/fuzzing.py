@@ -9,9 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from entrypoint import cniconf
-from entrypoint.node import File, Memory, Write
-from entrypoint.plan import decide
+from entrypoint.cni import cniconf
+from entrypoint.disk.looks import File
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Memory, Write
 from tests.node import master, seen, settings_for
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -71,7 +72,7 @@ def as_static(content):
 
 
 def _none(wanted):
-    from entrypoint.node import Absent
+    from entrypoint.disk.looks import Absent
 
     return {path.name: Absent() for path in wanted.output_files}
 

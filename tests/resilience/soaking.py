@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from entrypoint.leaving import REMOVAL_COUNTS
+from entrypoint.node.leaving import REMOVAL_COUNTS
 from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish, watches
 
 CHECK_INTERVAL = 0.002

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from entrypoint.flags import ENTRYPOINT
+from entrypoint.cli.flags import ENTRYPOINT
+from entrypoint.cli.validation import InvalidSettingError
 from entrypoint.settings import Settings
-from entrypoint.validation import InvalidSettingError
 from tests.node import MASTERS, settings_for
 from tests.resilience import fuzzing
 from tests.resilience.conftest import LONG

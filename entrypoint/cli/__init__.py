@@ -1,0 +1,1 @@
+"""What an operator says: commands, flags, settings, and what is made of them."""

@@ -1,0 +1,213 @@
+"""The flags: what operators may say, in the order and the words of `--help`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import click
+
+from entrypoint.cli.options import BOOLEAN, SECONDS, Flag
+from entrypoint.settings import DEFAULT_KUBECONFIG_ON_HOST
+
+_LOG_LEVELS = ("debug", "verbose", "error", "panic")
+_BIN_DIR = "/host/opt/cni/bin"
+
+
+def _path(name: str, help_text: str, default: str = "", **attributes: Any) -> Flag:
+    return Flag(name, help_text, default=default, metavar="PATH", **attributes)
+
+
+def _switch(name: str, help_text: str, default: str = "false", **attributes: Any) -> Flag:
+    return Flag(name, help_text, type=BOOLEAN, default=default, metavar="[=BOOLEAN]", **attributes)
+
+
+def _duration(name: str, help_text: str, default: str) -> Flag:
+    return Flag(name, help_text, type=SECONDS, default=default, metavar="DURATION")
+
+
+def _group(title: str, *flags: Flag) -> tuple[Flag, ...]:
+    for flag in flags:
+        flag.group = title
+    return flags
+
+
+BIN_FILE = _path("--multus-bin-file", "The multus binary to install.", "/usr/src/multus-cni/bin/multus")
+
+_PATHS = _group(
+    "Paths",
+    _path("--cni-conf-dir", "Directory that gets the Multus configuration.", "/host/etc/cni/net.d"),
+    _path("--cni-bin-dir", "Directory that gets the multus binary.", _BIN_DIR),
+    BIN_FILE,
+    _path(
+        "--multus-conf-file",
+        "Configuration to copy to the node, or 'auto' to generate one around the default network's.",
+        "/usr/src/multus-cni/images/70-multus.conf",
+    ),
+    _path(
+        "--multus-autoconfig-dir",
+        "With 'auto', directory in which the default network writes its configuration.",
+        show_default="the value of --cni-conf-dir",
+    ),
+    _path(
+        "--service-account-dir",
+        "Directory of the token and CA that go into the kubeconfig.",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+    ),
+)
+
+_GENERATED = _group(
+    "Generated configuration (--multus-conf-file=auto)",
+    _path(
+        "--multus-kubeconfig-file-host",
+        "Kubeconfig that Multus shall use, as the host sees it.",
+        show_default=DEFAULT_KUBECONFIG_ON_HOST,
+    ),
+    _path("--multus-cni-conf-dir", "Directory in which Multus looks for further CNI configurations."),
+    Flag("--cni-version", "CNI version of the configuration.", metavar="VERSION", show_default="the master's"),
+    _switch("--force-cni-version", "Write --cni-version into the wrapped master too, whatever it says.", hidden=True),
+    _switch("--namespace-isolation", "Let pods use network attachments of their own namespace only."),
+    Flag(
+        "--global-namespaces",
+        "Namespaces, separated by commas, whose network attachments every pod may use in spite of isolation.",
+        metavar="NAMES",
+    ),
+    Flag(
+        "--multus-log-level",
+        f"What Multus logs: {', '.join(_LOG_LEVELS)}.",
+        type=click.Choice(_LOG_LEVELS, case_sensitive=False),
+        default=None,
+        metavar="LEVEL",
+    ),
+    _path("--multus-log-file", "File on the host that Multus logs to."),
+    _switch("--multus-log-to-stderr", "Let Multus log to its stderr.", default="true"),
+    _switch("--override-network-name", "Name the network as the master does."),
+    _path("--readiness-indicator-file", "File on the host that must exist before Multus sets up a pod."),
+    _path("--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
+    Flag(
+        "--multus-conf-patch",
+        "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
+        metavar="JSON|PATH",
+    ),
+    _switch(
+        "--wait-for-readiness-indicator",
+        "Write the configuration only once the file of --readiness-indicator-file is there.",
+    ),
+)
+
+_MASTER = _group(
+    "Master, the default network's configuration",
+    Flag(
+        "--multus-master-cni-file-name",
+        "The one file of the autoconfig directory to wrap.",
+        metavar="NAME",
+        show_default="the alphabetically first",
+    ),
+    Flag(
+        "--multus-master-cni-exclude",
+        "Files that are never the master unless named: a pattern such as '*-podman-*'. May be given several times.",
+        metavar="GLOB",
+        multiple=True,
+        default=(),
+    ),
+    _switch("--rename-conf-file", "Rename the master to NAME.old once it is wrapped."),
+    _switch("--skip-config-watch", "Do not follow changes of the master."),
+    _duration(
+        "--wait-timeout", "How long to wait for a first master before giving up: seconds, or as 10m.", default="600"
+    ),
+)
+
+_BEHAVIOUR = _group(
+    "Behaviour on the node",
+    _switch("--skip-multus-binary-copy", "Leave the installed multus binary alone."),
+    _switch(
+        "--cleanup-config-on-exit", "Remove the configuration when the program ends, and while there is no master."
+    ),
+    _switch(
+        "--skip-tls-verify",
+        "Write a kubeconfig that does not verify the API server's certificate.",
+        env=["SKIP_TLS_VERIFY"],
+    ),
+    _switch("--restart-crio", "Restart CRI-O once, after the first change of the configuration in this run."),
+    Flag(
+        "--startup-taint",
+        "Taint to remove from this node once it is configured; needs NODE_NAME.",
+        metavar="KEY[:EFFECT]",
+    ),
+    Flag(
+        "--repair-pods",
+        "Once the node is configured, report or evict its pods that lack networks they ask for; needs NODE_NAME.",
+        type=click.Choice(["report", "delete"]),
+        default=None,
+        metavar="report|delete",
+    ),
+    _path("--ready-file", "File that exists exactly while the node is as it must be."),
+)
+
+_PROGRAM = _group(
+    "The entrypoint itself",
+    Flag(
+        "--log-format",
+        "Format of this program's own log.",
+        type=click.Choice(["text", "json"], case_sensitive=False),
+        default="text",
+    ),
+    _switch("--dry-run", "Print what would be done, secrets masked, and touch nothing."),
+)
+
+ENTRYPOINT = (*_PATHS, *_GENERATED, *_MASTER, *_BEHAVIOUR, *_PROGRAM)
+"""Every flag of the entrypoint, in the order in which the help shows them; `check` and `uninstall` take them too."""
+
+OF_AUTO = (*_GENERATED, *_MASTER)
+"""Those that shape a generated configuration, or choose what it wraps."""
+
+CHECK = _group(
+    "Check",
+    Flag(
+        "--output",
+        "How to print the findings.",
+        type=click.Choice(["table", "json"], case_sensitive=False),
+        default="table",
+    ),
+    _duration("--timeout", "How long to wait for the API server: seconds, or as 10s.", default="5"),
+)
+"""What only `check` takes."""
+
+UNINSTALL = _group(
+    "Uninstall",
+    _path(
+        "--multus-data-dir",
+        "Directory in which Multus keeps a record of each pod it has attached.",
+        "/host/var/lib/cni/multus",
+    ),
+    _switch("--wait", "Wait for pods with further networks to go, and then go on, instead of refusing."),
+    _switch("--force", "Go on although such pods are left; their addresses stay reserved."),
+)
+"""What only `uninstall` takes."""
+
+INSTALL = (
+    *_group(
+        "Install",
+        Flag(
+            "--type",
+            "Which Multus; this image carries the thin plugin only.",
+            "-t",
+            "type_",
+            default="thin",
+            metavar="thin",
+        ),
+        Flag("--dest-dir", "Directory that gets the binary.", "-d", default=_BIN_DIR, metavar="PATH"),
+    ),
+    BIN_FILE,
+    *_PROGRAM,
+)
+"""What `install` takes: its own, under the names that Multus 4.3 gave them, and a few of everybody's."""
+
+ALL = (*ENTRYPOINT, *CHECK, *UNINSTALL, *INSTALL)
+
+
+def thin() -> list[Flag]:
+    """Return the flags of the entrypoint with the one default that is another in the program of Multus 4.3."""
+    flags = {flag.name: copy.copy(flag) for flag in ENTRYPOINT}
+    flags["multus_conf_file"].default = "auto"
+    return list(flags.values())

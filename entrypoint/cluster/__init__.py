@@ -1,0 +1,1 @@
+"""The Kubernetes client, as little of it as possible."""

@@ -1,0 +1,1 @@
+"""CNI documents: pure, no disk."""

@@ -1,0 +1,1 @@
+"""Bytes: looking at files, writing whole ones, watching for changes."""

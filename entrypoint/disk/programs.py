@@ -1,0 +1,71 @@
+"""Copying and comparing programs of many MiB, so that the page cache does not fill the container's memory limit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from entrypoint.disk.files import opened, replacement
+
+_CHUNK = 1 << 20  # bytes: small enough to notice a signal in time and to keep few dirty pages
+
+
+class CancelledError(Exception):
+    """The program was told to stop in the middle of a copy; the target is as it was."""
+
+
+def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
+    """Put a copy of the file `source` at `path`, with its permission bits; return the new file's status.
+
+    The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
+    issue 1221). The page cache of what a container reads and writes counts against its memory limit, so each chunk is
+    flushed and let go of.
+    Raises OSError or, when `cancelled` says so between two chunks, `CancelledError`; then the target is as it was.
+    """
+    with opened(source, os.O_RDONLY) as origin:
+        mode = stat.S_IMODE(os.fstat(origin).st_mode)
+        with replacement(path, mode) as target:
+            offset = 0
+            while sent := os.sendfile(target, origin, offset, _CHUNK):
+                if cancelled():
+                    raise CancelledError
+                offset += sent
+                os.fdatasync(target)
+                _let_go((origin, target), offset)
+            written = os.fstat(target)
+    # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
+    with contextlib.suppress(FileNotFoundError):
+        found = os.stat(path)
+        if os.path.samestat(found, written):
+            return found
+    return written
+
+
+def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
+    """Say whether two files hold the same bytes, and leave nothing of them in the page cache.
+
+    Raises OSError or `CancelledError`.
+    """
+    with opened(one, os.O_RDONLY) as first, opened(other, os.O_RDONLY) as second:
+        if os.fstat(first).st_size != os.fstat(second).st_size:
+            return False
+        offset = 0
+        while True:
+            chunks = [os.pread(descriptor, _CHUNK, offset) for descriptor in (first, second)]
+            _let_go((first, second), offset + _CHUNK)
+            if chunks[0] != chunks[1]:
+                return False
+            if not chunks[0]:
+                return True
+            if cancelled():
+                raise CancelledError
+            offset += len(chunks[0])
+
+
+def _let_go(descriptors: Iterable[int], end: int) -> None:
+    """Let the kernel forget these files up to the offset `end`: from the beginning, because it forgets whole folios."""
+    for descriptor in descriptors:
+        os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,285 @@
+"""Which living instance owns the node.
+
+In a rolling update with surge two instances run on a node for some seconds, each with a token of its own. The newest
+that can do its work owns the node; an older one writes nothing until the newer has ended, in whatever way.
+
+Each instance that can do its work has one of its own in `multus.d`, open for writing and locked. Its name begins with
+the instance's rank. The lock alone says that the instance lives: a killed run leaves the file and no lock, a stopped
+one (SIGSTOP, a paused container) keeps both, and its place. The kernel reports both ends of a life to who watches the
+directory: a file that gets its name, and one that was open for writing and is closed.
+
+It is a POSIX record lock because the kernel drops that before it reports the closing. A lock by `flock` is dropped
+after it: who is woken could find it held, and would sleep on for ever. The price: a process loses such a lock when it
+closes any descriptor of the file, so the own file is opened nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from entrypoint.disk import files
+
+SUFFIX = ".alive"
+"""No CNI runtime reads such a file, and no release sweeps it away as its temporary file."""
+NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})" + re.escape(SUFFIX))
+_TRIES = 5
+"""Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
+NOBODY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Gone, or no file of an instance."""
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+Rank = tuple[int, str]
+"""When the instance started, and a random tie-breaker."""
+_FLOCK = struct.Struct("hhqqi")
+"""The kernel's `struct flock`: kind, whence, start, length, and the process that holds the lock."""
+
+
+class Instance(NamedTuple):
+    """One that lives, as who is none sees it."""
+
+    rank: Rank
+    pid: int
+    """Its process; 0 when that is one of another container."""
+
+
+class Own(NamedTuple):
+    """Our own file, open and locked."""
+
+    path: Path
+    descriptor: int
+
+
+def living(directory: Path) -> list[Instance]:
+    """Return the living instances, the newest last; nothing is changed."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            if NAME.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    pid = _holder(directory / name)
+                    found += [] if pid is None else [Instance(rank_of(name), pid)]
+    return sorted(found)
+
+
+def _holder(path: Path) -> int | None:
+    """Return the process that holds the lock, None when nobody does. Raises OSError."""
+    descriptor = os.open(path, READING)
+    try:
+        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    finally:
+        os.close(descriptor)
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def rank_of(name: str) -> Rank:
+    """Read the rank in the name of such a file."""
+    matched = NAME.fullmatch(name)
+    assert matched is not None  # noqa: S101 - only such names are taken
+    return int(matched[1]), matched[2]
+
+
+def lives(descriptor: int) -> bool:
+    """Say whether an instance has this file locked."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in {errno.EAGAIN, errno.EACCES}  # held, and not without locks at all
+    return False
+
+
+def stands(own: Own) -> bool:
+    """Say whether the own file still has its name."""
+    try:
+        return os.path.samestat(own.path.lstat(), os.fstat(own.descriptor))
+    except OSError as error:
+        return error.errno not in {errno.ENOENT, errno.ENOTDIR}  # anything else is no news
+
+
+def made(directory: Path, rank: int) -> Own:
+    """Make a file that is locked from the moment at which it has its name. Raises OSError."""
+    for tries_left in reversed(range(_TRIES)):
+        # Never a name that was there before: who found an earlier file without a lock may be about to remove it.
+        path = directory / f".multus-entrypoint-{rank:020}-{os.urandom(6).hex()}{SUFFIX}"
+        try:
+            files.make_directory(directory)
+            return Own(path, files.make_locked(path))
+        except (FileNotFoundError, BlockingIOError):
+            if not tries_left:
+                raise
+    raise AssertionError
+
+
+_REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
+"""Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
+_TURN = 0.5
+"""Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst."""
+
+
+class Presence:
+    """Our instance among those that share a directory. It looks and speaks when it is called, and never by itself."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take a rank above that of every instance that lives; nothing is written."""
+        self._directory = directory
+        self._others: dict[str, int] = {}
+        """Descriptors of the files of other living instances: one that is removed still shows its lock."""
+        self._found = True
+        """The directory was there before this instance, and all the time."""
+        self._able = False
+        self._own: Own | None = None
+        self._retry_at: float | None = None
+        """When to make the own file, which is missing (monotonic seconds)."""
+        self._not_before = float("-inf")
+        self._again_at: float | None = None
+        """When to look again because a look failed."""
+        self.complaint: str | None = None
+        """Why other instances cannot know of this one."""
+        self.look()
+        # The clock that the containers of a node share: it runs on in suspend, and begins anew with a boot. In a time
+        # namespace of its own an instance may be far behind, and still is the newer one.
+        highest = max((rank_of(name)[0] for name in self._others), default=0)
+        self._rank = max(time.clock_gettime_ns(time.CLOCK_BOOTTIME), highest + 1)
+
+    @property
+    def accompanied(self) -> bool:
+        """Another instance that can do its work lives."""
+        return bool(self._others)
+
+    @property
+    def superseded(self) -> bool:
+        """Another one that can do its work is newer than this one, which could do it too."""
+        own = rank_of(self._own.path.name) if self._own else (self._rank, "")
+        return self._able and any(rank_of(name) > own for name in self._others)
+
+    @property
+    def owner(self) -> bool:
+        """Ours is the newest that can do its work."""
+        return self._able and not self.superseded
+
+    @property
+    def deadline(self) -> float | None:
+        """When to look again although nothing happened (monotonic seconds)."""
+        return min((at for at in (self._retry_at, self._again_at) if at is not None), default=None)
+
+    def look(self) -> None:
+        """See who lives, take away what killed runs left, and put the own file back when somebody has removed it."""
+        own = self._own.path.name if self._own else None
+        self._again_at = None
+        names: list[str] = []
+        try:
+            names = [name for name in os.listdir(self._directory) if NAME.fullmatch(name)]
+        except OSError as error:
+            self._found = self._found and error.errno != errno.ENOENT
+            self._failed(error)
+        for name in set(names) - {own, *self._others}:
+            try:
+                self._meet(name)
+            except OSError as error:  # one that may not be read hides no other one
+                self._failed(error)
+        for name, descriptor in list(self._others.items()):
+            if not lives(descriptor):
+                os.close(self._others.pop(name))
+                with contextlib.suppress(OSError):
+                    (self._directory / name).unlink()
+        if self._able and (self._own is None or not stands(self._own)):
+            self._speak()
+        else:
+            self._retry_at = None  # it may have been brought back
+
+    def join(self) -> None:
+        """Tell the others that this instance can do its work. Where that is not possible it does it all the same."""
+        if not self._able:
+            self._able = True
+            self._speak()
+
+    def overtaken(self) -> bool:
+        """Look whether a newer one has come; for the midst of long work."""
+        if self._able:
+            self.look()
+        return self.superseded
+
+    @contextlib.contextmanager
+    def turn(self, cancelled: Callable[[], bool]) -> Iterator[bool]:
+        """Let another instance finish what it is writing, hold it back meanwhile, and yield whether this one may write.
+
+        A newer one has its file before it waits here, and who has waited looks again: so nothing of the older one's
+        comes after the newer one's. One that was stopped in the midst of its turn is not waited for.
+        """
+        with files.turn(self._directory, _TURN, cancelled):
+            self.look()
+            yield self.owner
+
+    def leave(self) -> None:
+        """Make room: leave nothing in the directory, nor a directory of ours if that was all that it held."""
+        self._able = False
+        self.forget()
+        if self._own is not None:
+            os.close(self._own.descriptor)  # the others are woken by this, and find no lock
+            with contextlib.suppress(OSError):
+                self._own.path.unlink()
+            self._own = None
+        if not self._found:
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
+
+    def forget(self) -> None:
+        """Give back what is held of the others' files."""
+        while self._others:
+            os.close(self._others.popitem()[1])
+
+    def _failed(self, error: OSError) -> None:
+        """Look again later after a look that was no news: who was known to live is asked directly."""
+        if error.errno not in NOBODY:
+            self._again_at = time.monotonic() + _AGAIN
+
+    def _meet(self, name: str) -> None:
+        """Open the file of an instance that was not known, whether it lives or not. Raises OSError."""
+        try:
+            descriptor = os.open(self._directory / name, READING)
+        except OSError as error:
+            if error.errno in NOBODY:
+                return
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self._others[name] = descriptor
+        else:
+            os.close(descriptor)
+
+    def _speak(self) -> None:
+        """Make the own file, though not again and again."""
+        now = time.monotonic()
+        self._retry_at = max(now, self._not_before)
+        if now < self._retry_at:
+            return
+        before = self._own
+        try:
+            self._own = made(self._directory, self._rank)
+        except FileNotFoundError:
+            self._retry_at = None  # without the directory above: when it is there, that is an event
+            return
+        except OSError as error:
+            self._not_before = self._retry_at = now + _RETRY
+            self.complaint = (
+                f"cannot write {self._directory}/*{SUFFIX}: {error.strerror}; "
+                "during an update another instance on this node will not know of this one"
+            )
+            return
+        if before is not None:
+            os.close(before.descriptor)  # only now: who had it open has seen its lock all the time
+        self._not_before, self._retry_at = now + _REMADE, None
+        self.complaint = None
+
+
+def sweep(directory: Path) -> None:
+    """Take away what killed runs left there."""
+    Presence(directory).forget()

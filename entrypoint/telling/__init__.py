@@ -1,0 +1,1 @@
+"""What is said: the log, the reporter, the ready file."""
