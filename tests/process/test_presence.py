@@ -135,7 +135,7 @@ def test_of_three_the_newest_owns_the_node_then_the_next(host, older):
 def test_the_end_of_an_older_one_is_no_news(host, older, newer):
     with older.running() as first, newer.running() as second:
         before = _outputs(host)
-        assert first.stop()[0] == 0
+        assert first.stop() == 0
         stays(newer.owns, 0.3)
         assert _outputs(host) == before
         assert len(presences(host)) == 1
@@ -179,7 +179,7 @@ def test_one_that_cannot_configure_the_node_leaves_it_to_the_older_one(host, old
             assert not second.lines("wrote") and not second.lines("removed")
             assert not first.lines(STANDS_BY)
             assert len(presences(host)) == 1
-            assert second.stop()[0] == 0
+            assert second.stop() == 0
             assert older.owns()
 
 
@@ -413,12 +413,12 @@ def test_cleanup_takes_nothing_from_another_one(host, older, newer, leaving):
         goes, stands = (first, second) if leaving == "older" else (second, first)
         _stopped(stands)
         before = host.conf.read_bytes()
-        assert goes.stop()[0] == 0
+        assert goes.stop() == 0
         goes.says("nothing is cleaned up")
         assert host.conf.read_bytes() == before
         stands.process.send_signal(signal.SIGCONT)
         until((newer if leaving == "older" else older).owns)
-        assert stands.stop()[0] == 0
+        assert stands.stop() == 0
     assert not host.conf.exists()
     assert presences(host) == []
 
@@ -510,7 +510,7 @@ def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host,
     with older.running() as program:
         _hook(host)
         until(lambda: _back(host))
-        assert program.stop()[0] == 0
+        assert program.stop() == 0
         assert host.names() == ["10-flannel.conflist"]
         assert os.listdir(host.bin_dir) == []
     with older.running() as program:  # the pod is started again
@@ -525,7 +525,7 @@ def test_a_signal_in_the_midst_of_a_hook_leaves_nothing_half(host, older):
         with older.running() as program:
             _hook(host)
             time.sleep(number * 0.002)
-            assert program.stop()[0] == 0
+            assert program.stop() == 0
             assert host.names() == ["10-flannel.conflist"], number
             assert os.listdir(host.bin_dir) == []
 

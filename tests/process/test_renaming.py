@@ -247,7 +247,7 @@ def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(hos
             configured = program.says("the node is configured")
             assert program.log.index(line) < program.log.index(configured)
             assert host.wraps(**FLANNEL)
-            code, _ = program.stop()
+            code = program.stop()
         assert code == 0
 
 
@@ -301,7 +301,7 @@ def test_without_the_flag_a_file_called_old_is_no_master(host):
 def test_cleanup_puts_the_name_back(host):
     with host.configured(RENAME, CLEANUP) as program:
         original = os.stat(host.conf_dir / f"{NAME}.old").st_ino
-        code, _ = program.stop()
+        code = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
     assert os.stat(host.conf_dir / NAME).st_ino == original
@@ -391,7 +391,7 @@ def test_killed_at_any_instant_and_started_again_it_never_loses_the_master(host,
         host.until_ready(program)
         assert host.wraps(**FLANNEL)
         until(lambda: _is_renamed(host))
-        code, _ = program.stop()
+        code = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
 
