@@ -43,7 +43,7 @@ MULTUS = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus",
 
 
 def _limit(number, *arguments):
-    """Return the limit of a sleep in milliseconds (or where it stands in the memory) from `/proc/PID/task/TID/syscall`."""
+    """Return the limit of a sleep, in milliseconds or where it stands in memory, from a thread's file `syscall`."""
     if number not in SLEEPING:
         return 0
     place = SLEEPING[number]
@@ -68,7 +68,7 @@ def settled(*programs, waiting=False):
     """Wait until all that has happened has been followed: nothing but something new, or a signal, makes one move.
 
     No thread has been given a CPU while each of them was seen to sleep without a limit of time. An event is there for a
-    program's thread before the call returns that caused it. One that is `waiting` says so every 30 s, and no more often.
+    program's thread before the call returns that caused it. One that is `waiting` says so every 30 s, no more often.
     """
     least = 10_000 if waiting else float("inf")
 
@@ -150,6 +150,15 @@ class Program:
         """Send a signal; return the exit code."""
         self.process.send_signal(number)
         return self.ends()
+
+    def freeze(self):
+        """Stop it where it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self.pid}/stat")
+        until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", what="its stop")
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def switches(self):
         """Return how often each of its threads has gone to sleep, or has lost its CPU."""
