@@ -65,19 +65,23 @@ def stays(condition, seconds):
 
 
 def settled(*programs, waiting=False):
-    """Wait until all that has happened has been followed: nothing but something new, or a signal, makes one move.
+    """Wait until the programs are at rest."""
+    until(
+        lambda: at_rest(*programs, waiting=waiting),
+        lambda: "\n".join(f"rest of {each.pid}, {each.sleeps()}:\n{each.log}" for each in programs),
+    )
+
+
+def at_rest(*programs, waiting=False):
+    """Say whether all that has happened has been followed: nothing but something new, or a signal, makes one move.
 
     No thread has been given a CPU while each of them was seen to sleep without a limit of time. An event is there for a
     program's thread before the call returns that caused it. One that is `waiting` says so every 30 s, no more often.
     """
     least = 10_000 if waiting else float("inf")
-
-    def rest():
-        before = [program.switches() for program in programs]
-        asleep = all(limit >= least for program in programs for limit in program.sleeps().values())
-        return asleep and before == [program.switches() for program in programs]
-
-    until(rest, lambda: "\n".join(f"rest of {each.pid}, {each.sleeps()}:\n{each.log}" for each in programs))
+    before = [program.switches() for program in programs]
+    asleep = all(limit >= least for program in programs for limit in program.sleeps().values())
+    return asleep and before == [program.switches() for program in programs]
 
 
 class Volume:
