@@ -50,14 +50,14 @@ def make_directory(path: Path) -> None:
         if not path.is_dir():
             raise
     else:
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def remove(path: Path) -> None:
     """Take a file away; one that is gone already is fine. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def mark(path: Path) -> None:
@@ -155,7 +155,7 @@ def replacement(path: Path, mode: int) -> Iterator[int]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 def _locked_temporary(path: Path) -> tuple[Path, int, int]:
@@ -197,7 +197,8 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Have the names in a directory survive a power cut. Raises OSError."""
     with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
 
