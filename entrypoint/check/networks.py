@@ -14,7 +14,7 @@ from entrypoint.check.plugins import Programs, plugin_types
 from entrypoint.cluster import lists
 from entrypoint.cluster.client import Answer
 from entrypoint.cluster.lists import Get
-from entrypoint.cni import gojson
+from entrypoint.cni.document import InvalidJsonError, parse
 
 PLUGINS, DHCP = "networks.plugins", "networks.dhcp"
 RULE = "{apiGroups: [k8s.cni.cncf.io], resources: [network-attachment-definitions], verbs: [get, list]}"
@@ -58,8 +58,8 @@ def _note(networks: Networks, attachment: dict[str, Any]) -> None:
     if not config:
         return  # it stands for a file on each node
     try:
-        document = gojson.parse(str(config).encode("utf-8", "replace"))
-    except gojson.InvalidJsonError:
+        document = parse(str(config).encode("utf-8", "replace"))
+    except InvalidJsonError:
         networks.unreadable[name] = None
         return
     for kind in plugin_types(document):

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from entrypoint.cluster import lists
 from entrypoint.cluster.lists import Get
-from entrypoint.cni import gojson
+from entrypoint.cni.document import InvalidJsonError, parse
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
 GOT = "k8s.v1.cni.cncf.io/network-status"
@@ -170,8 +170,8 @@ def _asked(annotation: str, namespace: str) -> list[str]:
 def _objects(annotation: str) -> list[dict[str, Any]]:
     """Return a list of objects; none for what is anything else. Who makes a pod may write whatever he likes there."""
     try:
-        document = gojson.parse(annotation.encode("utf-8", "replace"))
-    except gojson.InvalidJsonError:
+        document = parse(annotation.encode("utf-8", "replace"))
+    except InvalidJsonError:
         return []
     return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []
 
