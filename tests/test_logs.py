@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from entrypoint.telling import logs
+from entrypoint.telling import log as logs
 
 PROGRAM = """
 import os, sys
-from entrypoint.telling import logs
+from entrypoint.telling import log as logs
 logs.configure("text")
 {}
 """

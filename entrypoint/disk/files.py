@@ -88,11 +88,14 @@ def make_locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Wait for other instances that are in such a block for this directory, for at most so many seconds."""
+def turn(lock: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Wait for other instances that are in such a block with this lock, for at most so many seconds.
+
+    The lock is a file of ours, mode 600. Where none can be made there is nobody to wait for.
+    """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # no such directory, no such locks: there is nobody to wait for
-            descriptor = stack.enter_context(opened(directory, os.O_RDONLY | os.O_DIRECTORY))
+        with contextlib.suppress(OSError):
+            descriptor = stack.enter_context(opened(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
             acquire(descriptor, patience, cancelled)
         yield
 
@@ -190,7 +193,7 @@ def _temporary(path: Path) -> Path:
 @contextlib.contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
     """Yield a descriptor of what stands there. Raises OSError."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # non-blocking: it may be a FIFO
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)  # non-blocking: it may be a FIFO
     try:
         yield descriptor
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from entrypoint.errands.child import RESTART_AFTER, Child
 from entrypoint.settings import Settings
-from entrypoint.telling.logs import logger
+from entrypoint.telling.log import logger
 
 _AGAIN = 5.0
 """Seconds until a process that was broken off is started again."""

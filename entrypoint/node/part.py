@@ -1,7 +1,7 @@
 """What every part of the node has in common: it looks, it wishes, and the loop does the rest.
 
-A part owns one thing on the node: which files it follows, how it looks, what it wishes, what is wrong with it, and how it
-is taken away. It knows of the other parts only what `Before` says.
+A part owns one thing on the node: which files it follows, how it looks, what it wishes, what is wrong with it, and how
+it is taken away. It knows of the other parts only what `Before` says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from entrypoint.disk.looks import Look, unknown
-from entrypoint.node.ledger import Book
+from entrypoint.node.ledger import Book, Put
 from entrypoint.node.steps import Step
 
 Interest = Path | tuple[Path, tuple[str, ...]]
@@ -80,6 +80,8 @@ class Before(NamedTuple):
     """What a configuration has to wait for, by the parts before."""
     coming: frozenset[Path] = frozenset()
     """What the parts before are about to write."""
+    give_up_at: float = float("inf")
+    """When `--wait-timeout` ends, until the node was configured once (monotonic seconds)."""
 
     def and_then(self, wish: Wish) -> Before:
         """Return what is known to the next part."""
@@ -129,3 +131,33 @@ def missing(flag: str, directory: Path) -> Fault:
     """Return the fault that the directory of a flag is not there."""
     found = f"{flag}: the directory {directory} is not there"
     return Fault("node.directories", found, "is the volume mounted at that path?", at_start=True)
+
+
+class Draft(NamedTuple):
+    """What a source of the configuration wants: the static file, or the default network's master."""
+
+    put: Put | None = None
+    """The configuration that should stand; None: there is none to be made at the moment."""
+    gone: bool = False
+    """No master is left that is or could be one. Otherwise what was made of it stays."""
+    behind: tuple[Step, ...] = ()
+    """What must not be done before it is there."""
+    faults: tuple[Fault, ...] = ()
+    warnings: tuple[str, ...] = ()
+    waits: str | None = None
+    until: float | None = None
+    since: float = float("-inf")
+    """Since when the master is as it is (monotonic seconds)."""
+
+
+class Source(Protocol):
+    """Where the configuration comes from."""
+
+    def follows(self) -> Iterable[Interest]:
+        """Return whose change is a reason to look again."""
+
+    def look(self) -> Any:
+        """Read what a decision needs. Raises `LookFailedError`."""
+
+    def draft(self, seen: Any, before: Before) -> Draft:
+        """Say which configuration should stand. Pure. Raises `LookFailedError` for what was seen to be no news."""
