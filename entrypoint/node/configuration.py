@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -144,7 +145,7 @@ class Configuration:
         """Return where this container sees a file of the host; None where it does not."""
         settings = self._settings
         path = settings.in_container(path_on_host)
-        if path is None or not path.parent.is_dir():
+        if path is None or not _is_the_hosts(path.parent, settings.cni_conf_dir):
             return None
         return path if path.parent != settings.cni_conf_dir or mounts.is_usual(self.mounted_from) else None
 
@@ -426,6 +427,15 @@ def _output(path: Path) -> Look:
     if why := leads_away(path):
         return Absent(why, missing=False)
     return own(path)
+
+
+def _is_the_hosts(directory: Path, mounted: Path) -> bool:
+    """Say whether a directory is from the host, as the `mounted` one is: mounts leave empty ones of ours above them."""
+    try:
+        own, found = os.stat("/").st_dev, os.stat(directory)
+        return stat.S_ISDIR(found.st_mode) and (found.st_dev != own or os.stat(mounted).st_dev == own)
+    except OSError:
+        return False
 
 
 def _foreign_first(settings: Settings, names: Iterable[str], ours: set[str]) -> tuple[str, Look] | None:

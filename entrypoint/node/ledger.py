@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.disk import files
-from entrypoint.disk.looks import File, own, unknown
+from entrypoint.disk.looks import File, holds, own, unknown
 
 NAME = "ledger.json"
 _MODE = 0o600
@@ -85,10 +85,11 @@ class Ledger:
     def save(self) -> bool:
         """Put it on disk unless it is there; say whether that was needed. Raises OSError."""
         content = written(self.says)
-        look = own(self.path)
-        if isinstance(look, File) and look.content == content and look.mode == _MODE:
-            return False
-        if self.says == Book() and not os.path.lexists(self.path):
+        if self.says == Book():
+            there = os.path.lexists(self.path)
+            files.remove(self.path)
+            return there
+        if holds(own(self.path), content, _MODE):
             return False
         files.make_directory(self.path.parent)
         files.write(self.path, content, _MODE)

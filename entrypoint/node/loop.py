@@ -19,7 +19,7 @@ from entrypoint.errands.errands import Errands
 from entrypoint.node.binary import Binary
 from entrypoint.node.configuration import Configuration
 from entrypoint.node.kubeconfig import Kubeconfig
-from entrypoint.node.ledger import Ledger
+from entrypoint.node.ledger import Book, Ledger
 from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
 from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, attempted, failure
 from entrypoint.owner import SUFFIXES, Owner
@@ -84,6 +84,7 @@ class Decision(NamedTuple):
     """What each part has seen; None where its look failed."""
     wishes: list[Wish]
     failed: list[LookFailedError]
+    ledger: Book = Book()
 
     @property
     def able(self) -> bool:
@@ -125,13 +126,13 @@ def decide(each_part: Sequence[Part], before: Before) -> Decision:
         seen.append(look)
         wishes.append(wish)
         before = before.and_then(wish)
-    return Decision(seen, wishes, failed)
+    return Decision(seen, wishes, failed, before.ledger)
 
 
-def decide_once(settings: Settings) -> Decision:
+def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """Decide as the loop would, without patience; compare binaries too. Nothing is written.
 
-    For `check`, and for `--dry-run`.
+    For `--dry-run`, and for `check`, which looks at a node that is configured as far as the ledger knows (`running`).
     """
     ledger = Ledger(settings.ledger_file)
     each_part = parts(settings, ledger, patient=False)
@@ -141,11 +142,12 @@ def decide_once(settings: Settings) -> Decision:
     except OSError as error:
         decision.failed.append(LookFailedError(f"{error.filename} {error.strerror}"))
         return decision
-    decision = decide(each_part, Before(ledger.says))
+    before = Before(ledger.says, configured=running and ledger.says.configuration is not None)
+    decision = decide(each_part, before)
     for step in (step for wish in decision.wishes for step in wish.afterwards):
         with contextlib.suppress(OSError):
             step.do(Doing(ledger, lambda: False))
-    return decide(each_part, Before(ledger.says))
+    return decide(each_part, before)
 
 
 class _History:

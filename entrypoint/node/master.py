@@ -126,7 +126,7 @@ class Auto:
             candidates=tuple(each for each in candidates if each is not None),
             olds={name: each for name, each in retired.items() if each is not None},
             beside=tuple(filter(is_candidate_name, runtime.in_byte_order(by_name))) if there else None,
-            names=frozenset(entry.name for entry in entries if not entry.is_dir()),
+            names=frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)),
             patch=self._patch,
             patch_fault=patch_fault,
         )
@@ -307,7 +307,6 @@ def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
                 if verdict.link:
                     told_of = f"it {verdict.reason} in this container, though perhaps on the host"
                     skipped.append(f"skipping {name!r}: {told_of}")
-                    damaged.append(f"{name!r} {verdict.reason}")
             case Unusable():
                 grace = min((candidate.broken_since or 0.0) + GRACE, before.give_up_at)
                 if seen.now < grace:
