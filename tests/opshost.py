@@ -6,9 +6,7 @@ import base64
 import hashlib
 import json
 import os
-import signal
 import stat
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -20,7 +18,10 @@ from entrypoint.check import node as nodecheck
 from entrypoint.cli.commands import cli
 from entrypoint.cli.options import chosen
 from entrypoint.settings import build
+from tests import forking
 from tests.fake_api import authority, pem
+from tests.forking import Forked
+from tests.waiting import BOUND, until
 
 FLANNEL = {
     "name": "cbr0",
@@ -30,13 +31,6 @@ FLANNEL = {
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ],
 }
-
-
-def wait_until(condition, timeout=20, what="the condition"):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
 
 
 def jwt(expires, **claims):
@@ -153,11 +147,8 @@ class ScratchHost:
 
     # ---- the program ----
 
-    def command(self, *arguments, flags=None):
+    def arguments(self, *arguments, flags=None):
         return [
-            sys.executable,
-            "-m",
-            "entrypoint",
             *arguments,
             f"--cni-conf-dir={self.conf_dir}",
             f"--cni-bin-dir={self.bin_dir}",
@@ -166,50 +157,49 @@ class ScratchHost:
             *(self.flags if flags is None else flags),
         ]
 
+    def command(self, *arguments, flags=None):
+        return [sys.executable, "-m", "entrypoint", *self.arguments(*arguments, flags=flags)]
+
     def environ(self, **more):
         host, _, port = self.server.removeprefix("https://").rpartition(":")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {**kept, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, **self.environment, **more}
+        return {
+            "PATH": os.environ["PATH"],
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+            **self.environment,
+            **more,
+        }
 
     def run(self, *arguments, flags=None, **more):
         """Run the program to its end."""
-        return subprocess.run(
-            self.command(*arguments, flags=flags),
-            env=self.environ(**more),
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=60,
-        )
+        return forking.run(self.arguments(*arguments, flags=flags), env=self.environ(**more), cwd=self.root)
 
     @contextmanager
     def running(self, flags=None, **more):
-        """Run the resident program meanwhile; `log()` is what it has said, `stop()` ends it in good order."""
+        """Run the resident program meanwhile; `log()` is what it has said. It ends in good order."""
         log = self.root / "log"
         with log.open("wb") as stream:
-            command = [*self.command(flags=flags), f"--ready-file={self.ready}"]
-            process = subprocess.Popen(command, env=self.environ(**more), stderr=stream)
+            arguments = [*self.arguments(flags=flags), f"--ready-file={self.ready}"]
+            process = Forked(arguments, env=self.environ(**more), cwd=self.root, stdout=stream, stderr=stream)
         process.log = lambda: log.read_text(errors="surrogateescape")
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(20)
-                finally:
-                    process.kill()
+            try:
+                process.terminate()
+                process.wait(BOUND)
+            finally:
+                process.kill()
 
     def configure(self, flags=None):
         """Bring the node into the state in which the program leaves it."""
         with self.running(flags) as process:
-            wait_until(self.ready.exists, what="the program to be ready")
+            until(self.ready.exists, "the program to be ready")
         assert process.returncode == 0, process.log()
 
     def settings(self, *more, flags=None):
         """Return the settings that the program would have."""
-        arguments = self.command(*more, flags=flags)[3:]
-        context = cli.make_context("multus-entrypoint", arguments)
+        context = cli.make_context("multus-entrypoint", self.arguments(*more, flags=flags))
         return build(chosen(context), self.environ())
 
     def node_outcome(self, flags=None):

@@ -18,8 +18,9 @@ from entrypoint.cni import runtime
 from entrypoint.cni.document import Master, examine
 from entrypoint.node import chained
 from tests.manifests import DEPLOYMENTS, ROOT, documents
-from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.opshost import FLANNEL, ScratchHost
 from tests.test_manifests import RELEASES
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -195,7 +196,7 @@ def test_the_daemonset_takes_over_what_was_put_there_by_hand(reader):
     by_hand(reader)
     host = reader.host
     with host.running() as process:
-        wait_until(host.ready.exists, what="the program to be ready")
+        until(host.ready.exists, what="the program to be ready")
         assert runtime.in_order(os.listdir(host.conf_dir)) == ["00-multus.conf", "10-flannel.conflist"]
         assert chained.wraps(host.generated.read_bytes(), FLANNEL)
         assert reading.parse(host.kubeconfig.read_bytes()).token == host.token

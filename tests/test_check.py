@@ -22,7 +22,8 @@ from entrypoint.check.plugins import Programs
 from entrypoint.cluster.client import Access
 from entrypoint.owner import Instance
 from tests.fake_api import FakeCluster, authority, other_authority, pem, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
+from tests.opshost import FLANNEL, ScratchHost, jwt
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -84,7 +85,7 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, sta
     else:
         advice = f"set --multus-kubeconfig-file-host={right}, if that is its place on the host"
     with host.running() as process:
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
     (warning,) = [line for line in process.log().splitlines() if "warning" in line]
     assert warning.endswith(advice)
     finding = host.node_outcome()["kubeconfig.path"]

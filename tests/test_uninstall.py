@@ -11,7 +11,8 @@ import pytest
 
 from entrypoint.uninstall import doing as uninstaller
 from entrypoint.uninstall import waiting as waiter
-from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.opshost import FLANNEL, ScratchHost
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -158,7 +159,7 @@ def test_the_copy_of_a_static_configuration_goes(host, static):
 def test_the_copy_of_a_static_configuration_that_is_no_multus_goes_too(host, static):
     static.write_text(json.dumps(BRIDGE))
     with host.running():
-        wait_until((host.conf_dir / "05-multus.conf").exists)
+        until((host.conf_dir / "05-multus.conf").exists)
     assert uninstall(host)[0] == 0
     assert not (host.conf_dir / "05-multus.conf").exists()
 
@@ -535,7 +536,7 @@ def test_it_waits_for_pods_to_go_and_goes_on_by_itself_at_once(host, waiting):
     first, *_ = host.attach("default/web-0", "default/lan")
     second, *_ = host.attach("default/web-1", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 2 pods of this node" in uninstaller.log())
+    until(lambda: "waiting: 2 pods of this node" in uninstaller.log())
     first.unlink()
     time.sleep(0.5)
     assert uninstaller.process.poll() is None
@@ -551,7 +552,7 @@ def test_a_network_namespace_that_goes_ends_the_wait_too(host, namespaces, waiti
     host.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
     (namespaces / "cni-1").touch()
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 1 pod of this node has networks beside its default network" in uninstaller.log())
+    until(lambda: "waiting: 1 pod of this node has networks beside its default network" in uninstaller.log())
     (namespaces / "cni-1").unlink()
     assert uninstaller.process.wait(10) == 0
 
@@ -560,7 +561,7 @@ def test_a_pod_that_comes_while_it_waits_is_waited_for_as_well(host, waiting):
     host.configure()
     first, *_ = host.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
+    until(lambda: "waiting:" in uninstaller.log())
     second, *_ = host.attach("default/web-1", "default/lan")
     first.unlink()
     time.sleep(0.5)
@@ -579,10 +580,10 @@ def test_new_pods_have_a_valid_token_while_it_waits(host, waiting):
     record, *_ = host.attach("default/web-0", "default/lan")
     host.rotate("of-the-uninstaller")
     uninstaller = waiting()
-    wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+    until(lambda: holds_token(host, "of-the-uninstaller"))
     assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
     host.rotate("renewed")
-    wait_until(lambda: holds_token(host, "renewed"))
+    until(lambda: holds_token(host, "renewed"))
     record.unlink()
     assert uninstaller.process.wait(10) == 0
     assert not host.kubeconfig.parent.exists()
@@ -591,7 +592,7 @@ def test_new_pods_have_a_valid_token_while_it_waits(host, waiting):
 
 def test_the_token_is_the_installers_as_long_as_that_runs(host, waiting):
     with host.running() as installer:
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
         host.attach("default/web-0", "default/lan")
         token, authority = host.token, (host.account / "ca.crt").read_text()
         host.account = host.root / "other"
@@ -599,11 +600,11 @@ def test_the_token_is_the_installers_as_long_as_that_runs(host, waiting):
         (host.account / "token").write_text("of-the-uninstaller")
         (host.account / "ca.crt").write_text(authority)
         uninstaller = waiting()
-        wait_until(lambda: "waiting:" in uninstaller.log())
+        until(lambda: "waiting:" in uninstaller.log())
         time.sleep(0.5)
         assert holds_token(host, token)
         installer.kill()
-        wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+        until(lambda: holds_token(host, "of-the-uninstaller"))
 
 
 def test_without_a_service_account_it_says_that_no_pod_can_start(host, waiting):
@@ -612,7 +613,7 @@ def test_without_a_service_account_it_says_that_no_pod_can_start(host, waiting):
     before = host.kubeconfig.read_bytes()
     host.account = host.root / "none"
     uninstaller = waiting()
-    wait_until(lambda: "no new pod can start" in uninstaller.log())
+    until(lambda: "no new pod can start" in uninstaller.log())
     assert host.kubeconfig.read_bytes() == before
 
 
@@ -621,7 +622,7 @@ def test_a_kubeconfig_that_is_not_there_is_not_made_by_the_uninstaller(host, wai
     host.kubeconfig.unlink()
     host.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
+    until(lambda: "waiting:" in uninstaller.log())
     time.sleep(0.5)
     assert not host.kubeconfig.exists()
 
@@ -630,7 +631,7 @@ def test_it_sleeps_while_it_waits(host, waiting):
     host.configure()
     host.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
+    until(lambda: "waiting:" in uninstaller.log())
     time.sleep(0.5)
     before = cpu_seconds(uninstaller.process)
     time.sleep(3)
@@ -698,7 +699,7 @@ def test_a_signal_ends_the_wait_and_nothing_is_taken_away(host, waiting):
     host.configure()
     host.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
+    until(lambda: "waiting:" in uninstaller.log())
     uninstaller.process.terminate()
     assert uninstaller.process.wait(5) == 128 + 15
     assert host.generated.exists()
@@ -768,7 +769,7 @@ def test_one_failure_does_not_keep_the_rest_from_being_tried(host):
 
 def test_an_entrypoint_that_is_still_running_puts_things_back_which_is_said(host):
     with host.running():
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
         ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
     assert ran.returncode == 1
     assert f"{host.generated} is there again" in ran.stdout
