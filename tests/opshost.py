@@ -17,9 +17,9 @@ from pathlib import Path
 from entrypoint.check import kubeconfig as kubeconfigcheck
 from entrypoint.check import looking as check
 from entrypoint.check import node as nodecheck
-from entrypoint.cli import validation
 from entrypoint.cli.commands import cli
 from entrypoint.cli.options import chosen
+from entrypoint.settings import build
 from tests.fake_api import authority, pem
 
 FLANNEL = {
@@ -210,7 +210,7 @@ class ScratchHost:
         """Return the settings that the program would have."""
         arguments = self.command(*more, flags=flags)[3:]
         context = cli.make_context("multus-entrypoint", arguments)
-        return validation.build(chosen(context), self.environ())
+        return build(chosen(context), self.environ())
 
     def node_outcome(self, flags=None):
         """Return the findings of `check` on the node by identifier, without asking the cluster."""

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from entrypoint.check import reading
-from entrypoint.cni import cniconf, runtime
+from entrypoint.cni import runtime
+from entrypoint.cni.document import Master, examine
 from entrypoint.node import chained
 from tests.manifests import DEPLOYMENTS, ROOT, documents
 from tests.opshost import FLANNEL, ScratchHost, wait_until
@@ -162,8 +163,8 @@ def test_the_configuration_of_every_usual_network_can_be_wrapped_by_hand(reader,
     (plugin,) = json.loads(content)["plugins"]
     (delegate,) = plugin["delegates"]
     assert delegate == {"cniVersion": "0.3.1", **json.loads(master.read_text())}
-    wrapped = cniconf.examine(master.read_bytes())
-    assert isinstance(wrapped, cniconf.Master)
+    wrapped = examine(master.read_bytes())
+    assert isinstance(wrapped, Master)
     assert plugin["capabilities"] == dict.fromkeys(wrapped.capabilities, True)
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint.cni.cniconf import Unread
+from entrypoint.cni.document import Unread
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import renaming
 from entrypoint.node.host import Host

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
-from entrypoint.check.plugins import Programs, plugin_types
-from entrypoint.cni import cniconf, gojson, runtime
+from entrypoint.check.networks import Programs
+from entrypoint.cni import runtime
+from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse, plugin_types
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import chained, verdict
 from entrypoint.node.values import Plan, Seen
@@ -111,7 +112,7 @@ def _valid(settings: Settings, view: View, name: str, look: File) -> Finding:
     if fault := runtime.fault(name, look.content):
         return failed("configuration.valid", f"{name}: {fault}", advice)
     there = chained.parsed(look.content)
-    if there and cniconf.MULTUS_TYPES.intersection(plugin_types(there.multus.get("delegates"))):
+    if there and MULTUS_TYPES.intersection(plugin_types(there.multus.get("delegates"))):
         return failed("configuration.valid", f"{name} wraps Multus in itself", advice)
     return passed("configuration.valid", f"{name} is a Multus configuration")
 
@@ -152,11 +153,11 @@ def _plugins(view: View) -> Finding:
     identifier, programs = "plugins.present", view.programs
     found = standing(view)
     try:
-        types = plugin_types(gojson.parse(found[1].content)) if found else []
-    except gojson.InvalidJsonError:
+        types = plugin_types(parse(found[1].content)) if found else []
+    except InvalidJsonError:
         types = []
     # Of Multus itself there are findings of their own.
-    faults = {kind: programs.fault(kind) for kind in types if kind not in cniconf.MULTUS_TYPES}
+    faults = {kind: programs.fault(kind) for kind in types if kind not in MULTUS_TYPES}
     missing = ", ".join(f"{kind} ({fault})" for kind, fault in faults.items() if fault)
     if missing and programs.unseen:
         return warned(identifier, f"not in {programs.where}: {missing}", f"are they in {programs.unseen} on the host?")

@@ -99,8 +99,9 @@ _MASTER = _group(
     "Master, the default network's configuration",
     Flag(
         "--multus-master-cni-file-name",
-        "The one file of the autoconfig directory to wrap.",
-        metavar="NAME",
+        "Files of the autoconfig directory that may be wrapped: names and patterns such as '*cilium*', with commas "
+        "between them; the first in byte order is.",
+        metavar="NAMES",
         show_default="the alphabetically first",
     ),
     Flag(

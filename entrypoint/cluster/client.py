@@ -172,11 +172,12 @@ class Api:
         if not done:
             self._break_off()
             raise UnreachableError(f"{self._host}: no answer within {timeout:g} s")
-        if isinstance(done[0], Exception):
-            raise self._reason(done[0], timeout) from done[0]
-        status, retry_after, content = done.pop()  # type: ignore[misc]  # no exception: see above
+        outcome = done.pop()
+        if isinstance(outcome, Exception):
+            raise self._reason(outcome, timeout) from outcome
+        status, retry_after, content = outcome
         text = content.decode("utf-8", "replace")
-        del content  # before its parts are there beside it
+        del outcome, content  # before its parts are there beside it
         return self._answer(status, text, _seconds(retry_after))
 
     def get(self, path: str, *, timeout: float, accept: str = JSON) -> Answer:
@@ -194,7 +195,7 @@ class Api:
         if not self._connections:
             pool = self._client.rest_client.pool_manager.connection_from_url(self._host)
             make = pool.ConnectionCls
-            pool.ConnectionCls = lambda *args, **kwargs: self._noted(make(*args, **kwargs))  # type: ignore[assignment,misc]
+            pool.ConnectionCls = lambda *args, **kwargs: self._noted(make(*args, **kwargs))  # type: ignore[assignment]
         request = self._client.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
@@ -225,7 +226,7 @@ class Api:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, status: int, text: str, retry_after: float) -> Answer:
-        """Raises `UnreachableError` where what should have been answered is no JSON object."""
+        """Read an answer. Raises `UnreachableError` where what should have been answered is no JSON object."""
         try:
             document = json.loads(text, object_hook=_without_bookkeeping)
         except (ValueError, RecursionError) as error:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects
-from entrypoint.cni import gojson
+from entrypoint.cni.document import InvalidJsonError, parse
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
 GOT = "k8s.v1.cni.cncf.io/network-status"
@@ -160,21 +160,6 @@ def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def plugin_types(document: Any) -> list[str]:
-    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
-    types: dict[str, None] = {}
-    pending = deque([document])
-    while pending:
-        plugin = pending.popleft()
-        if isinstance(plugin, list):
-            pending += plugin
-        elif isinstance(plugin, dict):
-            if isinstance(plugin.get("type"), str):
-                types[plugin["type"]] = None
-            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
-    return list(types)
-
-
 def lacking(metadata: Mapping[str, Any]) -> list[str]:
     """Return the networks that a pod's annotation asks for and that it did not get, as NAMESPACE/NAME.
 
@@ -190,7 +175,9 @@ def lacking(metadata: Mapping[str, Any]) -> list[str]:
 def _outdated(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Say whether the pod has none of the addresses that its default network gave it when Multus set it up."""
     told = _told(metadata)
-    has = {_address(each.get("ip")) for each in [{"ip": status.get("podIP")}, *(status.get("podIPs") or ())] if isinstance(each, dict)} - {None}
+    others = status.get("podIPs")
+    listed = [{"ip": status.get("podIP")}, *(others if isinstance(others, list) else ())]
+    has = {_address(each.get("ip")) for each in listed if isinstance(each, dict)} - {None}
     return bool(told and has) and not told & has
 
 
@@ -249,7 +236,7 @@ def _objects(annotation: str) -> list[dict[str, Any]]:
     if len(annotation) > _LONGEST:
         return []
     try:
-        document = gojson.parse(annotation.encode("utf-8", "replace"))
-    except gojson.InvalidJsonError:
+        document = parse(annotation.encode("utf-8", "replace"))
+    except InvalidJsonError:
         return []
     return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []

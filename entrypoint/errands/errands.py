@@ -16,15 +16,15 @@ from entrypoint.telling.logs import logger
 ACCOUNT = "ERRANDS_ACCOUNT_DIR"
 """Environment variable: the directory with the token of another service account for the errands at the API server.
 
-What only they need, such as the rights to nodes and evictions, is then not granted to the token in the kubeconfig, which
-lies on the host. Kubernetes projects into a pod no token but of the pod's own service account, so that this one comes
-from a Secret of the type `kubernetes.io/service-account-token`. Unset: they use the pod's own account.
+What only they need, such as the rights to nodes and evictions, is then not granted to the token in the kubeconfig,
+which lies on the host. Kubernetes projects into a pod no token but of the pod's own service account, so that this one
+comes from a Secret of the type `kubernetes.io/service-account-token`. Unset: they use the pod's own account.
 """
 _AGAIN = 5.0
 """Seconds until a process that was broken off is started again."""
 _LOSES_ETH0 = (
-    "CRI-O is about to be restarted. From release 1.32 on it then takes the network of pods that were set up before "
-    "Multus came, because the network in use has another name now: set --override-network-name, or make those pods again"
+    "CRI-O is about to be restarted. From release 1.32 on it then takes eth0 from pods that were set up before Multus "
+    "came, because the network in use has another name now: set --override-network-name, or make those pods again"
 )
 
 

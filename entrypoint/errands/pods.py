@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 from entrypoint.cluster import client as cluster
 from entrypoint.cluster import pods as podnetworks
-from entrypoint.cluster.pods import Pod, controller_of, part, plugin_types, shown
-from entrypoint.cni import gojson
+from entrypoint.cluster.pods import Pod, controller_of, part, shown
+from entrypoint.cni.document import InvalidJsonError, parse, plugin_types, size_fault
 from entrypoint.disk.looks import leads_away, program_fault
 from entrypoint.errands import child, patience
 from entrypoint.errands.patience import TIMEOUT, GivenUpError, NotYetError, Pause, Say, missing_right, refusal
@@ -218,9 +218,9 @@ class _Repair:
     def _fault(self, network: str) -> str | None:
         """Say why a new pod could not have a network; None when it can, as far as this container sees."""
         namespace, _, name = network.partition("/")
-        path = f"/apis/k8s.cni.cncf.io/v1/namespaces/{quote(namespace)}/network-attachment-definitions/{quote(name)}"
+        path = f"{quote(namespace, safe='')}/network-attachment-definitions/{quote(name, safe='')}"
         try:
-            answer = self._get(path)
+            answer = self._get(f"/apis/k8s.cni.cncf.io/v1/namespaces/{path}")
         except cluster.TooLargeError:
             return f"the network {network} is too large to be looked at"
         if answer.status == HTTPStatus.NOT_FOUND:
@@ -232,9 +232,9 @@ class _Repair:
             return f"the network {network} has no configuration of its own but a file on each node"
         content = str(config).encode("utf-8", "replace")
         try:
-            fault = gojson.size_fault(len(content))
-            types = [] if fault else plugin_types(gojson.parse(content))
-        except gojson.InvalidJsonError as error:
+            fault = size_fault(len(content))
+            types = [] if fault else plugin_types(parse(content))
+        except InvalidJsonError as error:
             fault, types = str(error), []
         missing = [cluster.quoted(kind) for kind in types if not self._is_installed(kind)]
         fault = fault or (f"its plugins are not on this node: {shown(missing, _SHOWN)}" if missing else None)
@@ -293,7 +293,9 @@ class _Repair:
         if new:
             found = f"{shown((each.name for each in new.values()), _SHOWN)} came in its place and is not Ready"
         self._troubled.add(pod.namespace)
-        self._say("WARNING", f"pod {pod} was evicted, and {found}: look at it; nothing more is evicted in its namespace")
+        self._say(
+            "WARNING", f"pod {pod} was evicted, and {found}: look at it; nothing more is evicted in its namespace"
+        )
 
     def _siblings(self, pod: Pod) -> dict[str, _Sibling]:
         """Return the living pods of the same controller, this one too, by uid; of a DaemonSet those of this node.
@@ -305,9 +307,7 @@ class _Repair:
         path = podnetworks.path_of(pod.namespace, "").rstrip("/")
         found: dict[str, _Sibling] = {}
         try:
-            for each in cluster.objects(
-                self._get, path, selector=selector, labels=pod.template, cached=on_this_node
-            ):
+            for each in cluster.objects(self._get, path, selector=selector, labels=pod.template, cached=on_this_node):
                 metadata = part(each, "metadata")
                 if controller_of(metadata).get("uid") == pod.controller_uid:
                     found[str(metadata.get("uid"))] = _Sibling.of(each)

@@ -9,6 +9,7 @@ anew gets a new pod, because Kubernetes deletes the pods of a node that is gone.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -35,6 +36,13 @@ class Order(patience.Order):
 def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
     """Return the taints that stay: all but those of the key and, if one is named, the effect."""
     return [each for each in taints if each.get("key") != taint.key or taint.effect not in {None, each.get("effect")}]
+
+
+def of(node: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the taints of a node."""
+    spec = node.get("spec")
+    taints = spec.get("taints") if isinstance(spec, dict) else None
+    return [each for each in taints if isinstance(each, dict)] if isinstance(taints, list) else []
 
 
 def remove(order: Order, say: Say, pause: Pause) -> bool:
@@ -64,8 +72,7 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     _accept(found, order)
     if found.document.get("kind") != "Node":
         raise NotYetError("the API server's answer is no node: is something else at its address?")
-    spec, metadata = found.document.get("spec"), found.document.get("metadata")
-    taints = (spec.get("taints") if isinstance(spec, dict) else None) or []
+    metadata, taints = found.document.get("metadata"), of(found.document)
     kept = without(taints, taint)
     if len(kept) == len(taints):
         return f"node {order.node} does not have the taint {taint} (any more)"

@@ -8,7 +8,8 @@ import stat
 import time
 from typing import NamedTuple
 
-from entrypoint.cni import cniconf, runtime
+from entrypoint.cni import runtime
+from entrypoint.cni.document import RETIRED_SUFFIX, NoFile, Unread, Unusable, Verdict, examine
 from entrypoint.disk.looks import NO_FILE, Absent, File, Signature, read, reason, signature
 from entrypoint.node.values import Candidate
 from entrypoint.settings import Settings
@@ -34,11 +35,11 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
     content = look.why if isinstance(look, Absent) else digest
     if before is not None and before.content == content:
         return before
-    verdict: cniconf.Verdict
+    verdict: Verdict
     if isinstance(look, File):
-        verdict = cniconf.examine(look.content)
+        verdict = examine(look.content)
     else:
-        verdict = cniconf.Unread(look.why) if look.failed else cniconf.Unusable(look.why)
+        verdict = Unread(look.why) if look.failed else Unusable(look.why)
     return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now, digest))
 
 
@@ -51,11 +52,7 @@ class Candidates:
 
     def look(self, entries: list[os.DirEntry[str]], now: float) -> tuple[list[Candidate], list[Candidate]]:
         """Return the candidates among the entries of the autoconfig directory, and the renamed masters."""
-        named, suffix = self._settings.master_name, cniconf.RETIRED_SUFFIX
-
-        def wanted(name: str) -> bool:
-            return name == named if named else cniconf.is_candidate_name(name)
-
+        wanted, suffix = self._settings.names_master, RETIRED_SUFFIX
         live = {entry.name: entry for entry in entries if wanted(entry.name)}
         retired = [entry for entry in entries if entry.name.endswith(suffix)] if self._settings.rename_master else []
         old = {name: entry for entry in retired if wanted(name := entry.name.removesuffix(suffix))}
@@ -72,18 +69,18 @@ class Candidates:
             status = os.stat(entry.path) if stat.S_ISLNK(link.st_mode) else link
         except OSError as error:
             if error.errno not in NO_FILE:
-                return Candidate(name, cniconf.Unread(reason(error)), now)
+                return Candidate(name, Unread(reason(error)), now)
             if not os.path.islink(entry.path):
                 return None  # gone again
-            return Candidate(name, cniconf.NoFile(f"is a link to what {reason(error)}", link=True), now)
+            return Candidate(name, NoFile(f"is a link to what {reason(error)}", link=True), now)
         if not stat.S_ISREG(status.st_mode):
-            return Candidate(name, cniconf.NoFile("is not a regular file"), now)
+            return Candidate(name, NoFile("is not a regular file"), now)
         current = signature(status)
         before = known.get(entry.name)
         if before is None or before.signature != current or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
             known_now = _examined(name, entry.path, before, now)
-            if isinstance(known_now.candidate.verdict, cniconf.Unread):
+            if isinstance(known_now.candidate.verdict, Unread):
                 return known_now.candidate  # and not remembered: the next look tries again
             before = known_now._replace(signature=current, settled=settled)
         self._known[entry.name] = before

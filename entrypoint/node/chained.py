@@ -14,8 +14,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from entrypoint.cni import cniconf, gojson
-from entrypoint.cni.cniconf import MESH_PLUGINS, META_PLUGINS, MULTUS_TYPES
+from entrypoint.cni.document import (
+    MESH_PLUGINS,
+    META_PLUGINS,
+    MULTUS_TYPES,
+    InvalidJsonError,
+    depth_fault,
+    equal,
+    for_multus,
+    parse,
+    without_version,
+)
 from entrypoint.disk.looks import File, Look
 from entrypoint.node.values import Output
 
@@ -63,10 +72,10 @@ class Standing(NamedTuple):
 def parsed(content: bytes) -> Configuration | None:
     """Take a configuration apart; None unless its first plugin is Multus."""
     try:
-        document = gojson.parse(content)
-    except gojson.InvalidJsonError:
+        document = parse(content)
+    except InvalidJsonError:
         return None
-    if not isinstance(document, dict) or gojson.depth_fault(document):
+    if not isinstance(document, dict) or depth_fault(document):
         return None
     listed = "plugins" in document
     plugins = document["plugins"] if listed else [document]
@@ -111,11 +120,7 @@ def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]
             return wanted, []
     following = [*ours.following, *others]
     multus, doubled = _leave_out(ours.multus, others)
-    as_good = (
-        _same_level(ours, there)
-        and gojson.equal(multus, there.multus)
-        and gojson.equal(following, list(there.following))
-    )
+    as_good = _same_level(ours, there) and equal(multus, there.multus) and equal(following, list(there.following))
     if as_good and stands.file_name.endswith(".conflist"):
         return Output(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
     if not others:
@@ -145,8 +150,8 @@ def wraps(content: bytes, master: dict[str, Any]) -> bool:
     delegates = there.multus.get("delegates") if there else None
     if there is None or not isinstance(delegates, list) or not delegates or not isinstance(delegates[0], dict):
         return False
-    copy, _ = _leave_out({"delegates": [cniconf.for_multus(master)]}, there.chained)
-    return gojson.equal(cniconf.without_version(copy["delegates"][0]), cniconf.without_version(delegates[0]))
+    copy, _ = _leave_out({"delegates": [for_multus(master)]}, there.chained)
+    return equal(without_version(copy["delegates"][0]), without_version(delegates[0]))
 
 
 def kubeconfig_of(content: bytes) -> str:
@@ -158,7 +163,7 @@ def kubeconfig_of(content: bytes) -> str:
 
 def same_multus(ours: Configuration, there: Configuration) -> bool:
     """Say whether Multus does the same in both, but for what is chained behind it there."""
-    return gojson.equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
+    return equal(_leave_out(ours.multus, there.chained)[0], _leave_out(there.multus, there.chained)[0])
 
 
 def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
@@ -166,14 +171,14 @@ def same_but_for_meshes(ours: Configuration, there: Configuration) -> bool:
     kinds = {plugin["type"] for plugin in there.chained} - _REFERENCE | MESH_PLUGINS
     wanted, _ = _leave_out(ours.multus, there.chained)
     here, elsewhere = ([plugin["type"] for plugin in _delegates_plugins(each)] for each in (wanted, there.multus))
-    alike = gojson.equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
+    alike = equal(_without_kinds(ours.multus, kinds), _without_kinds(there.multus, kinds))
     return here != elsewhere and alike and _same_level(ours, there)
 
 
 def _same_level(ours: Configuration, there: Configuration) -> bool:
     """Compare what is said of the list; of one that a mesh made of our single plugin, it chose name and version."""
     made_by_a_mesh = there.listed and not ours.listed and there.level.get("name") == CONVERTED_NAME
-    return made_by_a_mesh or gojson.equal(ours.level, there.level)
+    return made_by_a_mesh or equal(ours.level, there.level)
 
 
 def _leave_out(multus: dict[str, Any], chained: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -214,7 +219,7 @@ def _among(plugin: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
     """Say whether one of the others does the same: of a mesh there is one, of `tuning` there may be several."""
     kind = plugin.get("type")
     alike = [other for other in others if other.get("type") == kind]
-    return any(kind not in _REFERENCE or gojson.equal(_bare(plugin), _bare(other)) for other in alike)
+    return any(kind not in _REFERENCE or equal(_bare(plugin), _bare(other)) for other in alike)
 
 
 def _bare(plugin: dict[str, Any]) -> dict[str, Any]:

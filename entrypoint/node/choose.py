@@ -6,8 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entrypoint.cni import cniconf
-from entrypoint.cni.cniconf import RETIRED_SUFFIX, Master, Multus, NoFile, Unread
+from entrypoint.cni.document import META_PLUGINS, RETIRED_SUFFIX, Master, Multus, NoFile, Unread
 from entrypoint.node import renaming
 from entrypoint.node.values import Candidate, Memory, Seen
 from entrypoint.settings import Settings
@@ -63,11 +62,11 @@ def no_network(settings: Settings, name: str, master: Master) -> str | None:
     A node's `200-loopback`, `YYY-istio-cni` and `87-podman-bridge` were wrapped before the real network came (upstream
     issues 1499 and 1237, rke2 10360).
     """
-    if settings.master_name is not None:
+    if name in settings.master_names:
         return None
     if any(fnmatch.fnmatchcase(name, glob) for glob in settings.master_exclude):
         return "is left out (--multus-master-cni-exclude)"
-    if master.first_plugin in cniconf.META_PLUGINS:
+    if master.first_plugin in META_PLUGINS:
         return f"is no network by itself: {master.first_plugin!r} only changes what another plugin made"
     return None
 

@@ -6,7 +6,7 @@ whoever writes between two steps makes it fail, or makes it write again.
 
 from __future__ import annotations
 
-from entrypoint.cni import gojson
+from entrypoint.cni.document import InvalidJsonError, parse
 from entrypoint.disk.looks import Absent, File, Look
 from entrypoint.node.chained import parsed, same_but_for_meshes, standing
 from entrypoint.node.values import Output, Seen
@@ -88,7 +88,7 @@ def _cut_off(look: Look) -> bool:
     if isinstance(look, Absent):
         return False
     try:
-        gojson.parse(look.content)
-    except gojson.InvalidJsonError:
+        parse(look.content)
+    except InvalidJsonError:
         return True
     return False

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from entrypoint.cni import cniconf, runtime
+from entrypoint.cni import runtime
+from entrypoint.cni.document import is_candidate_name
 from entrypoint.disk import files, mounts, moving, programs
 from entrypoint.disk.looks import (
     Absent,
@@ -208,7 +209,7 @@ def _foreign_first(settings: Settings, names: Iterable[str]) -> tuple[str, Look]
 def _beside(directory: Path, entries: list[os.DirEntry[str]]) -> tuple[str, ...] | None:
     if not entries and not os.path.lexists(directory):
         return None
-    return tuple(runtime.in_byte_order(entry.name for entry in entries if cniconf.is_candidate_name(entry.name)))
+    return tuple(runtime.in_byte_order(entry.name for entry in entries if is_candidate_name(entry.name)))
 
 
 def _failure(step: Step, error: OSError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrypoint.cni import render
+from entrypoint.cni import wrap
 from entrypoint.disk.looks import Absent, File, holds, unknown
 from entrypoint.node.values import Copy, Memory, Problem, Seen, Write
 from entrypoint.settings import Settings, is_token
@@ -31,7 +31,7 @@ def kubeconfig(settings: Settings, seen: Seen, memory: Memory) -> tuple[Write | 
     if faults or settings.api_server is None or not isinstance(seen.token, File):
         return None, [Problem(fault, memory.first) for fault in faults], []
     authority = seen.certificate_authority
-    content = render.kubeconfig(
+    content = wrap.kubeconfig(
         settings.api_server,
         seen.token.content.decode("ascii").strip(),
         authority.content if isinstance(authority, File) and not settings.skip_tls_verify else None,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from entrypoint import owner
-from entrypoint.cni import cniconf, runtime
+from entrypoint.cni import runtime
+from entrypoint.cni.document import RETIRED_SUFFIX, SUFFIXES
 from entrypoint.settings import Settings
 
 
@@ -23,9 +24,9 @@ def followed_files(settings: Settings) -> Iterable[Path]:
         yield settings.multus_bin_file
     if settings.static_conf_file is not None:
         yield settings.static_conf_file
-    elif settings.master_name is not None:
-        yield settings.autoconfig_dir / settings.master_name
-        yield settings.autoconfig_dir / (settings.master_name + cniconf.RETIRED_SUFFIX)
+    for name in settings.master_names:
+        yield settings.autoconfig_dir / name
+        yield settings.autoconfig_dir / (name + RETIRED_SUFFIX)
     if settings.ready_file is not None:
         yield settings.ready_file
 
@@ -34,10 +35,10 @@ def followed_listings(settings: Settings, *, frozen: bool) -> list[tuple[Path, t
     """Return the directories in which files with these suffixes may come and go; `frozen`: the master does not."""
     instances = (settings.kubeconfig_file.parent, (owner.SUFFIX,))
     read_first = (settings.cni_conf_dir, runtime.SUFFIXES)  # whatever comes there may be read before ours
-    if settings.static_conf_file is not None or settings.master_name is not None or frozen:
+    if settings.static_conf_file is not None or frozen:
         return [instances, read_first]
-    old = tuple(suffix + cniconf.RETIRED_SUFFIX for suffix in cniconf.SUFFIXES) if settings.rename_master else ()
-    return [instances, read_first, (settings.autoconfig_dir, (*cniconf.SUFFIXES, *old))]
+    old = tuple(suffix + RETIRED_SUFFIX for suffix in SUFFIXES) if settings.rename_master else ()
+    return [instances, read_first, (settings.autoconfig_dir, (*SUFFIXES, *old))]
 
 
 def swept(settings: Settings) -> Iterable[Path]:

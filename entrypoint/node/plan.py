@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from entrypoint.cni import cniconf
+from entrypoint.cni.document import RETIRED_SUFFIX
 from entrypoint.disk.looks import Absent, File, holds, unknown
 from entrypoint.node import chained, handover, needed, renaming, verdict
 from entrypoint.node.values import Memory, Output, Plan, Problem, Record, Remove, Rename, Seen, Write
@@ -114,7 +114,7 @@ def decide_removal(
         return (), ()  # --multus-conf-file names the very file that the runtime reads: the operator's, not a copy
     record = renaming.recall(seen, memory)
     paths = [settings.autoconfig_dir / each.name for each in renaming.masters(seen, record)]
-    restored = tuple(Rename(path.with_name(path.name + cniconf.RETIRED_SUFFIX), to=path) for path in paths)
+    restored = tuple(Rename(path.with_name(path.name + RETIRED_SUFFIX), to=path) for path in paths)
     because = "the program ends (--cleanup-config-on-exit)"
     removals = [Remove(settings.cni_conf_dir / name, because) for name in written]
     live = {each.name for each in seen.candidates}

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from entrypoint.cni import gojson
-from entrypoint.cni.cniconf import RETIRED_SUFFIX, Master, Unread
+from entrypoint.cni.document import RETIRED_SUFFIX, InvalidJsonError, Master, Unread, parse
 from entrypoint.disk.looks import Absent, File, Look
 from entrypoint.node import chained
 from entrypoint.node.values import Candidate, Memory, Record, Rename, Seen
@@ -35,10 +34,10 @@ def from_file(look: Look) -> Record | None:
     if isinstance(look, Absent):
         return None
     try:
-        document = gojson.parse(look.content)
+        document = parse(look.content)
         renamed = {name: tuple(map(_text, digests)) for name, digests in _object(document["renamed"]).items()}
         beside = {name: _text(digest) for name, digest in _object(document["beside"]).items()}
-    except (gojson.InvalidJsonError, LookupError, TypeError):
+    except (InvalidJsonError, LookupError, TypeError):
         return None
     return Record(renamed, beside)
 

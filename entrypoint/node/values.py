@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint.cni.cniconf import Verdict
+from entrypoint.cni.document import Verdict
 from entrypoint.disk.files import Identity
 from entrypoint.disk.looks import Absent, Look
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from entrypoint.cni import cniconf, gojson, mergepatch, render
-from entrypoint.cni.cniconf import Master
+from entrypoint.cni import wrap
+from entrypoint.cni.document import RETIRED_SUFFIX, InvalidJsonError, Master, for_multus, parse, size_fault
 from entrypoint.disk.looks import Absent, File, unknown
 from entrypoint.node import renaming
 from entrypoint.node.choose import Choice, choose, give_up_at
@@ -50,8 +51,8 @@ def with_patch(settings: Settings, seen: Seen, memory: Memory) -> tuple[Memory, 
     if content is None:
         return memory, []
     try:
-        return memory._replace(patch=mergepatch.read(content, settings.node_name)), []
-    except mergepatch.InvalidPatchError as error:
+        return memory._replace(patch=wrap.read_patch(content, settings.node_name)), []
+    except wrap.InvalidPatchError as error:
         return memory, [Problem(f"--multus-conf-patch={settings.conf_patch_file}: {error}", memory.first)]
 
 
@@ -60,11 +61,11 @@ def _static(settings: Settings, seen: Seen, memory: Memory) -> Wanted:
     assert source is not None and path is not None  # noqa: S101 - both belong to static mode
     if isinstance(source, Absent) and source.failed and not memory.first:
         return _unread(settings, memory, f"--multus-conf-file={path}: {source.why}", seen)
-    fault = source.why if isinstance(source, Absent) else gojson.size_fault(len(source.content))
+    fault = source.why if isinstance(source, Absent) else size_fault(len(source.content))
     if isinstance(source, File) and not fault:
         try:
-            gojson.parse(source.content)
-        except gojson.InvalidJsonError as error:
+            parse(source.content)
+        except InvalidJsonError as error:
             fault = str(error)
         else:
             return Wanted(Output(path.name, source.content, source.mode, None), satisfied=True)
@@ -119,20 +120,31 @@ def held_back(settings: Settings, seen: Seen, memory: Memory, wanted: Wanted, aw
     )
 
 
+def wrapping(settings: Settings, patch: Mapping[str, Any]) -> wrap.Wrapping:
+    """Return what these settings say of the configuration around the master."""
+    return wrap.Wrapping(
+        settings.multus_options,
+        patch,
+        settings.cni_version,
+        settings.force_cni_version,
+        settings.override_network_name,
+    )
+
+
 def _wrapped(settings: Settings, seen: Seen, choice: Choice, master: Master, memory: Memory) -> Wanted:
     warnings = list(choice.skipped)
     if master.cni_version is None and settings.cni_version is None:
         warnings.append(
-            f"{choice.name} has no 'cniVersion': it counts as {render.ASSUMED_CNI_VERSION}, which its copy inside the "
+            f"{choice.name} has no 'cniVersion': it counts as {wrap.ASSUMED_CNI_VERSION}, which its copy inside the "
             "Multus configuration gets; give it one, or set --cni-version"
         )
     try:
-        file_name, content = render.multus_configuration(settings, master, memory.patch or {})
-    except render.CannotWrapError as error:
+        file_name, content = wrap.multus_configuration(master, wrapping(settings, memory.patch or {}))
+    except wrap.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return Wanted(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
     warnings += _plugins_lost(settings, seen, choice.name, master, file_name)
-    warnings += mergepatch.remarks(memory.patch or {}, settings.log_file)
+    warnings += wrap.patch_remarks(memory.patch or {}, settings.log_file)
     output = Output(file_name, content, GENERATED_MODE, choice.name)
     return Wanted(output, satisfied=True, warnings=tuple(warnings))
 
@@ -156,7 +168,7 @@ def _renamed(settings: Settings, seen: Seen, memory: Memory, choice: Choice, wan
     if others and renaming.is_presumed(seen, memory):
         warnings = (
             *warnings,
-            f"{settings.record_file} is missing or broken: {path.name + cniconf.RETIRED_SUFFIX} stays the master, and "
+            f"{settings.record_file} is missing or broken: {path.name + RETIRED_SUFFIX} stays the master, and "
             f"{others} is taken for what stood beside it; to have that one wrapped, write it with another content",
         )
     return wanted._replace(record=renaming.confirm(seen, record, choice.name), warnings=warnings)
@@ -168,7 +180,7 @@ def _plugins_lost(settings: Settings, seen: Seen, name: str, master: Master, fil
     Where our list has the name of the master, the runtime loads them behind ours.
     """
     lost = seen.directories.get(master.name, ())
-    inlined_only = cniconf.for_multus(master.document).get("loadOnlyInlinedPlugins") is True
+    inlined_only = for_multus(master.document).get("loadOnlyInlinedPlugins") is True
     ours_has_them = (
         settings.override_network_name
         and file_name.endswith(".conflist")
@@ -212,14 +224,15 @@ def _without_master(settings: Settings, seen: Seen, memory: Memory, choice: Choi
 
 
 def _waiting(settings: Settings, seen: Seen, choice: Choice) -> str:
-    if settings.master_name:
-        wanted = f"waiting for {settings.master_name} to be a usable CNI configuration in {settings.autoconfig_dir}"
+    named = ",".join(settings.master_names)
+    if named:
+        wanted = f"waiting for {named} to be a usable CNI configuration in {settings.autoconfig_dir}"
     else:
         wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
     found = "; ".join(choice.refused) or "no .conf or .conflist file is there"
     if seen.beside is None:
         found = "the directory does not exist"
-    elif settings.master_name and not choice.refused:
+    elif named and not choice.refused:
         others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
-        found = f"{settings.master_name} is not there{others}"
+        found = f"{named} is not there{others}"
     return f"{wanted}: {found}"

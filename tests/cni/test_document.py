@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.cni.cniconf import Master, Multus, Unusable, examine, is_candidate_name
-from entrypoint.cni.gojson import MAX_DEPTH, InvalidJsonError, parse
+from entrypoint.cni.document import (
+    MAX_DEPTH,
+    InvalidJsonError,
+    Master,
+    Multus,
+    Unusable,
+    examine,
+    is_candidate_name,
+    parse,
+)
 from tests.node import MASTERS
 
 

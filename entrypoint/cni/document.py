@@ -1,12 +1,12 @@
-"""A CNI configuration: what is in the file, whether Multus can wrap it, and why not."""
+"""A CNI configuration: JSON as programs written in Go read it, whether Multus can wrap it, and why not."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import deque
 from typing import Any, NamedTuple
-
-from entrypoint.cni import gojson
 
 GENERATED_CONF = "00-multus.conf"
 GENERATED_CONFLIST = "00-multus.conflist"
@@ -23,7 +23,10 @@ MULTUS_TYPES = frozenset({"multus", "multus-shim"})
 MESH_PLUGINS = frozenset({"istio-cni", "linkerd-cni"})
 """What service meshes chain behind a network."""
 
-META_PLUGINS = MESH_PLUGINS | {"loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf"}
+META_PLUGINS = MESH_PLUGINS | {
+    *("loopback", "portmap", "bandwidth", "firewall", "tuning", "sbr", "vrf"),
+    *("kuma-cni", "consul-cni", "egress-cni", "coordinator", "route-override"),
+}
 """Plugins that only change what another one made: a configuration that begins with one is no network by itself."""
 
 
@@ -72,6 +75,8 @@ Verdict = Master | Unusable | Multus | NoFile | Unread
 
 
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""Those that Multus 4.3 knows, compared as text."""
 _NEWEST_VERSION = (1, 1, 0)
 _SWITCHES = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
@@ -98,20 +103,20 @@ def examine(content: bytes) -> Verdict:
 
     Cilium once wrote a single plugin into `05-cilium.conflist`, so the content decides and not the suffix.
     """
-    if oversize := gojson.size_fault(len(content)):
+    if oversize := size_fault(len(content)):
         return Unusable(oversize)
     try:
-        document = gojson.parse(content)
-    except gojson.InvalidJsonError as error:
+        document = parse(content)
+    except InvalidJsonError as error:
         return Unusable(str(error))
     if not isinstance(document, dict):
-        return Unusable(f"expected a JSON object, found {gojson.kind(document)}")
+        return Unusable(f"expected a JSON object, found {kind(document)}")
     plugins = document.get("plugins")
     listed = [plugin for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else []
     types = [document.get("type"), *(plugin.get("type") for plugin in listed)]
     if any(isinstance(kind, str) and kind in MULTUS_TYPES for kind in types):
         return Multus()
-    why = fault(document) or gojson.depth_fault(document) or gojson.size_fault(len(json.dumps(document)))
+    why = fault(document) or depth_fault(document) or size_fault(len(json.dumps(document)))
     if why:
         return Unusable(why)
     enabling = [document] if is_text(document.get("type")) else listed
@@ -143,7 +148,7 @@ def fault(document: dict[str, Any]) -> str | None:
         return "has no 'name'"
     version = document.get("cniVersion", "")
     if not isinstance(version, str):
-        return f"its 'cniVersion' is {gojson.kind(version)}, expected a string"
+        return f"its 'cniVersion' is {kind(version)}, expected a string"
     if version:
         try:
             version_key(version)
@@ -165,7 +170,7 @@ def fault(document: dict[str, Any]) -> str | None:
 def _versions_fault(versions: object) -> str | None:
     """Say why libcni refuses a list with these `cniVersions`."""
     if not isinstance(versions, list):
-        return f"its 'cniVersions' is {gojson.kind(versions)}, expected a list"
+        return f"its 'cniVersions' is {kind(versions)}, expected a list"
     for version in versions:
         try:
             version_key(version if isinstance(version, str) else "")
@@ -194,3 +199,122 @@ def _enabled_capabilities(plugins: list[dict[str, Any]]) -> tuple[str, ...]:
 def is_text(value: object) -> bool:
     """Say whether a value of JSON is a string that says something."""
     return isinstance(value, str) and value != ""
+
+
+def plugin_types(document: Any) -> list[str]:
+    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
+    types: dict[str, None] = {}
+    pending = deque([document])
+    while pending:
+        plugin = pending.popleft()
+        if isinstance(plugin, list):
+            pending += plugin
+        elif isinstance(plugin, dict):
+            if isinstance(plugin.get("type"), str):
+                types[plugin["type"]] = None
+            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
+    return list(types)
+
+
+# ---- JSON as in Go ----
+
+MAX_CONFIGURATION = 256 << 10
+"""The most that a configuration may have, in bytes, as a file and as compact JSON. Real ones have some kilobytes."""
+MAX_DEPTH = 400
+"""How deep objects and lists may nest: far more than any configuration does, and well inside what json can write."""
+_SHOWN_DIGITS = 40
+
+
+class InvalidJsonError(ValueError):
+    """The bytes are not the JSON that a CNI runtime would read; the message says where."""
+
+
+def size_fault(size: int) -> str | None:
+    """Say that this is too much for a configuration; None when it is not."""
+    return f"has {size} bytes, and {MAX_CONFIGURATION} are the most that is read" if size > MAX_CONFIGURATION else None
+
+
+def parse(content: bytes) -> Any:
+    """Read JSON as strictly as a CNI runtime does: UTF-8, no NaN, no numbers beyond a double's range.
+
+    Raises `InvalidJsonError` with line and column where the parser knows them.
+    """
+    if not content.strip():
+        raise InvalidJsonError("the file is empty")
+    try:
+        text = content.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
+    except UnicodeDecodeError as error:
+        raise InvalidJsonError(f"not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidJsonError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except _NumberError as error:
+        where = json.JSONDecodeError("", text, max(0, text.find(error.literal)))
+        raise InvalidJsonError(f"{error} at line {where.lineno} column {where.colno}") from None
+    except RecursionError:
+        raise InvalidJsonError("nested too deeply") from None
+
+
+def depth_fault(document: dict[str, Any]) -> str | None:
+    """Say that objects and lists nest too deeply to be written; None when they do not."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return None
+    return f"nested more than {MAX_DEPTH} levels deep"
+
+
+def kind(value: object) -> str:
+    """Return what kind of JSON a value is, as messages name it."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+class _NumberError(ValueError):
+    def __init__(self, message: str, literal: str) -> None:
+        super().__init__(message)
+        self.literal = literal
+
+
+def _refuse_constant(name: str) -> float:
+    raise _NumberError(f"not JSON: {name} is no JSON number", name)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        short = digits if len(digits) <= _SHOWN_DIGITS else f"{digits[:_SHOWN_DIGITS]}…"
+        raise _NumberError(f"the number {short} is beyond what a double holds", digits)
+    return number
+
+
+def _whole(digits: str) -> int:
+    _finite(digits)  # a runtime written in Go reads every number as a double
+    return int(digits)
+
+
+def equal(one: object, other: object) -> bool:
+    """Compare JSON as Go keeps it: all numbers are doubles, lone surrogates are U+FFFD, keys have no order."""
+    return bool(_as_in_go(one) == _as_in_go(other))
+
+
+def _as_in_go(value: object) -> object:
+    match value:
+        case bool() | None:
+            return (value,)  # in Python, True is 1
+        case int() | float():
+            return float(value)
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_as_in_go(each) for each in value]
+        case dict():
+            return {_as_in_go(key): _as_in_go(each) for key, each in value.items()}
+        case _:
+            return value
