@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from entrypoint.check import reading
+from entrypoint.check import kubeconfig as reading
 from entrypoint.cni import runtime
 from entrypoint.cni.document import Master, examine
 from entrypoint.node import chained
