@@ -302,3 +302,23 @@ def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit
     seen, said = process.stdout.strip().split(" ", 1)
     assert int(seen) == limit, process.stderr
     assert (said == "None") is fits
+
+
+@pytest.mark.process
+def test_pods_with_all_that_their_makers_may_write_do_not_fill_a_small_container(api, limited_group):
+    directory, limit_file = limited_group
+    limit_file.write_text(str(64 * MIB))
+    for number in range(110):
+        annotations = {"k8s.v1.cni.cncf.io/networks": "lan", "x": "\N{SNOWMAN}" * (80 << 10)}
+        api.add_pod(f"pod-{number:03}", metadata={"annotations": annotations})
+    code = (
+        "import os, sys\n"
+        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "from entrypoint.cluster import client, pods\n"
+        "api = client.Api(client.Access(sys.argv[2], 'good-token', sys.argv[3]))\n"
+        "get = lambda path, *, accept=client.JSON: api.get(path, timeout=60, accept=accept)\n"
+        "print(sum(1 for each in pods.find(get, 'node-1')))"
+    )
+    command = [sys.executable, "-c", code, str(directory), api.url, pem(authority())]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "110\n"), process.stderr
