@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.waiting import BOUND
+
 USER = "system:serviceaccount:kube-system:multus"
 
 
@@ -180,9 +182,9 @@ class FakeCluster:
     def taints(self, name):
         return self.nodes[name]["spec"].get("taints", [])
 
-    def wait_for_requests(self, count, timeout=20):
+    def wait_for_requests(self, count):
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.requests) >= count, timeout), self.requests
+            assert self.arrived.wait_for(lambda: len(self.requests) >= count, BOUND), self.requests
 
     # ---- answering ----
 
@@ -195,7 +197,7 @@ class FakeCluster:
             self.requests.append((method, path))
             self.arrived.notify_all()
         if self.silent.is_set():
-            self.released.wait(60)
+            self.released.wait(BOUND)
         status = self.failures.pop(0) if self.failures else None
         if status is not None:
             return status, _status(status, "InternalError", "etcdserver: request timed out")
