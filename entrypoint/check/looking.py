@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from entrypoint import owner
 from entrypoint.check import cluster, kubeconfig, node
 from entrypoint.check.findings import Finding, Status, passed, skipped, warned
-from entrypoint.check.plugins import Programs
+from entrypoint.check.networks import Programs
+from entrypoint.cni.document import InvalidJsonError, parse
 from entrypoint.disk import mounts
-from entrypoint.disk.looks import Absent, leads_away, program_fault, read
+from entrypoint.disk.looks import Absent, File, leads_away, program_fault, read
 from entrypoint.node.loop import decide_once
 from entrypoint.owner import Instance
 from entrypoint.settings import Settings
@@ -84,8 +86,29 @@ def _programs(settings: Settings) -> Programs:
         fault=lambda name: _plugin_fault(name, directories),
         where=" or ".join(map(str, directories)),
         unseen=unseen,
-        socket_there=lambda path: _there(settings.in_container(path) or Path("/host", path.lstrip("/"))),
+        socket_there=lambda path: _there(_here(settings, path)),
+        named_in=lambda directory: _names(_here(settings, directory)),
     )
+
+
+def _here(settings: Settings, path_on_host: str) -> Path:
+    """Return where this container sees a path of the host, if it does."""
+    return settings.in_container(path_on_host) or Path("/host", path_on_host.lstrip("/"))
+
+
+def _names(directory: Path) -> frozenset[str] | None:
+    """Return the names of the CNI configurations in a directory; None where it cannot be seen."""
+    try:
+        files = [each for each in os.listdir(directory) if each.endswith((".conf", ".conflist", ".json"))]
+    except OSError:
+        return None
+    names = set()
+    for each in files:
+        look = read(directory / each)
+        with suppress(InvalidJsonError):
+            document = parse(look.content) if isinstance(look, File) else None
+            names.add(str(document.get("name")) if isinstance(document, dict) else "")
+    return frozenset(names)
 
 
 def _there(path: Path) -> bool | None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
-from entrypoint.check.plugins import Programs, plugin_types
+from entrypoint.check.networks import Programs
 from entrypoint.cni import runtime
-from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse
+from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse, plugin_types
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import binary, configuration, kubeconfig, meshes
