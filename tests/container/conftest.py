@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
-from tests.container import lab
 from tests.container.images import STAND_IN, big_binary, build, reason_to_skip, stand_in, stand_in_as_big_as_multus
 from tests.container.lab import Node, Pod
 from tests.manifests import ROOT, documents, only
+
+CHECKOUT = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:12]
+"""Tells the images of one checkout from those of another; the next build of the same one takes their names."""
 
 
 def pytest_collection_modifyitems(items):
@@ -21,29 +23,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.container)
+            if item.get_closest_marker("essential") is None:
+                item.add_marker(pytest.mark.thorough)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item, nextitem):
-    """Run a test again whose container was taken out of its control group, and so ran without limits.
-
-    Seen once in some fifty containers, on a machine whose own supervisor moves processes by number.
-    """
-    if Path(__file__).parent not in item.path.parents:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for _ in range(4):
-        lab.strays.clear()
-        item._initrequest()  # anew for every run, as the first is by pytest itself
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        if not lab.strays:
-            break
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +55,7 @@ def once(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def image(once):
     """The project's image around the stand-in, with passthru, as releases of Multus have it since 4.1."""
-    tag = "localhost/multus-entrypoint:test"
+    tag = f"localhost/multus-entrypoint:test-{CHECKOUT}"
     once("image", lambda: (stand_in_as_big_as_multus(), build(tag, STAND_IN)))
     return tag
 
@@ -80,7 +63,7 @@ def image(once):
 @pytest.fixture(scope="session")
 def image_without_passthru(image, once):
     """The same around a release of Multus without passthru."""
-    tag, multus = "localhost/multus-entrypoint:test-without-passthru", "stand-in-without-passthru"
+    tag, multus = f"localhost/multus-entrypoint:test-{CHECKOUT}-without-passthru", "stand-in-without-passthru"
     files = {"usr/src/multus-cni/bin/multus": b"multus"}
     once("image-without-passthru", lambda: (stand_in(multus, files), build(tag, multus)))
     return tag

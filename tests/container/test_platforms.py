@@ -6,10 +6,8 @@ import json
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.manifests import DEPLOYMENTS, PLATFORMS, ROOT, documents, only
-
-PATIENCE = 60
+from tests.waiting import until
 
 
 def host_paths(platform):
@@ -31,14 +29,14 @@ def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_look
 
     running = new_pod(DEPLOYMENTS / platform).start("kube-multus")
     written = node.path(f"{configuration}/00-multus.conf")
-    wait_for(written.exists, PATIENCE, running.log)
+    until(written.exists, running.log)
     kubeconfig = json.loads(written.read_text())["kubeconfig"]
     assert kubeconfig == f"{configuration}/multus.d/multus.kubeconfig"
     assert "token-1" in node.path(kubeconfig).read_text()
     assert node.files() == sorted([*before, f"{configuration}/00-multus.conf", kubeconfig, f"{plugins}/multus"])
 
     running.signal("TERM")
-    assert running.wait(30) == 0
+    assert running.wait() == 0
     code, log = new_pod(DEPLOYMENTS / platform / "uninstall").run("uninstall")
     assert code == 0, log
     assert node.files() == before
@@ -56,8 +54,8 @@ def test_where_only_the_mounts_are_changed_the_kubeconfigs_path_is_found_to_be_w
     pod = new_pod(DEPLOYMENTS / "multus-daemonset.yml", change=change)
     running = pod.start("kube-multus")
     advice = f"set --multus-kubeconfig-file-host={directory}/multus.d/multus.kubeconfig"
-    wait_for(lambda: advice in running.log(), PATIENCE, running.log)
-    wait_for(node.path(f"{directory}/00-multus.conf").exists, PATIENCE, running.log)  # it is written after the warning
+    until(lambda: advice in running.log(), running.log)
+    until(node.path(f"{directory}/00-multus.conf").exists, running.log)  # it is written after the warning
     flags = pod.container("kube-multus")["args"]
     done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", "--timeout=1", *flags)
     findings = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
