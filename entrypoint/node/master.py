@@ -185,7 +185,7 @@ class Auto:
             what = ", ".join(choice.damaged)
             found = f"in {self._settings.autoconfig_dir}: {what}"
             todo = "what was made of it stays; have the default network write it again"
-            damage = Fault("configuration.current", found, todo)
+            damage = Fault("configuration.current", found, todo, bars=False)
             draft = Draft(faults=(damage,), warnings=choice.skipped, waits=self._waits(seen, choice))
         else:
             draft = Draft(gone=True, warnings=choice.skipped, waits=self._waits(seen, choice))
