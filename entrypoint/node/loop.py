@@ -559,6 +559,7 @@ def undo(settings: Settings, each_part: Sequence[Part], ledger: Ledger, why: Lea
             yield step.did, False
         if any(map(os.path.lexists, settings.output_files)):
             break
+    ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)
     if os.path.lexists(ledger.path):  # else somebody has removed it, as preStop hooks do
         with contextlib.suppress(OSError):
             ledger.save()
