@@ -29,7 +29,7 @@ class _Known(NamedTuple):
     candidate: Candidate
 
 
-def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known:
+def _examined(name: str, path: str, before: _Known | None, now: float, *, any_version: bool) -> _Known:
     look = read(path)
     digest = None if isinstance(look, Absent) else hashlib.sha256(look.content).hexdigest()
     content = look.why if isinstance(look, Absent) else digest
@@ -37,7 +37,7 @@ def _examined(name: str, path: str, before: _Known | None, now: float) -> _Known
         return before
     verdict: Verdict
     if isinstance(look, File):
-        verdict = examine(look.content)
+        verdict = examine(look.content, name, any_version=any_version)
     else:
         verdict = Unread(look.why) if look.failed else Unusable(look.why)
     return _Known((), settled=False, content=content, candidate=Candidate(name, verdict, now, digest))
@@ -79,7 +79,7 @@ class Candidates:
         before = known.get(entry.name)
         if before is None or before.signature != current or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            known_now = _examined(name, entry.path, before, now)
+            known_now = _examined(name, entry.path, before, now, any_version=self._settings.takes_any_version)
             if isinstance(known_now.candidate.verdict, Unread):
                 return known_now.candidate  # and not remembered: the next look tries again
             before = known_now._replace(signature=current, settled=settled)

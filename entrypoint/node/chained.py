@@ -21,9 +21,7 @@ from entrypoint.cni.document import (
     InvalidJsonError,
     depth_fault,
     equal,
-    for_multus,
     parse,
-    without_version,
 )
 from entrypoint.disk.looks import File, Look
 from entrypoint.node.values import Output
@@ -150,8 +148,8 @@ def wraps(content: bytes, master: dict[str, Any]) -> bool:
     delegates = there.multus.get("delegates") if there else None
     if there is None or not isinstance(delegates, list) or not delegates or not isinstance(delegates[0], dict):
         return False
-    copy, _ = _leave_out({"delegates": [for_multus(master)]}, there.chained)
-    return equal(without_version(copy["delegates"][0]), without_version(delegates[0]))
+    copy, _ = _leave_out({"delegates": [master]}, there.chained)
+    return equal(*({**each, "cniVersion": None} for each in (copy["delegates"][0], delegates[0])))
 
 
 def kubeconfig_of(content: bytes) -> str:

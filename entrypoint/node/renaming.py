@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from entrypoint.cni.document import RETIRED_SUFFIX, InvalidJsonError, Master, Unread, parse
+from entrypoint.cni.document import RETIRED_SUFFIX, Master, Unread
 from entrypoint.disk.looks import Absent, File, Look
 from entrypoint.node import chained
 from entrypoint.node.values import Candidate, Memory, Record, Rename, Seen
@@ -34,10 +34,10 @@ def from_file(look: Look) -> Record | None:
     if isinstance(look, Absent):
         return None
     try:
-        document = parse(look.content)
+        document = json.loads(look.content)  # names need not be UTF-8
         renamed = {name: tuple(map(_text, digests)) for name, digests in _object(document["renamed"]).items()}
         beside = {name: _text(digest) for name, digest in _object(document["beside"]).items()}
-    except (InvalidJsonError, LookupError, TypeError):
+    except (ValueError, RecursionError, LookupError, TypeError):
         return None
     return Record(renamed, beside)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from entrypoint.cni import wrap
-from entrypoint.cni.document import RETIRED_SUFFIX, InvalidJsonError, Master, for_multus, parse, size_fault
+from entrypoint.cni.document import RETIRED_SUFFIX, InvalidJsonError, Master, parse, size_fault
 from entrypoint.disk.looks import Absent, File, unknown
 from entrypoint.node import renaming
 from entrypoint.node.choose import Choice, choose, give_up_at
@@ -120,7 +120,7 @@ def held_back(settings: Settings, seen: Seen, memory: Memory, wanted: Wanted, aw
     )
 
 
-def wrapping(settings: Settings, patch: Mapping[str, Any]) -> wrap.Wrapping:
+def wrapping(settings: Settings, patch: Mapping[str, Any], files: tuple[str, ...] = ()) -> wrap.Wrapping:
     """Return what these settings say of the configuration around the master."""
     return wrap.Wrapping(
         settings.multus_options,
@@ -128,6 +128,7 @@ def wrapping(settings: Settings, patch: Mapping[str, Any]) -> wrap.Wrapping:
         settings.cni_version,
         settings.force_cni_version,
         settings.override_network_name,
+        files,
     )
 
 
@@ -139,7 +140,7 @@ def _wrapped(settings: Settings, seen: Seen, choice: Choice, master: Master, mem
             "Multus configuration gets; give it one, or set --cni-version"
         )
     try:
-        file_name, content = wrap.multus_configuration(master, wrapping(settings, memory.patch or {}))
+        file_name, content = wrap.multus_configuration(master, wrapping(settings, memory.patch or {}, seen.names))
     except wrap.CannotWrapError as error:
         problem = Problem(f"{settings.autoconfig_dir / choice.name}: {error}", fatal=not memory.configured)
         return Wanted(memory.output, satisfied=False, problems=(problem,), warnings=tuple(warnings))
@@ -180,13 +181,12 @@ def _plugins_lost(settings: Settings, seen: Seen, name: str, master: Master, fil
     Where our list has the name of the master, the runtime loads them behind ours.
     """
     lost = seen.directories.get(master.name, ())
-    inlined_only = for_multus(master.document).get("loadOnlyInlinedPlugins") is True
     ours_has_them = (
         settings.override_network_name
         and file_name.endswith(".conflist")
         and settings.autoconfig_dir == settings.cni_conf_dir
     )
-    if not lost or not name.endswith(".conflist") or inlined_only or ours_has_them:
+    if not lost or not name.endswith(".conflist") or master.only_inlined or ours_has_them:
         return []
     return [
         f"the plugins of {name} in the directory {settings.autoconfig_dir / master.name} do not run inside Multus: "
