@@ -277,9 +277,8 @@ def as_list(document: dict[str, Any], *, any_version: bool = False) -> Master:
         if key in document:
             text = str(document[key]).lower()
             if not isinstance(document[key], bool | str) or text not in {"true", "false"}:
-                raise UnusableError(
-                    f"its {key!r} is {document[key]!r}, expected true or false: libcni does not load it"
-                )
+                found = json.dumps(document[key])[:40]
+                raise UnusableError(f"its {key!r} is {found}, expected true or false: libcni does not load it")
             switches[key] = text == "true"
     copy = {key: value for key, value in document.items() if key in _OF_A_LIST or _harmless(key, value)}
     copy.update({key: switches[key] for key in _SWITCHES[:2] if key in switches})
@@ -471,12 +470,10 @@ def equal(one: object, other: object) -> bool:
     return bool(_as_in_go(one) == _as_in_go(other))
 
 
-def _as_in_go(value: object) -> object:
+def _as_in_go(value: Any) -> object:
     match value:
         case bool() | None:
             return (value,)  # in Python, True is 1
-        case int() | float():
-            return float(value)
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list():
@@ -484,4 +481,4 @@ def _as_in_go(value: object) -> object:
         case dict():
             return {_as_in_go(key): _as_in_go(each) for key, each in value.items()}
         case _:
-            return value
+            return float(value)

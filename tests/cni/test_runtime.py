@@ -32,7 +32,7 @@ def test_a_configuration_of_multus_is_well_under_the_suffix_of_its_kind(name, do
         ("a.conf", {**OURS, "cniVersion": "1.0"}, "is none of 0.1.0"),
         ("a.conf", {**OURS, "dns": 5}, "'dns' is a number, expected an object: libcni does not load it"),
         ("a.conf", {**OURS, "LogLevel": 5}, "'LogLevel' is a number, expected a string: Multus refuses it"),
-        ("a.conflist", {**LISTED, "disableGC": "x"}, "'disableGC' is 'x'"),
+        ("a.conflist", {**LISTED, "disableGC": "x"}, "'disableGC' is \"x\""),
         ("a.conf", {"name": "n", "type": "bridge"}, "it runs 'bridge' and not Multus"),
         ("a.conf", {**OURS, "type": "multus-shim"}, "'multus-shim' and not the 'multus' of the thin plugin"),
     ],
