@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from entrypoint.cli.dryrun import MASK, masked
 from entrypoint.cni.wrap import kubeconfig
-from tests.node import MASTERS
+from tests.flags import MASTERS
 
 
 @pytest.mark.parametrize(

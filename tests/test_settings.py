@@ -7,7 +7,7 @@ from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.cli.options import Flag, FlagCommand, chosen
 from entrypoint.cni.document import VERSIONS
 from entrypoint.settings import InvalidSettingError, Taint, build
-from tests.node import IN_CLUSTER, click_error, options, settings_for
+from tests.flags import IN_CLUSTER, click_error, options, settings_for
 
 
 def built(*arguments, **environ):

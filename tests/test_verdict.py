@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Memory
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint.node.host import Host, StepError
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Memory
 from tests.node import scratch, settings_for
 from tests.runtime import CONTENTS, MODES, NAMES, STATIC, put, works
 
@@ -32,7 +32,7 @@ def settle(host, wanted, memory):
 
 
 @given(directories, directories, st.sampled_from(MODES), binaries, sources, contents)
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=400)
 def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
     tmp_path_factory, before, later, mode, binary, source, static
 ):

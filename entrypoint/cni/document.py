@@ -10,6 +10,7 @@ import codecs
 import json
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -355,6 +356,21 @@ def _master(
 def is_text(value: object) -> bool:
     """Say whether a value of JSON is a string that says something."""
     return isinstance(value, str) and value != ""
+
+
+def plugin_types(document: Any) -> list[str]:
+    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
+    types: dict[str, None] = {}
+    pending = deque([document])
+    while pending:
+        plugin = pending.popleft()
+        if isinstance(plugin, list):
+            pending += plugin
+        elif isinstance(plugin, dict):
+            if isinstance(plugin.get("type"), str):
+                types[plugin["type"]] = None
+            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
+    return list(types)
 
 
 # ---- JSON as in Go ----

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -54,8 +54,6 @@ class Wrapping(NamedTuple):
     """The master's copy gets `cni_version`, too."""
     override_network_name: bool = False
     """The network is called as the master calls it."""
-    files: Collection[str] = ()
-    """What stands in the configuration directory, but for directories."""
 
 
 def multus_configuration(master: Master, wrapping: Wrapping) -> tuple[str, bytes]:
@@ -67,15 +65,6 @@ def multus_configuration(master: Master, wrapping: Wrapping) -> tuple[str, bytes
     version, document = _versions(master, wrapping)
     file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
     inlined = wrapping.override_network_name and master.only_inlined
-    if (
-        file_name == GENERATED_CONFLIST
-        and wrapping.override_network_name
-        and master.name in {*wrapping.files, file_name}
-    ):
-        raise CannotWrapError(
-            f"--override-network-name: the runtime looks for a directory of the network's name, {master.name!r}, and a "
-            "file is there under it; rename the file or the network, or drop the flag"
-        )
     capabilities = {"capabilities": dict.fromkeys(master.capabilities, True)} if master.capabilities else {}
     content = _rendered(
         file_name.removeprefix("00-") + ".j2",

@@ -8,9 +8,9 @@ import pytest
 
 from entrypoint.cni.document import META_PLUGINS, Master, equal, examine, parse
 from entrypoint.cni.wrap import CannotWrapError, InvalidPatchError, multus_configuration, read_patch
-from entrypoint.node.wanted import wrapping
 from entrypoint.settings import InvalidSettingError
-from tests.node import DATA, settings_for
+from tests.cni import wrapping
+from tests.flags import DATA, settings_for
 
 CASES = json.loads((DATA / "acceptance.json").read_text())
 OTHERWISE = {

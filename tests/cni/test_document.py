@@ -16,7 +16,7 @@ from entrypoint.cni.document import (
     parse,
     version_key,
 )
-from tests.node import MASTERS
+from tests.flags import MASTERS
 
 
 @pytest.mark.parametrize("path", sorted(MASTERS.iterdir()), ids=lambda path: path.name)

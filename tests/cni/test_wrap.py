@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from entrypoint.cni import wrap
 from entrypoint.cni.document import MAX_DEPTH, MULTUS, MULTUS_TYPES, Master, equal, examine, field, parse
-from entrypoint.node.wanted import wrapping
-from tests.node import DATA, MASTERS, settings_for
+from tests.cni import wrapping
+from tests.flags import DATA, MASTERS, settings_for
 
 numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec=None) | st.sampled_from('</script>"\\\u2028\ud800{{}}{%%}'), max_size=12)
@@ -195,16 +195,6 @@ def test_a_single_plugin_has_no_such_switches(tmp_path):
     document = {"cniVersion": "1.0.0", "name": "n", "type": "t", "disableGC": "true"}
     configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
     assert (plugin_of(configuration)["delegates"], "disableGC" in configuration) == ([document], False)
-
-
-@pytest.mark.parametrize("name", ["00-multus.conflist", "10-a.conflist", "cni.lock"])
-def test_a_list_is_not_given_the_name_of_a_file_for_the_runtime_opens_it_as_a_directory(name):
-    document = {"cniVersion": "1.0.0", "name": name, "type": "t"}
-    override = wrap.Wrapping(override_network_name=True, files=("10-a.conflist", "cni.lock"))
-    with pytest.raises(wrap.CannotWrapError, match=f"{name}.*rename the file or the network"):
-        wrap.multus_configuration(examined(document), override)
-    for works in (override._replace(override_network_name=False), override._replace(cni_version="0.3.1")):
-        assert wrap.multus_configuration(examined(document), works)
 
 
 def test_a_forced_version_is_the_only_one_in_the_copy():

@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from entrypoint.node.leaving import REMOVAL_COUNTS
-from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish, watches
+
+from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
+from tests.waiting import until
 
 CHECK_INTERVAL = 0.002
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -195,7 +197,7 @@ class Node:
         return False
 
     def settle(self, seed):
-        until(self.settled, within=SETTLING, what=f"the right node after {self.done} events (seed {seed})")
+        until(self.settled, what=f"the right node after {self.done} events (seed {seed})")
 
 
 def binary(number):
@@ -284,7 +286,7 @@ class Lives:
         new = self._stack.enter_context(self.host.start(*self.flags))
         new.says("the node is configured")
         self._meanwhile()
-        assert self.program.stop(signal.SIGTERM)[0] == 0
+        assert self.program.stop(signal.SIGTERM) == 0
         self._meanwhile()
         self.program, self._before = new, None
         self.counts["starts"] += 1
@@ -306,7 +308,7 @@ class Lives:
         self.start()
 
     def end(self, number):
-        code, _ = self.program.stop(number)
+        code = self.program.stop(number)
         assert code == (0 if number == signal.SIGTERM else -number)
 
     def close(self):
