@@ -144,34 +144,6 @@ def test_without_a_certificate_authority_the_kubeconfig_does_not_verify():
     assert cluster["cluster"] == {"server": "https://x:1", "insecure-skip-tls-verify": True}
 
 
-# ---- what CNI 1.1 and libcni 1.2 have brought ----
-
-
-@pytest.mark.parametrize(
-    ("given", "versions", "chosen"),
-    [
-        (None, ["0.4.0", "1.0.0"], "1.0.0"),
-        (None, ["", "0.3.1", "1.2.0"], "0.3.1"),
-        ("0.3.1", ["1.0.0"], "1.0.0"),
-        ("1.1.0", ["1.0.0"], "1.1.0"),
-        ("2.0.0", ["0.2.0", "0.1.0"], "0.2.0"),
-    ],
-)
-def test_the_version_of_a_list_is_the_highest_known_of_both_its_keys(tmp_path, given, versions, chosen):
-    """Multus cannot take a delegate down that has only `cniVersions`."""
-    document = {"name": "n", "cniVersions": versions, "plugins": [{"type": "t"}]}
-    document |= {} if given is None else {"cniVersion": given}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert configuration["cniVersion"] == chosen
-    assert plugin_of(configuration)["delegates"] == [{"cniVersion": given or chosen, **document}]
-
-
-def test_without_one_that_multus_knows_the_version_is_assumed(tmp_path):
-    document = {"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert configuration["delegates"] == [{"cniVersion": wrap.ASSUMED_CNI_VERSION, **document}]
-
-
 @pytest.mark.parametrize(("written", "copied"), [("True", True), ("false", False), (True, True), (False, False)])
 def test_the_switches_of_a_list_survive_as_multus_reads_them(tmp_path, written, copied):
     keys = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
@@ -189,12 +161,6 @@ def test_a_list_with_the_name_of_the_master_loads_no_more_plugins_than_that(tmp_
     document = {"cniVersion": "1.0.0", "name": "n", "loadOnlyInlinedPlugins": True, "plugins": [{"type": "t"}]}
     configuration = json.loads(wrapped(settings_for(tmp_path, *flags), examined(document))[1])
     assert configuration.get("loadOnlyInlinedPlugins") == carried
-
-
-def test_a_single_plugin_has_no_such_switches(tmp_path):
-    document = {"cniVersion": "1.0.0", "name": "n", "type": "t", "disableGC": "true"}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert (plugin_of(configuration)["delegates"], "disableGC" in configuration) == ([document], False)
 
 
 def test_a_forced_version_is_the_only_one_in_the_copy():
