@@ -25,7 +25,7 @@ def test_a_patch_in_a_config_map_is_followed(host):
         until(host.ready.exists)
 
 
-@pytest.mark.parametrize("patch", ["[]", "{", '{"type": "x"}', '{"x": "__NODE_NAME__"}'])
+@pytest.mark.parametrize("patch", ["[]", "{", '{"type": "x"}', '{"x": "__NODE_NAME__"}', '{"binDir": 7}'])
 def test_a_patch_on_the_command_line_that_cannot_be_applied_is_a_usage_error(host, patch):
     host.master()
     before = host.snapshot()
