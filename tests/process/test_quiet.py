@@ -93,7 +93,7 @@ def test_the_resident_process_has_not_loaded_the_kubernetes_client(host):
         text=True,
         check=True,
     ).stdout.split()
-    assert "entrypoint.node.daemon" in loaded
+    assert "entrypoint.node.loop" in loaded
     for module in (
         "kubernetes",
         "ssl",

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from entrypoint.node.leaving import REMOVAL_COUNTS
+
 from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
 from tests.waiting import until
 
