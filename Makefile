@@ -9,7 +9,7 @@ WORKERS ?= $(shell expr 3 '*' $(CORES) \& $(CORES) '<' 5 \| 12)
 PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
 .PHONY: help demo check test resilience resilience-soak resilience-others lint types
-.PHONY: bench bench-directory fleet docs lock clean
+.PHONY: bench fleet docs lock clean
 .PHONY: manifests picture
 
 help: ## list the targets
@@ -57,10 +57,6 @@ types: $(VENV)/made ## check types
 bench: $(VENV)/made ## measure what it costs, as ratios to a bare interpreter
 	$(BIN)/python -m compileall -q entrypoint
 	$(BIN)/python bench/bench.py
-
-bench-directory: $(VENV)/made ## measure what a directory with thousands of files costs
-	$(BIN)/python -m compileall -q entrypoint
-	$(BIN)/python bench/directory.py
 
 fleet: $(VENV)/made ## run 200 of it on this machine, and count what they ask of the API server
 	$(BIN)/python -m compileall -q entrypoint
