@@ -73,7 +73,7 @@ def test_a_restart_of_cri_o_that_takes_eth0_from_older_pods_is_warned_of_before(
     "key", ["node.kubernetes.io/unschedulable", "node-role.kubernetes.io/control-plane:NoSchedule"]
 )
 def test_a_taint_that_kubernetes_sets_for_reasons_of_its_own_is_refused(key):
-    with pytest.raises(InvalidSettingError, match=r"Kubernetes' own taint.*multus-cni\.io/not-ready"):
+    with pytest.raises(InvalidSettingError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
         build(options(f"--startup-taint={key}"), IN_CLUSTER)
 
 
