@@ -12,6 +12,7 @@ from entrypoint.cluster.client import Access
 from entrypoint.errands.errands import ACCOUNT
 from entrypoint.settings import Taint
 from tests.fake_api import authority, pem
+from tests.opshost import ScratchHost
 
 MACVLAN = {"cniVersion": "0.3.1", "type": "macvlan"}
 DIRECTORY = "/etc/cni/multus/net.d"
@@ -210,3 +211,26 @@ def test_an_errands_token_that_is_not_there_is_no_fault_of_the_kubeconfigs(check
     assert found["cluster.token"].status is Status.PASS
     assert found["pods.networks"].status is Status.WARN
     assert "401" in found["pods.networks"].found
+
+
+@pytest.mark.process
+def test_the_files_of_networks_are_looked_for_where_the_hosts_directory_is_mounted(api, tmp_path):
+    host = ScratchHost(tmp_path)
+    host.server = api.url
+    api.tokens.add(host.token)
+    host.master()
+    host.configure()
+    for name in ("good", "bad", "listed"):
+        api.add_network(name)
+    assert host.outcome()["networks.files"]["status"] == "warn"
+    directory = host.root / "host/etc/cni/multus/net.d"
+    directory.mkdir(parents=True)
+    (directory / "1.conf").write_text('{"name": "good", "type": "macvlan"}')
+    (directory / "2.conflist").write_text('{"name": "listed", "plugins": []}')
+    (directory / "3.conf").write_text("{")
+    (directory / "4.txt").write_text('{"name": "bad"}')
+    found = host.outcome()["networks.files"]
+    assert found["status"] == "fail"
+    assert found["found"].endswith("of this node: default/bad")
+    (directory / "3.conf").write_text('{"name": "bad"}')
+    assert host.outcome()["networks.files"]["status"] == "pass"
