@@ -238,6 +238,20 @@ def test_a_right_that_is_missing_is_told_apart_from_a_refusal_of_one_pod(api, or
     assert rule in log.text()
 
 
+def test_a_tenant_whose_pods_are_too_large_to_be_read_keeps_no_other_from_its_networks(api, order):
+    api.add_network("lan", NETWORK, namespace="odd")
+    api.add_pod("a", "lan", namespace="odd")
+    api.add_pod("huge", namespace="odd", node="node-2", spec={"nodeName": "node-2", "x": "y" * (5 << 20)})
+    api.add_pod("also-huge", "lan", namespace="odd", spec={"nodeName": "node-1", "x": "y" * (5 << 20)})
+    api.add_pod("z", "lan")
+    log = Log()
+    assert pods.run(order(), log, no_pause)
+    assert evicted(api) == ["z"]
+    assert (
+        "pod odd/a (odd/lan) lacks networks and is left as it is: the pods of its namespace are too large" in log.text()
+    )
+
+
 # ---- what tenants write ----
 
 
