@@ -76,6 +76,8 @@ class Settings(NamedTuple):
     """The configuration waits for that file."""
     additional_bin_dir: str
     skip_binary_copy: bool
+    plugin_bin_dir: Path | None
+    """Directory of this container whose programs are installed beside Multus."""
     rename_master: bool
     cleanup_on_exit: bool
     restart_crio: bool
@@ -135,9 +137,9 @@ class Settings(NamedTuple):
         return self.cni_conf_dir / "multus.d" / "multus.kubeconfig"
 
     @property
-    def record_file(self) -> Path:
-        """Where it is remembered what was renamed to NAME.old, under a name that no CNI runtime reads."""
-        return self.kubeconfig_file.with_name("renamed-masters")
+    def ledger_file(self) -> Path:
+        """Where we note what on this node is ours, under a name in a directory that no CNI runtime reads."""
+        return self.kubeconfig_file.with_name("ledger.json")
 
     @property
     def kubeconfig_is_ours(self) -> bool:
@@ -232,6 +234,7 @@ def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         wait_for_readiness=options["wait_for_readiness_indicator"],
         additional_bin_dir=on_host["additional_bin_dir"],
         skip_binary_copy=options["skip_multus_binary_copy"],
+        plugin_bin_dir=Path(options["plugin_bin_dir"]) if options["plugin_bin_dir"] else None,
         rename_master=options["rename_conf_file"],
         cleanup_on_exit=options["cleanup_config_on_exit"],
         restart_crio=options["restart_crio"],
@@ -301,9 +304,12 @@ def _cni_version(value: str) -> str | None:
 def _kubeconfig_mode(value: str) -> int:
     if not value:
         return 0o600
-    if not re.fullmatch(r"(0o?)?[0-7]{1,4}", value):
-        raise InvalidSettingError("KUBECONFIG_MODE", f"expected an octal file mode such as 600, got {value!r}")
-    return int(value.removeprefix("0o"), 8)
+    mode = int(value.removeprefix("0o"), 8) if re.fullmatch(r"(0o?)?[0-7]{1,4}", value) else -1
+    # What its own writer cannot read back would be written again and again; so would bits that the kernel takes away.
+    if not 0o400 <= mode & 0o400 <= mode <= 0o777:  # noqa: PLR2004 - modes
+        expected = "an octal file mode such as 600, with which the owner may read"
+        raise InvalidSettingError("KUBECONFIG_MODE", f"expected {expected}, got {value!r}")
+    return mode
 
 
 def _taint(value: str) -> Taint | None:

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from entrypoint.telling import logs
+from entrypoint.telling import log as logs
 from tests.waiting import BOUND
 
 PROGRAM = """
 import os, sys
-from entrypoint.telling import logs
+from entrypoint.telling import log as logs
 from tests.waiting import BOUND
 logs.configure("text")
 {}

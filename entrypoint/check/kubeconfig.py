@@ -1,4 +1,4 @@
-"""The kubeconfig's part of `check`: judging its token, its mode, and whether it is up to date. Pure."""
+"""The kubeconfig's part of `check`: its path, its mode, its token, and whether it is up to date. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,26 +15,28 @@ import yaml
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.node import RUNNING, View, standing
 from entrypoint.cluster.client import Access
-from entrypoint.disk.looks import Absent, File
-from entrypoint.node import chained, verdict
+from entrypoint.disk.looks import Absent, File, Look
+from entrypoint.node import configuration, meshes
 from entrypoint.settings import Settings
 
 
-def access(view: View) -> Access | None:
-    """Return the way into the cluster that the node's kubeconfig describes; None when there is none."""
-    if isinstance(view.kubeconfig, Absent):
+def access(look: Look) -> Access | None:
+    """Return the way into the cluster that a kubeconfig describes; None when there is none."""
+    if isinstance(look, Absent):
         return None
     try:
-        found = parse(view.kubeconfig.content)
+        found = parsed(look.content)
     except InvalidKubeconfigError:
         return None
     return found if found.token else None
 
 
-def findings(settings: Settings, view: View) -> Iterator[Finding]:
-    """Judge everything about the kubeconfig that can be judged without asking the cluster."""
+def findings(settings: Settings, view: View, path: Path | None, look: Look) -> Iterator[Finding]:
+    """Judge everything about the kubeconfig that can be judged without asking the cluster.
+
+    `path` is where the kubeconfig that Multus uses is, None when this container cannot see it; `look` what is there.
+    """
     yield _path(settings, view)
-    path, look = view.kubeconfig_file, view.kubeconfig
     parts = ("kubeconfig.valid", "kubeconfig.mode", "kubeconfig.current", "kubeconfig.token")
     if path is None:
         why = f"--multus-kubeconfig-file-host={settings.kubeconfig_path_on_host} cannot be seen from this container"
@@ -45,7 +48,7 @@ def findings(settings: Settings, view: View) -> Iterator[Finding]:
         return
     yield passed("kubeconfig.present", f"{path} is there")
     try:
-        found = parse(look.content)
+        found = parsed(look.content)
     except InvalidKubeconfigError as error:
         yield failed("kubeconfig.valid", f"{path}: {error}", RUNNING)
         yield _mode(settings, look)
@@ -53,23 +56,20 @@ def findings(settings: Settings, view: View) -> Iterator[Finding]:
         return
     yield passed("kubeconfig.valid", f"it leads to {found.server}")
     yield _mode(settings, look)
-    yield _same_as_service_account(settings, view, found)
+    yield _same_as_service_account(settings, view, path, found)
     yield _token(found.token, view.now)
 
 
 def _path(settings: Settings, view: View) -> Finding:
-    identifier = "kubeconfig.path"
-    found = standing(view)
-    named = chained.kubeconfig_of(found[1].content) if found else ""
+    identifier, found = "kubeconfig.path", standing(settings, view)
+    named = meshes.named_in(found[1].content, "kubeconfig") if found else ""
     if found is None or not named:
         return skipped(identifier, "there is no configuration that names one")
-    astray = verdict.kubeconfig_astray(settings, view.seen.mounted_from, found[1].content)
+    astray = configuration.kubeconfig_astray(settings, view.mounted_from, found[1].content)
     if astray:
         return failed(identifier, *astray)
-    path = verdict.kubeconfig_named(settings, view.seen.mounted_from, found[1].content)
-    missing = verdict.kubeconfig_missing(settings, view.seen, path) if path else None
-    if missing:
-        return failed(identifier, *missing)
+    for fault in view.faults(identifier):
+        return failed(identifier, fault.found, fault.todo)
     return passed(identifier, f"{named}, as far as this container can see")
 
 
@@ -80,11 +80,13 @@ def _mode(settings: Settings, look: File) -> Finding:
     return failed("kubeconfig.mode", found, "it holds a token: nobody but root shall read it. " + RUNNING)
 
 
-def _same_as_service_account(settings: Settings, view: View, found: Access) -> Finding:
-    identifier = "kubeconfig.current"
-    token, authority = view.seen.token, view.seen.certificate_authority
-    if view.kubeconfig_file != settings.kubeconfig_file:
+def _same_as_service_account(settings: Settings, view: View, path: Path, found: Access) -> Finding:
+    identifier, seen = "kubeconfig.current", view.kubeconfig
+    if path != settings.kubeconfig_file:
         return skipped(identifier, "it is not the one that the entrypoint writes")
+    if seen is None:
+        return skipped(identifier, "see node.directories")
+    token, authority = seen.token, seen.authority
     if isinstance(token, Absent):
         advice = "set automountServiceAccountToken and a serviceAccountName"
         return warned(identifier, f"nothing to compare with: {settings.token_file} {token.why}", advice)
@@ -119,14 +121,14 @@ def _token(token: str, now: float) -> Finding:
     return passed(identifier, f"it expires at {when}")
 
 
-# ---- reading one ----
+# ---- reading it back ----
 
 
 class InvalidKubeconfigError(ValueError):
     """The content is no kubeconfig that Multus could use; the message says why."""
 
 
-def parse(content: bytes) -> Access:
+def parsed(content: bytes) -> Access:
     """Return where the current context leads and with what token; an empty token when it uses other credentials.
 
     Raises `InvalidKubeconfigError`.

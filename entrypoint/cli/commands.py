@@ -14,9 +14,9 @@ from entrypoint.cli import resident as running
 from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
 from entrypoint.cni import wrap
 from entrypoint.disk import signals
-from entrypoint.node import daemon
+from entrypoint.node import loop
 from entrypoint.settings import InvalidSettingError, Settings, build
-from entrypoint.telling import logs
+from entrypoint.telling import log as logs
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
@@ -85,7 +85,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
     else:
-        sys.exit(daemon.serve(wanted))
+        sys.exit(loop.serve(wanted))
 
 
 def settings_of(context: click.Context, *, resident: bool = False) -> Settings:

@@ -121,6 +121,7 @@ _MASTER = _group(
 _BEHAVIOUR = _group(
     "Behaviour on the node",
     _switch("--skip-multus-binary-copy", "Leave the installed multus binary alone."),
+    _path("--plugin-bin-dir", "Directory of this container whose programs are installed beside Multus."),
     _switch(
         "--cleanup-config-on-exit", "Remove the configuration when the program ends, and while there is no master."
     ),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
-from entrypoint.telling.logs import one_line
+from entrypoint.telling.log import one_line
 
 if TYPE_CHECKING:
     import socket

@@ -11,7 +11,7 @@ from typing import Any
 
 from entrypoint.errands.child import RESTART_AFTER, Child
 from entrypoint.settings import Settings
-from entrypoint.telling.logs import logger
+from entrypoint.telling.log import logger
 
 ACCOUNT = "ERRANDS_ACCOUNT_DIR"
 """Environment variable: the directory with the token of another service account for the errands at the API server.

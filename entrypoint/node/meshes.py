@@ -5,7 +5,8 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 
 - a list that begins with what we would write is as it must be, whatever follows (`settled`);
 - when ours changes, what follows is carried over; what the master has as well is left out of its copy (`settled`);
-- what a mesh has begun it is given the time to end (`handover.py`).
+- what a mesh has begun it is given the time to end (`until`): each state is one step of its installer, and whoever
+  writes between two steps makes it fail, or makes it write again.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from entrypoint.cni.document import (
     InvalidJsonError,
     depth_fault,
     equal,
-    for_multus,
     parse,
-    without_version,
 )
-from entrypoint.disk.looks import File, Look
-from entrypoint.node.values import Output
+from entrypoint.disk.looks import Absent, File, Look
+from entrypoint.node.ledger import Put
 
 CONVERTED_NAME = "k8s-pod-network"
 """The name that Istio and Linkerd give to the list that they make of a single plugin, whatever that was called."""
@@ -36,6 +35,14 @@ _OF_THE_LIST = ("cniVersion", "name")
 
 _REFERENCE = META_PLUGINS - MESH_PLUGINS
 """Plugins that may well run twice for a pod, with other settings."""
+
+
+HANDOVER = 1.0
+"""Seconds from one step of a mesh to the next that belongs to it. Pods get their networks meanwhile, or wait."""
+REWRITE = 0.3
+"""Seconds in which a list that is being written may be gone or cut off: pods have no Multus, or none at all."""
+MOVE = 0.05
+"""Seconds in which a single plugin that is being moved may be gone: far more than mv needs, and no pod's loss."""
 
 
 class Configuration(NamedTuple):
@@ -101,14 +108,14 @@ def standing(outputs: Mapping[str, Look]) -> Standing | None:
     return None
 
 
-def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]:
+def settled(wanted: Put, stands: Standing | None) -> tuple[Put, list[str]]:
     """Return the configuration that shall be there, of what we would write alone and the list that stands.
 
     That list itself when it is as good; else ours, with what others have chained in it. Its mode plays no part, because
     there is no secret in it. Without anything chained a list of others' making is kept as well: they may come back.
     The types of the master's plugins that are left out of its copy, because they are chained too, come second.
     """
-    ours = parsed(wanted.content)
+    ours = parsed(wanted.document)
     if stands is None or ours is None:
         return wanted, []
     there = stands.configuration
@@ -122,11 +129,11 @@ def settled(wanted: Output, stands: Standing | None) -> tuple[Output, list[str]]
     multus, doubled = _leave_out(ours.multus, others)
     as_good = _same_level(ours, there) and equal(multus, there.multus) and equal(following, list(there.following))
     if as_good and stands.file_name.endswith(".conflist"):
-        return Output(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
+        return Put(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
     if not others:
         return wanted, []
     content = _written({**ours.level, "plugins": [multus, *following]})
-    return wanted._replace(file_name=stands.file_name.removesuffix("list") + "list", content=content), doubled
+    return wanted._replace(name=stands.file_name.removesuffix("list") + "list", document=content), doubled
 
 
 def _written(document: dict[str, Any]) -> bytes:
@@ -144,20 +151,10 @@ def is_ours(content: bytes, written: bytes | None) -> bool:
     )
 
 
-def wraps(content: bytes, master: dict[str, Any]) -> bool:
-    """Say whether a configuration wraps this master, of which it may leave out what is chained as well."""
+def named_in(content: bytes, key: str) -> str:
+    """Return the file that a configuration of Multus names under this key; an empty string when it names none."""
     there = parsed(content)
-    delegates = there.multus.get("delegates") if there else None
-    if there is None or not isinstance(delegates, list) or not delegates or not isinstance(delegates[0], dict):
-        return False
-    copy, _ = _leave_out({"delegates": [for_multus(master)]}, there.chained)
-    return equal(without_version(copy["delegates"][0]), without_version(delegates[0]))
-
-
-def kubeconfig_of(content: bytes) -> str:
-    """Return the kubeconfig that a configuration of Multus names; an empty string when it names none."""
-    there = parsed(content)
-    named = there.multus.get("kubeconfig") if there else None
+    named = there.multus.get(key) if there else None
     return named if isinstance(named, str) else ""
 
 
@@ -224,3 +221,96 @@ def _among(plugin: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
 
 def _bare(plugin: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plugin.items() if key not in _OF_THE_LIST}
+
+
+# ---- the time that a mesh is given ----
+
+
+class Patience(NamedTuple):
+    """What tells whether a mesh is in the midst of something."""
+
+    now: float
+    """Monotonic seconds."""
+    outputs: Mapping[str, Look]
+    """What stands under each of our names."""
+    since: Mapping[str, float]
+    """And since when."""
+    stood: str
+    """Under which of our names the configuration stood last; empty: it never did."""
+    master_since: float = float("-inf")
+    """Since when the master is as it is."""
+
+
+def until(seen: Patience, wanted: Put, *, due: bool) -> float | None:
+    """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
+
+    `due` says that a configuration is to be written.
+    """
+    times = [*_converting(seen), *_rewriting(seen), *(_moving(seen, wanted) if due else ())]
+    latest = max(times, default=seen.now)
+    return latest if seen.now < latest else None
+
+
+def _converting(seen: Patience) -> list[float]:
+    """Find a list that is being made of a single plugin.
+
+    Istio writes the list over `NAME.conf` and then renames that. Linkerd writes `NAME.conflist`, its older script not
+    in one step, and then removes `NAME.conf`. Whoever takes `NAME.conf` away meanwhile ends their processes.
+    """
+    for name, look in seen.outputs.items():
+        single = parsed(look.content) if name.endswith(".conf") and isinstance(look, File) else None
+        if single is None:
+            continue
+        if single.listed:
+            return [_since(seen, name) + HANDOVER]
+        beside = seen.outputs.get(name + "list")
+        if isinstance(beside, File):
+            there = parsed(beside.content)
+            if _cut_off(beside) or (there is not None and there.chained):
+                return [_since(seen, name + "list") + HANDOVER]
+    return []
+
+
+def _rewriting(seen: Patience) -> list[float]:
+    """Find a configuration that is gone, or a list that is cut off: a mesh may be about to write it.
+
+    Linkerd takes its plugin out in place, that is, it empties the file and then writes; what is put there in between
+    loses its last word, and a plugin would stay chained whose binary is gone. Its older script moves every file away
+    and back from another file system, which removes, makes and then fills it, and ends when a file is there already.
+    """
+    stood = seen.stood
+    if not stood or standing(seen.outputs) is not None:
+        return []
+    look, is_list = seen.outputs[stood], stood.endswith(".conflist")
+    if isinstance(look, Absent) and look.missing:
+        return [_since(seen, stood) + (REWRITE if is_list else MOVE)]
+    return [_since(seen, stood) + REWRITE] if is_list and _cut_off(look) else []
+
+
+def _moving(seen: Patience, wanted: Put) -> list[float]:
+    """Find what differs from what is wanted only in where meshes are: one may be on its way into, or out of, both.
+
+    Linkerd patches the network's file and ours, one after the other, and answers each write of ours with one of its
+    own. Were ours written after each of its steps, that would go to and fro. So both files must have come to rest.
+    """
+    ours = parsed(wanted.document)
+    for name, look in seen.outputs.items():
+        there = parsed(look.content) if isinstance(look, File) else None
+        if ours is not None and there is not None and same_but_for_meshes(ours, there):
+            return [max(_since(seen, name), seen.master_since) + HANDOVER]
+    return []
+
+
+def _since(seen: Patience, name: str) -> float:
+    return seen.since.get(name, float("-inf"))
+
+
+def _cut_off(look: Look) -> bool:
+    """Say whether a file holds no JSON, as one does that is being written in place."""
+    if isinstance(look, Absent):
+        return False
+    try:
+        parse(look.content)
+    except InvalidJsonError:
+        return True
+    return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 from entrypoint.disk import files
+from entrypoint.telling.pace import Pace
 
 _INTERVAL = 1.0
 """Seconds between two repairs."""
@@ -21,21 +21,24 @@ class ReadyFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._ready: bool | None = None
-        self._not_before = 0.0
-        self._complaints: list[str] = []
+        self._pace = Pace(1, _INTERVAL)
+        self.complaints: list[str] = []
+        """What keeps it from being as it should be."""
 
-    def set(self, *, ready: bool) -> list[str]:
-        """Write or remove the file; return what to complain of when that is not possible."""
+    def told(self, *, ready: bool, now: float) -> float | None:
+        """Write or remove the file; return when to go on (monotonic seconds), None when it is as it should be."""
         path = self._path
         if path is None:
-            return []
+            return None
         if _is_right(path, ready=ready):
             self._ready = ready
-            return [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
-        now = time.monotonic()
-        if ready is self._ready and now < self._not_before:
-            return self._complaints
-        self._ready, self._not_before, self._complaints = ready, now + _INTERVAL, []
+            self.complaints = [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
+            return None
+        not_before = self._pace.free_at(now)
+        if ready is self._ready and not_before is not None:
+            return not_before
+        self._ready, self.complaints = ready, []
+        self._pace.took(now)
         try:
             if ready:
                 if path.is_symlink():
@@ -44,14 +47,8 @@ class ReadyFile:
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self._complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
-        return self._complaints
-
-    def held_until(self) -> float | None:
-        """Return when to put it right (monotonic seconds); None when it is as it should be."""
-        if self._path is None or self._ready is None or _is_right(self._path, ready=self._ready):
-            return None
-        return self._not_before
+            self.complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+        return None if _is_right(path, ready=ready) else self._pace.free_at(now)
 
 
 def _is_right(path: Path, *, ready: bool) -> bool:
