@@ -5,9 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from entrypoint.cli.commands import cli
+from entrypoint.cli.options import chosen
 from entrypoint.errands import errands
 from entrypoint.settings import InvalidSettingError, build
-from tests.node import IN_CLUSTER, options
+
+ENVIRONMENT = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "NODE_NAME": "node-1"}
+
+
+def settings_of(*arguments):
+    return build(chosen(cli.make_context("multus-entrypoint", list(arguments))), ENVIRONMENT)
 
 
 @pytest.fixture
@@ -22,8 +29,7 @@ def started(monkeypatch):
             return SimpleNamespace(start=lambda after=None: None)
 
         monkeypatch.setattr(errands, "Child", child)
-        settings = build(options(*arguments), {**IN_CLUSTER, "NODE_NAME": "node-1"})
-        run = errands.Errands(settings)
+        run = errands.Errands(settings_of(*arguments))
         if changed:
             run.configuration_changed()
         run.pass_done(configured=True, now=100.0)
@@ -74,9 +80,9 @@ def test_a_restart_of_cri_o_that_takes_eth0_from_older_pods_is_warned_of_before(
 )
 def test_a_taint_that_kubernetes_sets_for_reasons_of_its_own_is_refused(key):
     with pytest.raises(InvalidSettingError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
-        build(options(f"--startup-taint={key}"), IN_CLUSTER)
+        settings_of(f"--startup-taint={key}")
 
 
 @pytest.mark.parametrize("key", ["multus-cni.io/not-ready", "startup-taint.cluster-autoscaler.kubernetes.io/multus"])
 def test_a_taint_for_the_start_is_taken_whoever_reads_it(key):
-    assert build(options(f"--startup-taint={key}"), IN_CLUSTER).startup_taint.key == key
+    assert settings_of(f"--startup-taint={key}").startup_taint.key == key
