@@ -30,7 +30,7 @@ check: $(VENV)/made ## lint, types and the tests without processes and container
 
 .PHONY: quick
 quick: $(VENV)/made
-	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py
+	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py $(wildcard tests/check tests/cluster tests/cni tests/errands tests/node)
 
 test: $(VENV)/made ## run all tests, eight minutes
 	@echo "make test: about 8 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
