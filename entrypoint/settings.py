@@ -324,10 +324,8 @@ def _taint(value: str) -> Taint | None:
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
         )
     if key.startswith(_NOT_FOR_STARTUP):
-        raise InvalidSettingError(
-            "--startup-taint",
-            f"{key} is Kubernetes' own taint: give the nodes one for this, such as multus-cni.io/not-ready",
-        )
+        fault = f"expected a taint for this alone, such as multus-cni.io/not-ready, got Kubernetes' own, {value!r}"
+        raise InvalidSettingError("--startup-taint", fault)
     return Taint(key, effect or None)
 
 
