@@ -337,6 +337,7 @@ def serving(cluster, ca=None, port=0, hosts=("127.0.0.1", "localhost")):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer is one packet: a second one would wait for the first to be acknowledged
 
         def _do(self):
             length = int(self.headers.get("Content-Length", 0))

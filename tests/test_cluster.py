@@ -22,6 +22,7 @@ from entrypoint.errands import child, patience, taint
 from entrypoint.settings import Taint
 from tests.errand import Log, no_pause
 from tests.fake_api import BareCA, FakeCluster, authority, other_authority, pem, serving
+from tests.waiting import until
 
 KEY = "multus.example/not-ready"
 MINE = {"key": KEY, "effect": "NoSchedule"}
@@ -281,13 +282,6 @@ def logged(caplog):
     return caplog
 
 
-def wait_until(condition, timeout=30):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def as_order(order):
     return {name: getattr(order, name) for name in taint.Order.__dataclass_fields__}
 
@@ -297,7 +291,7 @@ def test_the_child_process_removes_the_taint_and_its_words_reach_our_log(api, or
     api.add_node("node-1", MINE)
     process = child.Child("entrypoint.errands.taint", as_order(order), "remove the taint")
     process.start()
-    wait_until(lambda: "removed the taint" in logged.text)
+    until(lambda: "removed the taint" in logged.text)
     assert api.taints("node-1") == []
 
 
@@ -320,7 +314,7 @@ def test_a_child_that_is_told_to_stop_before_it_has_started_never_starts():
     process = child.Child("entrypoint.errands.taint", {}, "remove the taint")
     process.stop()
     process.start()
-    wait_until(lambda: not any(thread.name == "remove the taint" for thread in threading.enumerate()))
+    until(lambda: not any(thread.name == "remove the taint" for thread in threading.enumerate()))
     assert process._process is None
 
 
@@ -334,7 +328,7 @@ def test_a_child_that_is_killed_is_started_again(api, order, logged, monkeypatch
     api.wait_for_requests(1)
     process._process.kill()
     api.silent.clear()
-    wait_until(lambda: "removed the taint" in logged.text)
+    until(lambda: "removed the taint" in logged.text)
     assert "was killed (signal 9)" in logged.text
 
 
@@ -345,7 +339,7 @@ def test_a_child_that_cannot_be_started_is_not_called_killed(logged, monkeypatch
     monkeypatch.setattr(subprocess, "Popen", exhausted)
     process = child.Child("entrypoint.errands.taint", {}, "remove the taint")
     process.start()
-    wait_until(lambda: "Trying again in 30 s" in logged.text)
+    until(lambda: "Trying again in 30 s" in logged.text)
     process.stop()
     assert "could not be started: Too many open files" in logged.text
     assert "killed" not in logged.text
@@ -361,7 +355,7 @@ def test_a_persistent_child_that_meets_the_unforeseen_is_started_again_and_other
     assert logged.text.count("internal error: TypeError") == 1
     again = child.Child("entrypoint.errands.taint", {}, "remove the taint", persistent=True)
     again.start()
-    wait_until(lambda: logged.text.count("that was to remove the taint failed. Trying again") >= 2)
+    until(lambda: logged.text.count("that was to remove the taint failed. Trying again") >= 2)
     again.stop()
     assert again.ended.wait(20)
 

@@ -14,8 +14,8 @@ from jeepney import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
 from entrypoint.errands import child, crio
-from tests.opshost import wait_until
 from tests.smallsystemd import BUS_CONFIG, bus, systemd
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.process,
@@ -79,7 +79,7 @@ def test_a_connection_that_breaks_while_waiting_is_a_failure(tmp_path):
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        wait_until(lambda: len(served.calls) == 2)
+        until(lambda: len(served.calls) == 2)
         address.kill()
         thread.join(10)
     assert "broke" in failures[0]
@@ -155,14 +155,14 @@ def test_the_child_process_honours_the_bus_address_of_the_environment(tmp_path, 
     with bus(tmp_path) as address, systemd(address) as served:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
-        wait_until(lambda: "restarted crio.service" in caplog.text)
+        until(lambda: "restarted crio.service" in caplog.text)
     assert ("RestartUnit", "crio.service", "replace") in served.calls
 
 
 def test_the_child_process_reports_a_failure_and_ends(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
-    wait_until(lambda: "is not restarted (--restart-crio)" in caplog.text)
+    until(lambda: "is not restarted (--restart-crio)" in caplog.text)
     assert "mount" in caplog.text
 
 
@@ -209,7 +209,7 @@ def real_systemd(tmp_path, one_at_a_time):
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: on_bus(address) or manager.poll() is not None, 30, "systemd to come to the bus")
+        until(lambda: on_bus(address) or manager.poll() is not None, "systemd to come to the bus")
         if manager.poll() is not None:
             pytest.skip(f"systemd --user does not run here (exit code {manager.returncode})")
         yield address, starts
@@ -230,10 +230,10 @@ def on_bus(address):
 def test_a_real_systemd_restarts_the_unit(real_systemd):
     address, starts = real_systemd
     crio.restart(address, "crio.service", 30)
-    wait_until(lambda: starts.exists() and starts.read_text())
+    until(lambda: starts.exists() and starts.read_text())
     first = starts.read_text()
     crio.restart(address, "crio.service", 30)
-    wait_until(lambda: len(starts.read_text().split()) == 2)
+    until(lambda: len(starts.read_text().split()) == 2)
     assert starts.read_text().startswith(first)
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from entrypoint.disk.wakeup import Wakeup
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.opshost import FLANNEL, ScratchHost
 from tests.process.scratch import watches
 from tests.smallsystemd import bus, systemd
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -57,11 +58,11 @@ def children(process):
 
 def test_the_taint_stays_until_the_node_is_configured(host, cluster):
     with host.running() as process:
-        wait_until(lambda: "waiting for" in process.log())
+        until(lambda: "waiting for" in process.log())
         assert cluster.requests == []
         host.master()
-        wait_until(lambda: not cluster.taints("node-1"))
-        wait_until(lambda: "removed the taint multus.example/not-ready:NoSchedule from node node-1" in process.log())
+        until(lambda: not cluster.taints("node-1"))
+        until(lambda: "removed the taint multus.example/not-ready:NoSchedule from node node-1" in process.log())
         assert host.generated.exists()
     assert process.returncode == 0
 
@@ -70,67 +71,67 @@ def test_the_taint_stays_when_the_node_stops_being_configured_before_the_api_ser
     host.master()
     cluster.tokens.clear()  # every try is refused
     with host.running() as process:
-        wait_until(lambda: "is not accepted" in process.log())
+        until(lambda: "is not accepted" in process.log())
         rival = host.conf_dir / "00-before.conf"
         rival.write_text("{}")
-        wait_until(lambda: "not configured any more" in process.log())
-        wait_until(lambda: not children(process))
+        until(lambda: "not configured any more" in process.log())
+        until(lambda: not children(process))
         cluster.tokens.add(host.token)
         time.sleep(3)  # longer than the first delay between two tries
         assert cluster.taints("node-1")
         rival.unlink()
-        wait_until(lambda: not cluster.taints("node-1"))
+        until(lambda: not cluster.taints("node-1"))
 
 
 def test_a_node_that_flips_does_not_start_one_process_after_the_other(host, cluster):
     host.master()
     cluster.tokens.clear()  # every try is refused
     with host.running() as process:
-        wait_until(lambda: children(process))
+        until(lambda: children(process))
         started, rival = set(), host.conf_dir / "00-before.conf"
         for _ in range(10):
             started |= set(children(process))
             rival.write_text("{}")
-            wait_until(lambda: not host.ready.exists())
+            until(lambda: not host.ready.exists())
             rival.unlink()
-            wait_until(host.ready.exists)
+            until(host.ready.exists)
             time.sleep(0.1)
         assert len(started | set(children(process))) <= 2
         cluster.tokens.add(host.token)
-        wait_until(lambda: not cluster.taints("node-1"))
+        until(lambda: not cluster.taints("node-1"))
 
 
 def test_an_instance_that_stands_by_does_not_remove_the_taint_of_a_node_that_is_not_configured(host, cluster):
     host.master()
     cluster.tokens.clear()  # every try is refused
     with host.running() as older:
-        wait_until(lambda: "is not accepted" in older.log())
+        until(lambda: "is not accepted" in older.log())
         beside = copy.copy(host)
         beside.root = host.root / "newer"
         beside.root.mkdir()
         with beside.running() as newer:
-            wait_until(lambda: "standing by" in older.log())
+            until(lambda: "standing by" in older.log())
             (host.conf_dir / "00-before.conf").write_text("{}")
-            wait_until(lambda: "not configured any more" in newer.log())
-            wait_until(lambda: not children(newer))
+            until(lambda: "not configured any more" in newer.log())
+            until(lambda: not children(newer))
             cluster.tokens.add(host.token)
             time.sleep(3)  # longer than the first delay between two tries
             assert cluster.taints("node-1")
             assert not children(older)
             (host.conf_dir / "00-before.conf").unlink()
-            wait_until(lambda: not cluster.taints("node-1"))
+            until(lambda: not cluster.taints("node-1"))
 
 
 def test_the_process_that_removes_the_taint_is_gone_afterwards_and_its_memory_with_it(host, cluster):
     host.master()
     with host.running() as process:
-        wait_until(lambda: "removed the taint" in process.log())
-        wait_until(lambda: not children(process))
-        wait_until(lambda: watches(process))
+        until(lambda: "removed the taint" in process.log())
+        until(lambda: not children(process))
+        until(lambda: watches(process))
         with_errand = resident(process)
     host.flags = ["--multus-conf-file=auto"]
     with host.running() as process:
-        wait_until(lambda: watches(process))
+        until(lambda: watches(process))
         assert with_errand < resident(process) + (2 << 20)
 
 
@@ -150,7 +151,7 @@ def test_a_signal_while_the_api_server_is_silent_ends_the_program_in_a_moment(ho
         process.wait(10)
         assert time.monotonic() - begun < 0.5  # 100 ms are the aim; this machine may be busy with other tests
     assert process.returncode == 0
-    wait_until(lambda: not os.path.exists(f"/proc/{child}") or "Z" in Path(f"/proc/{child}/stat").read_text().split())
+    until(lambda: not os.path.exists(f"/proc/{child}") or "Z" in Path(f"/proc/{child}/stat").read_text().split())
     assert "Traceback" not in process.log()
 
 
@@ -168,20 +169,20 @@ def test_a_token_rotated_while_the_api_server_refuses_the_old_one_is_used(host, 
     host.master()
     cluster.tokens.clear()
     with host.running() as process:
-        wait_until(lambda: "is not accepted" in process.log())
+        until(lambda: "is not accepted" in process.log())
         cluster.tokens.add("next-token")
         host.rotate("next-token")
-        wait_until(lambda: not cluster.taints("node-1"))
+        until(lambda: not cluster.taints("node-1"))
 
 
 def test_the_taint_is_removed_once_in_a_run(host, cluster):
     host.master()
     with host.running() as process:
-        wait_until(lambda: "removed the taint" in process.log())
+        until(lambda: "removed the taint" in process.log())
         cluster.change("node-1", [TAINT])  # somebody else's business now
         count = len(cluster.requests)
         host.master(document={**FLANNEL, "name": "other"})
-        wait_until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
+        until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
         assert len(cluster.requests) == count
 
 
@@ -224,16 +225,16 @@ def test_pods_are_looked_for_once_in_a_run_when_the_node_is_configured(host, clu
     host.flags = REPAIR
     cluster.add_pod("a", "lan")
     with host.running() as process:
-        wait_until(lambda: "waiting for" in process.log())
+        until(lambda: "waiting for" in process.log())
         assert cluster.requests == []
         host.master()
-        wait_until(lambda: "wrote an Event on pods that lack networks" in process.log())
-        wait_until(lambda: not children(process))
+        until(lambda: "wrote an Event on pods that lack networks" in process.log())
+        until(lambda: not children(process))
         count = len(cluster.requests)
         host.generated.unlink()
-        wait_until(host.generated.exists)
+        until(host.generated.exists)
         host.master(document={**FLANNEL, "name": "other"})
-        wait_until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
+        until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
         assert len(cluster.requests) == count
     assert len(cluster.events) == 1
 
@@ -243,7 +244,7 @@ def test_pods_come_after_the_taint_so_that_one_process_at_a_time_takes_memory(ho
     cluster.add_pod("a", "lan")
     host.master()
     with host.running() as process:
-        wait_until(lambda: "evicted 1 pods" in process.log())
+        until(lambda: "evicted 1 pods" in process.log())
     last_of_the_taint = max(at for at, (_, path) in enumerate(cluster.requests) if "/nodes/" in path)
     assert last_of_the_taint < min(at for at, (_, path) in enumerate(cluster.requests) if "/pods" in path)
 
@@ -254,14 +255,14 @@ def test_pods_are_left_alone_when_the_node_stops_being_configured_before_they_ar
     cluster.tokens.clear()
     cluster.add_pod("a", "lan")
     with host.running() as process:
-        wait_until(lambda: "--repair-pods=report is not done: 401" in process.log())
+        until(lambda: "--repair-pods=report is not done: 401" in process.log())
         rival = host.conf_dir / "00-before.conf"
         rival.write_text("{}")
-        wait_until(lambda: "not configured any more" in process.log())
-        wait_until(lambda: not children(process))
+        until(lambda: "not configured any more" in process.log())
+        until(lambda: not children(process))
         cluster.tokens.add(host.token)
         rival.unlink()
-        wait_until(lambda: "wrote an Event" in process.log())
+        until(lambda: "wrote an Event" in process.log())
 
 
 @pytest.mark.parametrize(
@@ -298,19 +299,19 @@ def test_cri_o_is_restarted_once_after_the_first_change_and_not_by_a_restart_of_
     host.flags = CRIO
     with bus(tmp_path) as address, systemd(address) as served:
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(lambda: "waiting for" in process.log())
+            until(lambda: "waiting for" in process.log())
             assert served.calls == []
             host.master()
-            wait_until(lambda: "restarted crio.service" in process.log())
+            until(lambda: "restarted crio.service" in process.log())
             host.master(document={**FLANNEL, "name": "other"})
-            wait_until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
+            until(lambda: json.loads(host.generated.read_text())["delegates"][0]["name"] == "other")
         assert served.calls.count(RESTART) == 1
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(host.ready.exists)
+            until(host.ready.exists)
         assert served.calls.count(RESTART) == 1
         host.generated.unlink()
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(lambda: "restarted crio.service" in process.log())
+            until(lambda: "restarted crio.service" in process.log())
         assert served.calls.count(RESTART) == 2
 
 
@@ -322,7 +323,7 @@ def test_cri_o_is_restarted_when_only_a_stale_file_that_it_would_read_first_has_
     host.generated.write_text("{}")  # the other name, which sorts first
     with bus(tmp_path) as address, systemd(address) as served:
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(lambda: "restarted crio.service" in process.log())
+            until(lambda: "restarted crio.service" in process.log())
     assert not host.generated.exists()
     assert served.calls.count(RESTART) == 1
 
@@ -333,11 +334,11 @@ def test_the_one_restart_is_not_spent_on_taking_a_configuration_away(host, tmp_p
     host.generated.write_text("{}")
     with bus(tmp_path) as address, systemd(address) as served:
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(lambda: not host.generated.exists())
-            wait_until(lambda: "waiting for" in process.log())
+            until(lambda: not host.generated.exists())
+            until(lambda: "waiting for" in process.log())
             assert served.calls == []
             host.master()
-            wait_until(lambda: "restarted crio.service" in process.log())
+            until(lambda: "restarted crio.service" in process.log())
     assert served.calls.count(RESTART) == 1
 
 
@@ -345,10 +346,10 @@ def test_a_cri_o_that_cannot_be_restarted_never_stops_the_entrypoint(host, tmp_p
     host.flags = CRIO
     host.master()
     with host.running(DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={tmp_path}/no-bus") as process:
-        wait_until(lambda: "crio.service is not restarted (--restart-crio)" in process.log())
+        until(lambda: "crio.service is not restarted (--restart-crio)" in process.log())
         assert "mount the host's directory /run/dbus" in process.log()
         host.rotate("next-token")
-        wait_until(lambda: "next-token" in host.kubeconfig.read_text())
+        until(lambda: "next-token" in host.kubeconfig.read_text())
         assert host.ready.exists()
     assert process.returncode == 0
 
@@ -359,10 +360,10 @@ def test_pods_come_to_the_node_only_after_cri_o_knows_the_configuration(host, cl
     host.master()
     with bus(tmp_path) as address, systemd(address, result=None) as served:
         with host.running(DBUS_SYSTEM_BUS_ADDRESS=address) as process:
-            wait_until(lambda: RESTART in served.calls)
+            until(lambda: RESTART in served.calls)
             assert cluster.requests == []
             served.finish("failed")  # whatever came of it: the taint must not stay for ever
-            wait_until(lambda: "removed the taint" in process.log())
+            until(lambda: "removed the taint" in process.log())
             assert process.log().index("is not restarted") < process.log().index("removed the taint")
 
 
@@ -370,6 +371,6 @@ def test_words_of_a_child_are_part_of_the_json_log(host, tmp_path):
     host.flags = [*CRIO, "--log-format=json"]
     host.master()
     with host.running(DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={tmp_path}/no-bus") as process:
-        wait_until(lambda: "is not restarted" in process.log())
+        until(lambda: "is not restarted" in process.log())
     lines = [json.loads(line) for line in process.log().splitlines()]
     assert any(line["level"] == "error" and "is not restarted" in line["message"] for line in lines)

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from entrypoint.cli import resident as running
-from tests.opshost import ScratchHost, wait_until
+from tests.opshost import ScratchHost
+from tests.waiting import until
 
 PYTHON = "/opt/multus-entrypoint/bin/python3"
 SCRIPT = [PYTHON, "/usr/local/bin/multus-entrypoint"]
@@ -251,7 +252,7 @@ def alone(host, *arguments, **environ):
 def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(host):
     flags = ["--multus-conf-file=auto", "--rename-conf-file", "--override-network-name"]
     with host.running(flags=flags) as process:
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
         ran = alone(host, "check", "--output=json", "--timeout=0.1")
         assert f"the flags are those of process {process.pid} in this container: --cni-conf-dir=" in ran.stderr
         findings = {each["id"]: each for each in json.loads(ran.stdout)["findings"]}
@@ -269,7 +270,7 @@ def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(ho
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace as of a container")
 def test_check_without_a_running_program_says_that_it_used_the_defaults(host):
     with host.running():
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
         ran = subprocess.run(
             ["unshare", "--mount", sys.executable, "-m", "entrypoint", "check"],
             env={"PATH": os.environ["PATH"]},

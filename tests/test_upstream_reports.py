@@ -14,7 +14,8 @@ import time
 import pytest
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt, wait_until
+from tests.opshost import FLANNEL, ScratchHost, jwt
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
@@ -50,8 +51,8 @@ def test_852_the_kubeconfig_follows_every_rotation_of_the_token(host, flags):
             for hours in (1, 2, 3):
                 host.rotate(jwt(time.time() + 3600 * hours))
                 cluster.tokens = {host.token}  # the one before is not accepted any more
-                wait_until(lambda: host.kubeconfig.exists() and host.token in host.kubeconfig.read_text())
-            wait_until(host.ready.exists)
+                until(lambda: host.kubeconfig.exists() and host.token in host.kubeconfig.read_text())
+            until(host.ready.exists)
             outcome = host.outcome()
     assert {outcome[name]["status"] for name in ("kubeconfig.current", "kubeconfig.token", "cluster.token")} == {"pass"}
 
@@ -110,7 +111,7 @@ def test_1288_1312_restarts_yield_the_same_whole_configuration_whatever_was_left
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_1312_a_pod_that_is_evicted_while_it_starts_leaves_no_mess(host, signal_number):
     with host.running() as process:  # the pod starts before the default network's
-        wait_until(lambda: "waiting for" in process.log())
+        until(lambda: "waiting for" in process.log())
         host.master()
         process.send_signal(signal_number)
         process.wait(10)
@@ -154,10 +155,10 @@ def test_1162_a_configuration_that_was_nested_already_is_put_right(host):
 def test_353_a_multus_configuration_under_another_name_is_no_master(host, name, document):
     host.master(name, document)
     with host.running() as process:
-        wait_until(lambda: f"'{name}' is itself a Multus configuration" in process.log())
+        until(lambda: f"'{name}' is itself a Multus configuration" in process.log())
         assert not host.generated.exists()
         host.master()
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
     assert delegates(host) == [FLANNEL]
 
 
@@ -207,7 +208,7 @@ def test_975_a_node_without_systemctl_or_systemd_is_configured_all_the_same(host
     nothing = host.root / "no-programs"
     nothing.mkdir()
     with host.running(PATH=str(nothing), DBUS_SYSTEM_BUS_ADDRESS=f"unix:path={nothing}/bus") as process:
-        wait_until(lambda: "crio.service is not restarted (--restart-crio)" in process.log())
+        until(lambda: "crio.service is not restarted (--restart-crio)" in process.log())
         assert "No such file or directory; mount the host's directory /run/dbus" in process.log()
         assert host.ready.exists()
     assert process.returncode == 0
@@ -231,11 +232,11 @@ def test_1320_a_static_configuration_that_is_no_json_is_named_with_line_and_colu
 def test_1320_a_master_that_is_no_json_is_named_with_line_and_column(host):
     host.master(document='{\n  "name": "x",\n  "type": "bridge",,\n}')
     with host.running() as process:
-        wait_until(lambda: "10-flannel.conflist" in process.log())
+        until(lambda: "10-flannel.conflist" in process.log())
         assert "line 3 column 20" in process.log()
         assert "line 3 column 20" in host.node_outcome()["configuration.current"]["found"]
         host.master()
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
     assert delegates(host) == [FLANNEL]
 
 
@@ -265,9 +266,9 @@ def test_1349_everything_runs_under_the_manifests_memory_limit_and_what_cannot_s
         command = inside(group, [*host.command(), f"--ready-file={host.ready}"])
         process = subprocess.Popen(command, env=host.environ(NODE_NAME="node-1"), stderr=log)
         try:
-            wait_until(host.ready.exists, timeout=60)
+            until(host.ready.exists)
             assert host.binary.stat().st_size == host.multus.stat().st_size
-            wait_until(lambda: b"taint" in (host.root / "log").read_bytes(), timeout=60)
+            until(lambda: b"taint" in (host.root / "log").read_bytes())
             said = (host.root / "log").read_text()
             assert ("set a limit of at least" in said) or cluster.taints("node-1") == []
             checked = inside(group, host.command("check", "--output=json"))
@@ -296,7 +297,7 @@ def test_1349_under_a_limit_that_cannot_hold_the_client_nobody_is_killed(host, l
         with (host.root / "log").open("wb") as log:
             process = subprocess.Popen(command, env=host.environ(NODE_NAME="node-1"), stderr=log)
         try:
-            wait_until(lambda: "set a limit of at least" in (host.root / "log").read_text(), timeout=60)
+            until(lambda: "set a limit of at least" in (host.root / "log").read_text())
             assert cluster.requests == []
             assert process.poll() is None
         finally:
