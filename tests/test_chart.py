@@ -80,7 +80,7 @@ def without_schema(tmp_path_factory):
 
 
 def test_no_value_can_add_a_key_to_an_object(without_schema, monkeypatch):
-    import tests.manifests as reading  # noqa: PLC0415
+    import tests.manifests as reading
 
     pytest.importorskip("helm_python")
     monkeypatch.setattr(reading, "CHART", without_schema)
@@ -181,7 +181,7 @@ def test_plugins_come_from_an_image_by_way_of_a_volume_that_the_installer_only_r
 
 def test_the_plugins_of_the_chart_are_those_of_the_component(tmp_path):
     """And without any, nothing of it is there: tests/test_manifests.py compares that with the manifest."""
-    from tests.manifests import DEPLOYMENTS, kustomize, parse  # noqa: PLC0415
+    from tests.manifests import DEPLOYMENTS, kustomize, parse
 
     shutil.copytree(DEPLOYMENTS, tmp_path / "deployments")
     own = tmp_path / "own"

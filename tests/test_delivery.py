@@ -69,18 +69,6 @@ def test_an_action_is_one_commit_with_its_version_beside_it(path):
     assert [line for line in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
 
 
-def test_no_image_is_released_before_it_was_scanned():
-    steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["image"]["steps"]
-    actions = [step.get("uses", "").partition("@")[0] for step in steps]
-    scan = steps[actions.index("aquasecurity/trivy-action")]["with"]
-    (push,) = [index for index, step in enumerate(steps) if step.get("with", {}).get("push")]
-    build = steps[actions.index("docker/build-push-action")]["with"]
-    assert actions.index("docker/build-push-action") < actions.index("aquasecurity/trivy-action") < push
-    assert build["load"] is True
-    assert build["build-args"] == steps[push]["with"]["build-args"]
-    assert (scan["image-ref"], scan["severity"], scan["exit-code"]) == (build["tags"], "CRITICAL", "1")
-
-
 @pytest.mark.parametrize("path", FORMS, ids=name)
 def test_an_issue_form_asks_something(path):
     document = yaml.safe_load(path.read_text())
@@ -127,19 +115,6 @@ def test_the_page_of_the_steps_names_each():
     assert re.findall(r"^\| \[([\w.-]+)\]", page, re.MULTILINE) == [path.name for path in STEPS]
 
 
-def test_one_release_of_multus_is_named_in_all_places():
-    named = {
-        "Makefile": r"^MULTUS_VERSION \?= (v[\d.]+)$",
-        "Dockerfile": r"^ARG MULTUS_VERSION=(v[\d.]+)$",
-        "README.md": r"brings Multus ([\d.]+) along",
-        "docs/migrating.md": r"brings Multus ([\d.]+)\*\*",
-        "CHANGELOG.md": r"image around Multus ([\d.]+),",
-    }
-    found = {name: re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE) for name, pattern in named.items()}
-    assert {each.removeprefix("v") for versions in found.values() for each in versions} == {"4.3.1"}
-    assert [name for name, versions in found.items() if not versions] == []
-
-
 # ---- the steps, with a kubectl and a node that play along ----
 
 KUBECTL = """#!/bin/bash
@@ -150,6 +125,17 @@ case "$*" in
   *"delete daemonset"*) touch "$STATE/uninstalled" ;;
   kustomize*) exec "$KUBECTL" "$@" ;;
   *"apply -f -"*) { echo ---; cat; } >>"$STATE/applied" ;;
+  *"label --local"*) cat >/dev/null; echo label ;;
+  *"annotate --local"*stolen*) cat >/dev/null; echo annotation ;;
+  *"annotate --local"*) cat >/dev/null; echo status ;;
+  *"replace --raw"*)
+    changed=$(cat)
+    { [ "$changed" = status ] || [ -n "${HOLE-}" ] || ! grep -q AdmissionPolicy "$STATE/applied"; } && exit
+    case "$*" in *elsewhere*) lines "Multus's token of node 'node-1' is for that node" ;; esac
+    lines "must not change ${changed}s"
+    exit 1
+    ;;
+  *"labels.stolen"*) lines ${LABELLED-yes} ;;
   *"rollout status"*"--timeout=20s"*) exit "${BAD_ROLLOUT-1}" ;;
   *"-- multus-entrypoint check"*) lines "${OWNER-warn     node.owner  a newer entrypoint keeps this node}" ;;
   *"exec during"*) lines eth0 lo net1 ;;
@@ -220,7 +206,7 @@ def stage(tmp_path):
 def test_a_step_goes_through_where_all_is_well(stage, path, tmp_path):
     ran, calls = stage(path.name)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "kube-multus-ds" in calls or path.name.startswith("20")
+    assert "kube-multus-ds" in calls or path.name.startswith(("20", "35"))
     applied = (tmp_path / "applied").read_text() if (tmp_path / "applied").exists() else ""
     assert "ghcr.io" not in applied
     assert list(yaml.safe_load_all(applied)) or path.name.startswith("40")
@@ -274,6 +260,20 @@ def test_a_pod_that_comes_without_its_interface_fails_the_step(stage):
     assert ran.returncode == 1
     assert "FAILED: 6 workers saw a pod" in ran.stderr
     assert "has no interface net1" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("play", "message"),
+    [
+        ({"HOLE": "1"}, "the refusal of a label on a pod that is elsewhere did not come"),
+        ({"LABELLED": ""}, "the token cannot label a pod even without the policy: this step shows nothing"),
+    ],
+    ids=["the policy does not hold", "nothing to hold"],
+)
+def test_a_policy_that_was_not_seen_to_hold_fails_the_step(stage, play, message):
+    ran, _ = stage("35-policy.sh", **play)
+    assert ran.returncode == 1
+    assert f"FAILED: {message}" in ran.stderr
 
 
 @pytest.mark.parametrize(
