@@ -250,3 +250,72 @@ def test_on_openshift_the_pod_has_constraints_of_its_own():
     kinds = {next(key for key in volume if key != "name") for volume in spec["volumes"]}
     assert kinds == set(constraints["volumes"])
     assert not [each for each in charted({}) if each["kind"] == "SecurityContextConstraints"]
+
+
+RIGHTS = {"flags": {"startup-taint": "multus-cni.io/not-ready", "repair-pods": "delete"}, "rbac": {"check": True}}
+
+
+def roles(found):
+    """Return what each ClusterRole grants."""
+    return {
+        document["metadata"]["name"]: {
+            (resource, verb) for rule in document["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+        }
+        for document in found
+        if document["kind"] == "ClusterRole"
+    }
+
+
+def test_the_errands_get_an_account_of_their_own_and_multus_keeps_none_of_their_rights():
+    one, bare = roles(charted(RIGHTS)), roles(charted({}))
+    two = roles(charted({**RIGHTS, "errandsAccount": {"create": True}}))
+    assert set(one) == {"multus"}
+    assert two["multus"] == bare["multus"]
+    assert two["multus-errands"] >= one["multus"] - bare["multus"] | {
+        ("pods", "get"),
+        ("network-attachment-definitions", "get"),
+        ("events", "create"),
+    }
+    assert ("pods/status", "update") not in two["multus-errands"]
+
+
+def test_the_account_of_the_errands_is_that_of_the_component(tmp_path):
+    from tests.manifests import DEPLOYMENTS, _text, kustomize, parse
+
+    shutil.copytree(DEPLOYMENTS, tmp_path / "deployments")
+    account = tmp_path / "deployments/components/errands-account/errands-account.yml"
+    account.write_text(_text(account, switched_on=True))
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(
+        "resources: [../deployments/base]\ncomponents: [../deployments/components/errands-account]\n"
+    )
+    component = parse(kustomize(own))
+    chart = charted({**RIGHTS, "errandsAccount": {"create": True}, "admissionPolicy": False})
+    assert roles(component) == roles(chart)
+
+    def named(found, kind, name):
+        (document,) = [one for one in found if one["kind"] == kind and one["metadata"]["name"] == name]
+        return document
+
+    for kind in ("ServiceAccount", "Secret", "ClusterRoleBinding"):
+        assert named(component, kind, "multus-errands") == named(chart, kind, "multus-errands")
+    for found in (component, chart):
+        spec = only(found, "DaemonSet")["spec"]["template"]["spec"]
+        (volume,) = [one for one in spec["volumes"] if one["name"] == "errands"]
+        assert volume["secret"]["secretName"] == "multus-errands"
+        assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
+        assert volume["secret"]["defaultMode"] == 0o400
+        (container,) = spec["containers"]
+        assert {"name": "ERRANDS_ACCOUNT_DIR", "value": "/var/run/secrets/errands"} in container["env"]
+        assert {"name": "errands", "mountPath": "/var/run/secrets/errands", "readOnly": True} in container[
+            "volumeMounts"
+        ]
+
+
+def test_further_volumes_are_mounted():
+    volume = {"name": "nets", "hostPath": {"path": "/etc/cni/multus/net.d"}}
+    mount = {"name": "nets", "mountPath": "/host/etc/cni/multus/net.d", "readOnly": True}
+    found = pod(extraVolumes=[volume], extraVolumeMounts=[mount])
+    assert found["volumes"][-1] == volume
+    assert found["containers"][0]["volumeMounts"][-1] == mount

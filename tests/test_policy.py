@@ -35,12 +35,13 @@ def test_the_binding_denies_what_the_policy_refuses_and_a_broken_expression_admi
     assert policy["spec"]["failurePolicy"] == "Fail"
 
 
-def test_it_is_for_the_accounts_of_the_installer_and_of_the_uninstaller_and_for_nobody_else():
+def test_it_is_for_the_accounts_of_the_manifests_and_for_nobody_else():
     (condition,) = only(plain(), KINDS[0])["spec"]["matchConditions"]
     accounts = set()
     for manifest in ("multus-daemonset.yml", "multus-uninstall.yml"):
         account = only(parse((DEPLOYMENTS / manifest).read_text()), "ServiceAccount")["metadata"]
         accounts.add(f"system:serviceaccount:{account['namespace']}:{account['name']}")
+    accounts.add("system:serviceaccount:kube-system:multus-errands")
     assert condition["expression"].startswith("request.userInfo.username in [")
     assert set(re.findall(r"'([^']+)'", condition["expression"])) == accounts
 

@@ -95,3 +95,28 @@
 {{- end -}}
 {{- if $wanted }}true{{ end -}}
 {{- end }}
+
+{{/* What the errands and `check` need beyond what Multus itself does. */}}
+{{- define "multus-entrypoint.errandsRules" -}}
+{{- $repairPods := index .Values.flags "repair-pods" -}}
+{{- if index .Values.flags "startup-taint" }}
+- apiGroups: [""]
+  resources: ["nodes"]
+  verbs: ["get", "patch"]
+{{- end }}
+{{- if or .Values.rbac.check $repairPods }}
+- apiGroups: [""]
+  resources: ["pods"]
+  verbs: ["list"]
+{{- end }}
+{{- if .Values.rbac.check }}
+- apiGroups: ["k8s.cni.cncf.io"]
+  resources: ["network-attachment-definitions"]
+  verbs: ["list"]
+{{- end }}
+{{- if eq (toString $repairPods) "delete" }}
+- apiGroups: [""]
+  resources: ["pods/eviction"]
+  verbs: ["create"]
+{{- end }}
+{{- end }}
