@@ -460,7 +460,14 @@ def test_the_chart_has_every_platform_in_its_schema():
     assert sorted(schema()["platform"]["enum"]) == sorted({"", *PLATFORMS} - {"base"})
 
 
-MOUNTED = {"cni-conf-dir", "cni-bin-dir", "multus-autoconfig-dir", "ready-file", "service-account-dir"}
+MOUNTED = {
+    "plugin-bin-dir",
+    "cni-conf-dir",
+    "cni-bin-dir",
+    "multus-autoconfig-dir",
+    "ready-file",
+    "service-account-dir",
+}
 """Flags that follow from what the chart mounts where."""
 
 
