@@ -28,17 +28,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entrypoint.disk import files
+from entrypoint.telling.pace import Backoff, Pace, earliest
 
-SUFFIX = ".alive"
-"""No CNI runtime reads such a file, and no release sweeps it away as its temporary file."""
-NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})" + re.escape(SUFFIX))
+SUFFIXES = (".alive", ".waiting")
+"""Of the file of one that can configure the node, and of one that cannot yet. No CNI runtime reads such a file, and no
+release sweeps it away as its temporary file."""
+NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})\.(alive|waiting)")
+LOCK = ".multus-entrypoint.lock"
+"""Held while files of the node are written. Mode 600: a directory anybody could lock who may open it."""
+_HIGHEST = 10**20 - 1
 _TRIES = 5
 """Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
 NOBODY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 """Gone, or no file of an instance."""
 READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-Rank = tuple[int, str]
-"""When the instance started, and a random tie-breaker."""
+Rank = tuple[bool, int, str]
+"""Whether the instance can configure the node, when it started, and a random tie-breaker."""
 _FLOCK = struct.Struct("hhqqi")
 """The kernel's `struct flock`: kind, whence, start, length, and the process that holds the lock."""
 
@@ -85,7 +90,7 @@ def rank_of(name: str) -> Rank:
     """Read the rank in the name of such a file."""
     matched = NAME.fullmatch(name)
     assert matched is not None  # noqa: S101 - only such names are taken
-    return int(matched[1]), matched[2]
+    return matched[3] == "alive", int(matched[1]), matched[2]
 
 
 def lives(descriptor: int) -> bool:
@@ -105,11 +110,11 @@ def stands(own: Own) -> bool:
         return error.errno not in {errno.ENOENT, errno.ENOTDIR}  # anything else is no news
 
 
-def made(directory: Path, rank: int) -> Own:
+def made(directory: Path, start: int, suffix: str) -> Own:
     """Make a file that is locked from the moment at which it has its name. Raises OSError."""
     for tries_left in reversed(range(_TRIES)):
         # Never a name that was there before: who found an earlier file without a lock may be about to remove it.
-        path = directory / f".multus-entrypoint-{rank:020}-{os.urandom(6).hex()}{SUFFIX}"
+        path = directory / f".multus-entrypoint-{start:020}-{os.urandom(6).hex()}{suffix}"
         try:
             files.make_directory(directory)
             return Own(path, files.make_locked(path))
@@ -121,11 +126,12 @@ def made(directory: Path, rank: int) -> Own:
 
 _REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
 """Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
-_TURN = 0.5
-"""Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst."""
+_TURN, _LAST_TURN = 0.5, 0.05
+"""Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst.
+Less at the end, which must not take 100 ms."""
 
 
-class Presence:
+class Owner:
     """Our instance among those that share a directory. It looks and speaks when it is called, and never by itself."""
 
     def __init__(self, directory: Path) -> None:
@@ -135,11 +141,11 @@ class Presence:
         """Descriptors of the files of other living instances: one that is removed still shows its lock."""
         self._found = True
         """The directory was there before this instance, and all the time."""
-        self._able = False
+        self._joined, self._able = False, False
         self._own: Own | None = None
         self._retry_at: float | None = None
         """When to make the own file, which is missing (monotonic seconds)."""
-        self._not_before = float("-inf")
+        self._remade, self._retry = Pace(1, _REMADE), Backoff(_RETRY, _RETRY)
         self._again_at: float | None = None
         """When to look again because a look failed."""
         self.complaint: str | None = None
@@ -147,29 +153,28 @@ class Presence:
         self.look()
         # The clock that the containers of a node share: it runs on in suspend, and begins anew with a boot. In a time
         # namespace of its own an instance may be far behind, and still is the newer one.
-        highest = max((rank_of(name)[0] for name in self._others), default=0)
-        self._rank = max(time.clock_gettime_ns(time.CLOCK_BOOTTIME), highest + 1)
+        highest = max((rank_of(name)[1] for name in self._others), default=0)
+        self._start = min(max(time.clock_gettime_ns(time.CLOCK_BOOTTIME), highest + 1), _HIGHEST)
 
     @property
     def accompanied(self) -> bool:
-        """Another instance that can do its work lives."""
-        return bool(self._others)
+        """Another instance that can configure the node lives."""
+        return any(rank_of(name)[0] for name in self._others)
 
     @property
     def superseded(self) -> bool:
-        """Another one that can do its work is newer than this one, which could do it too."""
-        own = rank_of(self._own.path.name) if self._own else (self._rank, "")
-        return self._able and any(rank_of(name) > own for name in self._others)
+        """Another one that can configure the node is newer than this one, which could do it too."""
+        return self._able and not self._first
 
     @property
-    def owner(self) -> bool:
-        """Ours is the newest that can do its work."""
-        return self._able and not self.superseded
+    def _first(self) -> bool:
+        own = rank_of(self._own.path.name) if self._own else (self._able, self._start, "")
+        return all(rank_of(name) < own for name in self._others)
 
     @property
     def deadline(self) -> float | None:
         """When to look again although nothing happened (monotonic seconds)."""
-        return min((at for at in (self._retry_at, self._again_at) if at is not None), default=None)
+        return earliest(self._retry_at, self._again_at)
 
     def look(self) -> None:
         """See who lives, take away what killed runs left, and put the own file back when somebody has removed it."""
@@ -191,22 +196,26 @@ class Presence:
                 os.close(self._others.pop(name))
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
-        if self._able and (self._own is None or not stands(self._own)):
+        if self._joined and (self._own is None or not stands(self._own)):
             self._speak()
         else:
             self._retry_at = None  # it may have been brought back
 
-    def join(self) -> None:
-        """Tell the others that this instance can do its work. Where that is not possible it does it all the same."""
-        if not self._able:
-            self._able = True
-            self._speak()
+    def join(self, *, able: bool) -> None:
+        """Tell the others that this instance can configure the node, or else that it writes what it can meanwhile.
+
+        Who cannot, writes nothing while one who can lives: a good instance must not stand by for one that can do
+        nothing. Of several who cannot the newest writes. Where no file can be made, it does its work all the same.
+        """
+        if not self._joined or (able and not self._able):
+            self._joined, self._able = True, able
+            self._speak(anew=self._own is not None)
 
     def overtaken(self) -> bool:
         """Look whether a newer one has come; for the midst of long work."""
-        if self._able:
+        if self._joined:
             self.look()
-        return self.superseded
+        return not self._first
 
     @contextlib.contextmanager
     def turn(self, cancelled: Callable[[], bool]) -> Iterator[bool]:
@@ -215,21 +224,36 @@ class Presence:
         A newer one has its file before it waits here, and who has waited looks again: so nothing of the older one's
         comes after the newer one's. One that was stopped in the midst of its turn is not waited for.
         """
-        with files.turn(self._directory, _TURN, cancelled):
+        with files.turn(self._directory / LOCK, _TURN, cancelled):
             self.look()
-            yield self.owner
+            yield self._joined and self._first
 
-    def leave(self) -> None:
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[bool]:
+        """Give up the place and yield whether no other instance lives that can configure the node.
+
+        Of several that end at once exactly one is told so: each gives up its place first and looks then, in its turn.
+        """
+        with files.turn(self._directory / LOCK, _LAST_TURN, lambda: False):
+            self.leave(directory=False)
+            self.look()
+            yield not self.accompanied
+
+    def leave(self, *, directory: bool = True) -> None:
         """Make room: leave nothing in the directory, nor a directory of ours if that was all that it held."""
-        self._able = False
-        self.forget()
+        self._joined = self._able = False
         if self._own is not None:
             os.close(self._own.descriptor)  # the others are woken by this, and find no lock
             with contextlib.suppress(OSError):
                 self._own.path.unlink()
             self._own = None
+        if not directory:
+            return
+        self.forget()
         if not self._found:
             with contextlib.suppress(OSError):
+                if os.listdir(self._directory) == [LOCK]:
+                    (self._directory / LOCK).unlink()
                 self._directory.rmdir()
 
     def forget(self) -> None:
@@ -255,31 +279,37 @@ class Presence:
         else:
             os.close(descriptor)
 
-    def _speak(self) -> None:
+    def _speak(self, *, anew: bool = False) -> None:
         """Make the own file, though not again and again."""
         now = time.monotonic()
-        self._retry_at = max(now, self._not_before)
+        not_before = earliest(self._retry.at, None if anew else self._remade.free_at(now))
+        self._retry_at = max(now, not_before or now)
         if now < self._retry_at:
             return
         before = self._own
         try:
-            self._own = made(self._directory, self._rank)
+            self._own = made(self._directory, self._start, SUFFIXES[0] if self._able else SUFFIXES[1])
         except FileNotFoundError:
             self._retry_at = None  # without the directory above: when it is there, that is an event
             return
         except OSError as error:
-            self._not_before = self._retry_at = now + _RETRY
+            self._retry_at = self._retry.failed(now)
             self.complaint = (
-                f"cannot write {self._directory}/*{SUFFIX}: {error.strerror}; "
+                f"cannot write {self._directory}/*{SUFFIXES[0]}: {error.strerror}; "
                 "during an update another instance on this node will not know of this one"
             )
             return
         if before is not None:
             os.close(before.descriptor)  # only now: who had it open has seen its lock all the time
-        self._not_before, self._retry_at = now + _REMADE, None
+            if anew:
+                with contextlib.suppress(OSError):
+                    before.path.unlink()
+        self._remade.took(now)
+        self._retry.succeeded()
+        self._retry_at = None
         self.complaint = None
 
 
 def sweep(directory: Path) -> None:
     """Take away what killed runs left there."""
-    Presence(directory).forget()
+    Owner(directory).forget()

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import click
+from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
 
-from entrypoint.cli import validation
 from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.cli.options import FlagCommand, chosen
+from entrypoint.cni.document import examine
 from entrypoint.disk.looks import Absent, File
-from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
-from entrypoint.settings import Settings
+from entrypoint.settings import Settings, build
 
 DATA = Path(__file__).parent / "data"
 MASTERS = DATA / "master-confs"
@@ -38,7 +38,7 @@ def options(*arguments: str) -> dict[str, object]:
 
 
 def settings_for(root: Path, *more: str, environ: dict[str, str] | None = None) -> Settings:
-    return validation.build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
+    return build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
 
 
 def scratch(root: Path) -> Path:
@@ -61,10 +61,9 @@ def click_error(*arguments: str) -> str:
 
 
 def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:
-    from entrypoint.cni import cniconf
 
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Candidate(name, cniconf.examine(raw), since, hashlib.sha256(raw).hexdigest())
+    return Candidate(name, examine(raw), since, hashlib.sha256(raw).hexdigest())
 
 
 def seen(wanted: Settings, **changes: object) -> Seen:

@@ -3,14 +3,14 @@ import math
 from pathlib import Path
 
 import pytest
+from entrypoint.node.plan import decide, decide_removal
+from entrypoint.node.values import Output
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.cni import gojson
+from entrypoint.cni.document import equal
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import chained, handover, verdict
-from entrypoint.node.plan import decide, decide_removal
-from entrypoint.node.values import Output
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
 from tests.node import START, after, master, seen, settings_for
 
@@ -71,13 +71,13 @@ documents = st.recursive(
 
 @given(documents)
 def test_what_an_installer_written_in_go_has_rewritten_is_equal(document):
-    assert gojson.equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
+    assert equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
 
 
 @given(documents, documents)
 def test_what_is_equal_is_the_same_to_go(one, other):
     same = go_format(go_parse(json.dumps(one).encode())) == go_format(go_parse(json.dumps(other).encode()))
-    assert gojson.equal(one, other) == same
+    assert equal(one, other) == same
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_what_is_equal_is_the_same_to_go(one, other):
     ],
 )
 def test_equal_as_go_sees_it(one, other, same):
-    assert gojson.equal(one, other) is same
-    assert gojson.equal({"x": [one]}, {"x": [other]}) is same
+    assert equal(one, other) is same
+    assert equal({"x": [one]}, {"x": [other]}) is same
 
 
 # ---- what shall be there ----

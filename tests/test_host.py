@@ -3,14 +3,13 @@ import os
 import time
 
 import pytest
-
-from entrypoint.cni import cniconf
-from entrypoint.cni.cniconf import Master, Multus, Unread, Unusable
-from entrypoint.disk import files, programs
-from entrypoint.disk.looks import MAX_BYTES, Absent, File, read
 from entrypoint.node.host import Host, StepError
 from entrypoint.node.plan import decide
 from entrypoint.node.values import Copy, Memory, Remove, Rename, Write
+
+from entrypoint.cni.document import Master, Multus, NoFile, Unread, Unusable, examine
+from entrypoint.disk import files, programs
+from entrypoint.disk.looks import MAX_BYTES, Absent, File, read
 from tests.node import FLANNEL, scratch, settings_for
 
 
@@ -52,12 +51,12 @@ def test_only_regular_files_and_links_to_them_are_candidates(root):
     (root / "net.d/d-directory.conf").mkdir()
     os.mkfifo(root / "net.d/e-fifo.conf")
     link, *others = Host(settings_for(root)).observe().candidates
-    assert isinstance(link.verdict, cniconf.Master)
+    assert isinstance(link.verdict, Master)
     assert {other.name: other.verdict for other in others} == {
-        "b-dangling.conf": cniconf.NoFile("is a link to what does not exist", link=True),
-        "c-loop.conf": cniconf.NoFile("is a link to what cannot be read: Too many levels of symbolic links", link=True),
-        "d-directory.conf": cniconf.NoFile("is not a regular file"),
-        "e-fifo.conf": cniconf.NoFile("is not a regular file"),
+        "b-dangling.conf": NoFile("is a link to what does not exist", link=True),
+        "c-loop.conf": NoFile("is a link to what cannot be read: Too many levels of symbolic links", link=True),
+        "d-directory.conf": NoFile("is not a regular file"),
+        "e-fifo.conf": NoFile("is not a regular file"),
     }
 
 
@@ -94,8 +93,8 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
     monkeypatch.setattr("time.time_ns", lambda now=time.time_ns: now() + 10**9)  # long after the file was written
     host = Host(settings_for(root))
     examined = []
-    real = cniconf.examine
-    monkeypatch.setattr(cniconf, "examine", lambda content: examined.append(content) or real(content))
+    real = examine
+    monkeypatch.setattr("entrypoint.node.candidates.examine", lambda content: examined.append(content) or real(content))
     for _ in range(3):
         host.observe()
     assert len(examined) == 1

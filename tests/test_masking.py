@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entrypoint.cli.masking import MASK, masked
-from entrypoint.cni.render import kubeconfig
+from entrypoint.cni.wrap import kubeconfig
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmVk"
 

@@ -1,4 +1,4 @@
-from entrypoint.telling.readiness import ReadyFile
+from entrypoint.telling.ready_file import ReadyFile
 
 
 def test_a_file_that_cannot_be_written_is_complained_of_at_every_look_and_not_only_when_it_is_tried(tmp_path):

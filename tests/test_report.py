@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from entrypoint.telling.report import Reporter
+from entrypoint.telling.reporter import Reporter
 
 
 @pytest.fixture

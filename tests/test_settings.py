@@ -5,9 +5,8 @@ import pytest
 
 from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.cli.options import Flag, FlagCommand, chosen
-from entrypoint.cli.validation import InvalidSettingError, build
-from entrypoint.cni.cniconf import version_key
-from entrypoint.settings import Taint
+from entrypoint.cni.document import version_key
+from entrypoint.settings import InvalidSettingError, Taint, build
 from tests.node import IN_CLUSTER, click_error, options, settings_for
 
 
@@ -35,10 +34,41 @@ def test_the_autoconfig_directory_follows_the_configuration_directory():
 
 @pytest.mark.parametrize("value", ["10-a.conf", "/host/etc/cni/net.d/10-a.conf", "./10-a.conf", "x/../10-a.conf"])
 def test_a_master_may_be_named_by_a_path_that_lies_in_the_autoconfig_directory(value):
-    assert built(f"--multus-master-cni-file-name={value}").master_name == "10-a.conf"
+    assert built(f"--multus-master-cni-file-name={value}").master_names == ("10-a.conf",)
 
 
-@pytest.mark.parametrize("value", ["/etc/cni/net.d/10-a.conf", "../10-a.conf", "x/10-a.conf", "x/", "/", "..", "."])
+def test_several_masters_may_be_named_by_patterns_too():
+    found = built("--multus-master-cni-file-name=10-azure.conflist, *cilium*,/host/etc/cni/net.d/x-[0-9].conf,x.json,")
+    assert found.master_names == ("10-azure.conflist", "*cilium*", "x-[0-9].conf", "x.json")
+    named = ("10-azure.conflist", "05-cilium.conflist", "x-1.conf", "x.json")
+    for name in named:
+        assert found.names_master(name)
+    copies = ("05-cilium.conflist.old", "05-cilium.conflist.bak", "00-multus-cilium", "10-azure.conflist.old")
+    for name in (*copies, "10-Azure.conflist", "05-CILIUM.conflist", "x-a.conf", "10-flannel.conflist", "x.conf"):
+        assert not found.names_master(name)
+    assert not built("--multus-master-cni-file-name=*").names_master("00-multus.conf")
+    assert built("--multus-master-cni-file-name=,").master_names == ()
+
+
+@pytest.mark.parametrize("name", ["10-a.conf", "00-multus.conf", "10-a.conflist", "10-a.json", "10-a.conf.old"])
+def test_without_a_name_any_configuration_but_ours_may_be_the_master(name):
+    assert built().names_master(name) is (name in {"10-a.conf", "10-a.conflist"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/etc/cni/net.d/10-a.conf",
+        "10-a.conf,/etc/x.conf",
+        "*/10-a.conf",
+        "../10-a.conf",
+        "x/10-a.conf",
+        "x/",
+        "/",
+        "..",
+        ".",
+    ],
+)
 def test_a_master_elsewhere_is_a_usage_error_that_names_the_directory(value):
     with pytest.raises(InvalidSettingError, match=r"/host/etc/cni/net\.d") as caught:
         built(f"--multus-master-cni-file-name={value}")

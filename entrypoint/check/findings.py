@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from entrypoint.telling.logs import one_line
+from entrypoint.telling.log import one_line
 
 
 class Status(StrEnum):

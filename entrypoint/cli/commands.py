@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 
 from entrypoint import __version__
-from entrypoint.cli import dryrun, flags, options, remarks, validation
+from entrypoint.cli import dryrun, flags, options, remarks
 from entrypoint.cli import resident as running
 from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
-from entrypoint.cni import mergepatch
+from entrypoint.cni import wrap
 from entrypoint.disk import signals
-from entrypoint.node import daemon
-from entrypoint.settings import Settings
-from entrypoint.telling import logs
+from entrypoint.node import loop
+from entrypoint.settings import InvalidSettingError, Settings, build
+from entrypoint.telling import log as logs
 
 NOT_AS_IT_MUST_BE = 1
 """Exit code when the node or the cluster is not as it must be; 2, for wrong usage, is click's."""
@@ -85,7 +85,7 @@ def cli(context: click.Context, /, **_flags: object) -> None:
         if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
     else:
-        sys.exit(daemon.serve(wanted))
+        sys.exit(loop.serve(wanted))
 
 
 def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
@@ -96,12 +96,12 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     """
     taken = None if resident else running.take_over(context)
     try:
-        wanted = validation.build(options.chosen(context), os.environ)
+        wanted = build(options.chosen(context), os.environ)
         if wanted.conf_patch is not None:
-            mergepatch.read(wanted.conf_patch, wanted.node_name)
-    except validation.InvalidSettingError as error:
+            wrap.read_patch(wanted.conf_patch, wanted.node_name)
+    except InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
-    except mergepatch.InvalidPatchError as error:
+    except wrap.InvalidPatchError as error:
         raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
     _require_no_subcommand(context)
     logs.configure(wanted.log_format)

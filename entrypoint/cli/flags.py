@@ -99,8 +99,9 @@ _MASTER = _group(
     "Master, the default network's configuration",
     Flag(
         "--multus-master-cni-file-name",
-        "The one file of the autoconfig directory to wrap.",
-        metavar="NAME",
+        "Files of the autoconfig directory that may be wrapped: names and patterns such as '*cilium*', with commas "
+        "between them; the first in byte order is.",
+        metavar="NAMES",
         show_default="the alphabetically first",
     ),
     Flag(
@@ -120,6 +121,7 @@ _MASTER = _group(
 _BEHAVIOUR = _group(
     "Behaviour on the node",
     _switch("--skip-multus-binary-copy", "Leave the installed multus binary alone."),
+    _path("--plugin-bin-dir", "Directory of this container whose programs are installed beside Multus."),
     _switch(
         "--cleanup-config-on-exit", "Remove the configuration when the program ends, and while there is no master."
     ),

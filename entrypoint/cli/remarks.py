@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from entrypoint.cli import flags, options, validation
+from entrypoint.cli import flags, options
+from entrypoint.settings import AUTO, HOST_PATHS, on_host
 
 _OF_A_SERVICE = re.compile(
     r"ENTRYPOINT_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -50,7 +51,7 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 def _in_vain(context: click.Context) -> Iterator[str]:
     values = options.chosen(context)
     static = values["multus_conf_file"]
-    if static != validation.AUTO:
+    if static != AUTO:
         useful = _BESIDE_A_STATIC_ONE_TOO | (
             {"readiness_indicator_file"} if values["wait_for_readiness_indicator"] else set()
         )
@@ -69,8 +70,8 @@ def _in_vain(context: click.Context) -> Iterator[str]:
 
 
 def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:
-    for name in validation.HOST_PATHS:
-        given, used = values[name], validation.on_host(values[name])
+    for name in HOST_PATHS:
+        given, used = values[name], on_host(values[name])
         if used != given:
             flag = f"--{name.replace('_', '-')}={given}"
             yield f"{flag} is taken as {used}: the plugin runs on the host, which has no /host"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from entrypoint.cni import cniconf, gojson
+from entrypoint.cni import document as cni
 
-SUFFIXES = (*cniconf.SUFFIXES, ".json")
+SUFFIXES = (*cni.SUFFIXES, ".json")
 """What libcni reads of a configuration directory."""
 
 
@@ -33,22 +33,22 @@ def fault(name: str, content: bytes) -> str | None:
     if not name.endswith(SUFFIXES):
         return f"no CNI runtime reads a file that ends in none of {', '.join(SUFFIXES)}: give it such a name"
     try:
-        document = gojson.parse(content)
-    except gojson.InvalidJsonError as error:
+        document = cni.parse(content)
+    except cni.InvalidJsonError as error:
         return str(error)
     if not isinstance(document, dict):
-        return f"expected a JSON object, found {gojson.kind(document)}"
-    if why := cniconf.fault(document):
+        return f"expected a JSON object, found {cni.kind(document)}"
+    if why := cni.fault(document):
         return why
     if name.endswith(".conflist"):
         if not isinstance(document.get("plugins"), list):
             return "a .conflist must hold a list of 'plugins': give the file the suffix .conf"
         first = document["plugins"][0]
-    elif not cniconf.is_text(document.get("type")):
+    elif not cni.is_text(document.get("type")):
         return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
     else:
         first = document
     if first["type"] == "multus":
         return None
-    what = "the 'multus' of the thin plugin" if first["type"] in cniconf.MULTUS_TYPES else "Multus"
+    what = "the 'multus' of the thin plugin" if first["type"] in cni.MULTUS_TYPES else "Multus"
     return f"it runs {first['type']!r} and not {what}"

@@ -50,14 +50,14 @@ def make_directory(path: Path) -> None:
         if not path.is_dir():
             raise
     else:
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def remove(path: Path) -> None:
     """Take a file away; one that is gone already is fine. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def mark(path: Path) -> None:
@@ -88,11 +88,14 @@ def make_locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def turn(directory: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Wait for other instances that are in such a block for this directory, for at most so many seconds."""
+def turn(lock: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Wait for other instances that are in such a block with this lock, for at most so many seconds.
+
+    The lock is a file of ours, mode 600. Where none can be made there is nobody to wait for.
+    """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # no such directory, no such locks: there is nobody to wait for
-            descriptor = stack.enter_context(opened(directory, os.O_RDONLY | os.O_DIRECTORY))
+        with contextlib.suppress(OSError):
+            descriptor = stack.enter_context(opened(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
             acquire(descriptor, patience, cancelled)
         yield
 
@@ -155,7 +158,7 @@ def replacement(path: Path, mode: int) -> Iterator[int]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 def _locked_temporary(path: Path) -> tuple[Path, int, int]:
@@ -190,14 +193,15 @@ def _temporary(path: Path) -> Path:
 @contextlib.contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
     """Yield a descriptor of what stands there. Raises OSError."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # non-blocking: it may be a FIFO
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)  # non-blocking: it may be a FIFO
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Have the names in a directory survive a power cut. Raises OSError."""
     with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
 

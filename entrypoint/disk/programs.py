@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -44,25 +45,29 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
     return written
 
 
-def same_content(one: Path, other: Path, cancelled: Callable[[], bool]) -> bool:
-    """Say whether two files hold the same bytes, and leave nothing of them in the page cache.
+def compared(one: Path, other: Path, cancelled: Callable[[], bool]) -> tuple[bool, str]:
+    """Say whether two files hold the same bytes, and return the SHA-256 digest of the first.
 
-    Raises OSError or `CancelledError`.
+    Nothing of them is left in the page cache. Raises OSError or `CancelledError`.
     """
+    hashed, same = hashlib.sha256(), True
     with opened(one, os.O_RDONLY) as first, opened(other, os.O_RDONLY) as second:
-        if os.fstat(first).st_size != os.fstat(second).st_size:
-            return False
         offset = 0
         while True:
             chunks = [os.pread(descriptor, _CHUNK, offset) for descriptor in (first, second)]
             _let_go((first, second), offset + _CHUNK)
-            if chunks[0] != chunks[1]:
-                return False
+            same = same and chunks[0] == chunks[1]
             if not chunks[0]:
-                return True
+                return same, hashed.hexdigest()
             if cancelled():
                 raise CancelledError
+            hashed.update(chunks[0])
             offset += len(chunks[0])
+
+
+def digest(path: Path, cancelled: Callable[[], bool]) -> str:
+    """Return the SHA-256 digest of a file. Raises OSError or `CancelledError`."""
+    return compared(path, path, cancelled)[1]
 
 
 def _let_go(descriptors: Iterable[int], end: int) -> None:

@@ -29,7 +29,7 @@ from watchdog.observers.inotify_c import (
 from entrypoint.disk import ways
 from entrypoint.disk.wakeup import Wakeup
 from entrypoint.disk.ways import Inode, Interest
-from entrypoint.telling.logs import logger
+from entrypoint.telling.log import logger
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 _ENTRIES = (

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from entrypoint.telling.logs import logger
+from entrypoint.telling.log import logger
 
 _running: set[int] = set()
 """Process identifiers of the children that a thread of ours waits for."""

@@ -1,159 +1,87 @@
-"""`--rename-conf-file`: what was renamed to NAME.old, and what stood beside it at the time. Pure.
+"""`--rename-conf-file`: the master gets the name NAME.old once it is wrapped.
 
-A renamed master stays the master against the live files that stood beside it. Which those were is remembered by their
-content: a modification time says nothing, since `touch` changes it and `cp -p` keeps it.
+What was renamed stands in the ledger; any other file of such a name is an operator's, and is never touched.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-from entrypoint.cni import gojson
-from entrypoint.cni.cniconf import RETIRED_SUFFIX, Master, Unread
-from entrypoint.disk.looks import Absent, File, Look
-from entrypoint.node import chained
-from entrypoint.node.values import Candidate, Memory, Record, Rename, Seen
+from entrypoint.cni.document import RETIRED_SUFFIX
+from entrypoint.disk import moving
+from entrypoint.disk.looks import Absent, File, read
+from entrypoint.node.ledger import Book, Renamed
+from entrypoint.node.part import told
+from entrypoint.node.steps import GiveBack, Note, Retire, Step
+from entrypoint.settings import Settings
 
-RECORD_MODE = 0o600
 _LONGEST_NAME = 255  # bytes: the limit of every file system that a node has
-_UNKNOWN = ""
-"""The digest of a file that could not be read."""
-_NOTHING = Record({}, {})
 
 
-def as_file(record: Record) -> bytes:
-    """Return what the record's file holds."""
-    return json.dumps(record._asdict(), indent=4).encode() + b"\n"
+def obstacle(settings: Settings, ledger: Book, name: str, old: str | None, *, old_there: bool) -> str | None:
+    """Say what forbids to rename a master; None when nothing does.
 
-
-def from_file(look: Look) -> Record | None:
-    """Read the record's file; None when it is missing, or not what `as_file` writes."""
-    if isinstance(look, Absent):
-        return None
-    try:
-        document = gojson.parse(look.content)
-        renamed = {name: tuple(map(_text, digests)) for name, digests in _object(document["renamed"]).items()}
-        beside = {name: _text(digest) for name, digest in _object(document["beside"]).items()}
-    except (gojson.InvalidJsonError, LookupError, TypeError):
-        return None
-    return Record(renamed, beside)
-
-
-def recall(seen: Seen, memory: Memory) -> Record:
-    """Return what is remembered: on the node, where another instance may have written it, or else in this run.
-
-    Where nothing is, a file NAME.old that the configuration wraps is the renamed master, and every live file of
-    another name counts as having stood beside it: a restart must not give the node another default network.
+    `old` is the digest of NAME.old, None where it could not be read.
     """
-    known = [record for record in (from_file(seen.record), memory.record) if record is not None]
-    for record in known:
-        if masters(seen, record):
-            return record
-    return known[0] if known else (_evident(seen) or _NOTHING)
-
-
-def is_presumed(seen: Seen, memory: Memory) -> bool:
-    """Say whether `recall` had nothing to go by but the configuration."""
-    return from_file(seen.record) is None and memory.record is None and _evident(seen) is not None
-
-
-def masters(seen: Seen, record: Record) -> list[Candidate]:
-    """Return the renamed masters that are still there, the latest first."""
-    there = {each.name: each for each in seen.retired}
-    return [there[name] for name in record.renamed if name in there]
-
-
-def stood_beside(seen: Seen, record: Record, candidate: Candidate) -> bool:
-    """Say whether a live file, as it is now, stood beside the renamed master at the time.
-
-    One that has the master's own name is the master, written anew. One that cannot be read is no news.
-    """
-    there = masters(seen, record)
-    if not there or candidate.name == there[0].name or candidate.name not in record.beside:
-        return False
-    return isinstance(candidate.verdict, Unread) or record.beside[candidate.name] in {candidate.digest, _UNKNOWN}
-
-
-def obstacle(seen: Seen, record: Record, name: str, record_file: Path) -> str | None:
-    """Say what forbids to rename a live file; None when nothing does."""
     new_name = name + RETIRED_SUFFIX
     if len(os.fsencode(new_name)) > _LONGEST_NAME:
         return f"a name that ends in {RETIRED_SUFFIX} would be longer than {_LONGEST_NAME} bytes; shorten it"
-    if isinstance(seen.record, Absent) and seen.record.failed:
-        return f"{record_file}, which remembers what was renamed, {seen.record.why}"
-    old = _named(seen.retired, name)
-    if old is not None and isinstance(old.verdict, Unread):
-        return f"{new_name} {old.verdict.reason}"
-    if old is not None and (old.digest is None or old.digest not in record.renamed.get(name, ())):
+    # By the name alone, whatever path the host calls it by: k3s and others have the directory elsewhere.
+    if settings.readiness_indicator_file and os.path.basename(settings.readiness_indicator_file) == name:
+        return "it is --readiness-indicator-file, without which Multus lets every pod wait"
+    if old_there and (old is None or old != _known(ledger).get(name)):
         return f"{new_name} is there, and is not what was renamed to it; move it away if nobody needs it"
     return None
 
 
-def retire(seen: Seen, record: Record, path: Path) -> tuple[Rename, Record]:
-    """Return the step that renames a live file, and what must be remembered before it is done.
+def retire(settings: Settings, ledger: Book, name: str, digests: Mapping[str, str], *, over: bool) -> Retire:
+    """Return the step that renames the master.
 
-    Before: a run that is killed in between finds the file live, and not among those that stood beside it. What has
-    the name NAME.old until then stays known as ours too. Masters that were renamed earlier stand beside this one:
+    `digests` are those of all candidates. Masters that were renamed earlier count as having stood beside this one:
     their owners may write them anew, and that alone is no reason to change the default network.
     """
-    name = path.name
-    live, old = _named(seen.candidates, name), _named(seen.retired, name)
-    digests = dict.fromkeys(each.digest for each in (live, old) if each is not None and each.digest)
-    earlier = {each.name: record.renamed[each.name] for each in masters(seen, record) if each.name != name}
-    standing = {**_digests(each for each in seen.retired if each.name in earlier), **_digests(seen.candidates)}
-    standing.pop(name, None)
-    step = Rename(path, to=path.with_name(name + RETIRED_SUFFIX), over=old is not None)
-    return step, Record({name: tuple(digests), **earlier}, standing)
+    beside = {**_known(ledger), **digests}
+    digest = beside.pop(name)
+    path = settings.autoconfig_dir / name
+    return Retire(path, path.with_name(name + RETIRED_SUFFIX), Renamed(name, digest, beside), over)
 
 
-def confirm(seen: Seen, record: Record, name: str) -> Record:
-    """Return what must be remembered while NAME.old is the master.
+class Old(NamedTuple):
+    """What stands under the name NAME.old of the master that the ledger calls renamed."""
 
-    One that was found and not renamed by us is noted as such. One that we renamed stays ours when its content changes:
-    it is the master, wherever it is edited. What could not be read when it was to be remembered is remembered later.
-    """
-    if name not in record.renamed:
-        return Record({name: (), **record.renamed}, _digests(seen.candidates))
-    read_since = (each for each in seen.candidates if each.digest and record.beside.get(each.name) == _UNKNOWN)
-    record = record._replace(beside={**record.beside, **_digests(read_since)})
-    master = _named(seen.retired, name)
-    digests = record.renamed[name]
-    if master is None or master.digest is None or not digests or master.digest in digests:
-        return record
-    return record._replace(renamed={**record.renamed, name: (master.digest,)})
+    ours: bool
+    """It is what was renamed: it has the same content."""
+    missing: bool
+    live: bool
+    """A file has the name NAME again."""
 
 
-def _evident(seen: Seen) -> Record | None:
-    """Return the record of a NAME.old that the configuration wraps while no live file has its name."""
-    alone = [each for each in seen.retired if _named(seen.candidates, each.name) is None]
-    written = [look.content for look in seen.outputs.values() if isinstance(look, File)] if alone else []
-    for each in alone:
-        document = each.verdict.document if isinstance(each.verdict, Master) else {}
-        if any(chained.wraps(content, document) for content in written):
-            return Record({each.name: (each.digest,) if each.digest else ()}, _digests(seen.candidates))
-    return None
+def look(settings: Settings, ledger: Book) -> Old | None:
+    """Look at the renamed master; None when there is none. Raises `LookFailedError`."""
+    if ledger.renamed is None:
+        return None
+    path = settings.autoconfig_dir / ledger.renamed.name
+    old = path.with_name(path.name + RETIRED_SUFFIX)
+    found = told(read(old), old)
+    ours = isinstance(found, File) and hashlib.sha256(found.content).hexdigest() == ledger.renamed.digest
+    live = os.path.lexists(path) and not (ours and moving.same_file(path, old))
+    return Old(ours, isinstance(found, Absent) and found.missing, live)
 
 
-def _named(candidates: Iterable[Candidate], name: str) -> Candidate | None:
-    return next((each for each in candidates if each.name == name), None)
+def give_back(settings: Settings, ledger: Book, old: Old | None) -> Iterator[Step]:
+    """Yield the step that gives the renamed master its name back; one whose name is taken is the master no more."""
+    if ledger.renamed is None or old is None:
+        return
+    path = settings.autoconfig_dir / ledger.renamed.name
+    if old.ours and not old.live:
+        yield GiveBack(path.with_name(path.name + RETIRED_SUFFIX), path)
+    elif old.live or old.missing:
+        yield Note(settings.ledger_file, {"renamed": None, "earlier": _known(ledger)})
 
 
-def _digests(candidates: Iterable[Candidate]) -> dict[str, str]:
-    known = ((each.name, _UNKNOWN if isinstance(each.verdict, Unread) else each.digest) for each in candidates)
-    return {name: digest for name, digest in known if digest is not None}
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+def _known(ledger: Book) -> dict[str, str]:
+    renamed = ledger.renamed
+    return {**ledger.earlier, **({renamed.name: renamed.digest} if renamed else {})}

@@ -13,8 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint.cni import cniconf, gojson
-from entrypoint.cni.cniconf import GENERATED
+from entrypoint.cni.document import GENERATED, RETIRED_SUFFIX, Master, Multus, Unusable, examine, parse
 from entrypoint.disk.looks import Absent, File, Look
 from entrypoint.node import chained, renaming
 from entrypoint.node import values as node
@@ -106,23 +105,23 @@ def _not_ours(settings: Settings, path: Path, look: File, source: Look | None) -
             return "it is the file that --multus-conf-file names, not a copy of it"
         if source.content == look.content:
             return None
-    verdict = cniconf.examine(look.content)
-    if isinstance(verdict, cniconf.Multus):
+    verdict = examine(look.content)
+    if isinstance(verdict, Multus):
         if _SHIM in _types(look.content):
             return "it belongs to the thick plugin (multus-shim), which this program does not install"
         return None
-    if isinstance(verdict, cniconf.Unusable) and path.name in GENERATED:
+    if isinstance(verdict, Unusable) and path.name in GENERATED:
         return None  # half a file of an installer that does not write whole ones (upstream issues 1288, 1312)
     return "it does not run Multus, so this program did not write it"
 
 
 def _runs_ours(look: File) -> bool:
     """Say whether a configuration runs the thin plugin: the thick one brings a binary and a kubeconfig of its own."""
-    return isinstance(cniconf.examine(look.content), cniconf.Multus) and _SHIM not in _types(look.content)
+    return isinstance(examine(look.content), Multus) and _SHIM not in _types(look.content)
 
 
 def _types(content: bytes) -> list[object]:
-    document = gojson.parse(content)
+    document = parse(content)
     plugins = document.get("plugins")
     listed = plugins if isinstance(plugins, list) else []
     return [document.get("type"), *(plugin.get("type") for plugin in listed if isinstance(plugin, dict))]
@@ -134,15 +133,15 @@ def _types(content: bytes) -> list[object]:
 def _master(settings: Settings, seen: Seen) -> Iterator[Act]:
     """Give the masters that were renamed their names back; an operator's own copies end in .old too."""
     live, retired = seen.observed.candidates, seen.observed.retired
-    usable = {each.name: each.verdict.document for each in retired if isinstance(each.verdict, cniconf.Master)}
+    usable = {each.name: each.verdict.document for each in retired if isinstance(each.verdict, Master)}
     written = [look.content for look in seen.configurations.values() if isinstance(look, File)]
     chosen = [name for name, master in usable.items() if any(chained.wraps(content, master) for content in written)]
-    if not chosen and settings.rename_master and not any(isinstance(each.verdict, cniconf.Master) for each in live):
+    if not chosen and settings.rename_master and not any(isinstance(each.verdict, Master) for each in live):
         chosen = list(usable)  # the configuration is gone already: an earlier uninstall was cut off here
     record = renaming.from_file(seen.record)
     known = {*seen.doubled, *(record.renamed if record else ())}
     for name in [each.name for each in retired if each.name in known] or chosen[:1]:
-        path = settings.autoconfig_dir / (name + cniconf.RETIRED_SUFFIX)
+        path = settings.autoconfig_dir / (name + RETIRED_SUFFIX)
         yield Act(Kind.RENAME, path, to=path.with_name(name))
     if not (isinstance(seen.record, Absent) and seen.record.missing):
         yield Act(Kind.FORGET, settings.record_file)

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from entrypoint import owner
-from entrypoint.cni import cniconf, runtime
-from entrypoint.cni.cniconf import GENERATED
+from entrypoint.cni import runtime
+from entrypoint.cni.document import GENERATED, RETIRED_SUFFIX, Multus, examine
 from entrypoint.disk import files, moving, programs
 from entrypoint.disk.looks import File, read
 from entrypoint.install import PROGRAMS
@@ -150,7 +150,7 @@ def _back_again(removed: list[Path]) -> list[Path]:
 def _doubled(directory: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         with suppress(OSError):
-            if moving.same_file(directory / (name + cniconf.RETIRED_SUFFIX), directory / name):
+            if moving.same_file(directory / (name + RETIRED_SUFFIX), directory / name):
                 yield name
 
 
@@ -162,7 +162,7 @@ def _others(settings: Settings, ours: list[Path]) -> Iterator[Path]:
         path = settings.cni_conf_dir / name
         if name.endswith(runtime.SUFFIXES) and path not in ours:
             found = read(path)
-            if isinstance(found, File) and isinstance(cniconf.examine(found.content), cniconf.Multus):
+            if isinstance(found, File) and isinstance(examine(found.content), Multus):
                 yield path
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint.cni import gojson
+from entrypoint.cni.document import InvalidJsonError, parse
 from entrypoint.disk.looks import File, read
 
 _RECORD = re.compile(r"[0-9a-f]{64}")
@@ -85,8 +85,8 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     annotation: then its name is that of a NetworkAttachmentDefinition, NAMESPACE/NAME, and nobody else would free it.
     """
     try:
-        document = gojson.parse(record)
-    except gojson.InvalidJsonError:
+        document = parse(record)
+    except InvalidJsonError:
         return ()
     if not isinstance(document, list):
         return ()
@@ -118,8 +118,8 @@ class Cache:
 def _entry(path: Path, sandbox: str) -> dict[str, Any] | None:
     found = read(path)
     try:
-        document = gojson.parse(found.content) if isinstance(found, File) else None
-    except gojson.InvalidJsonError:
+        document = parse(found.content) if isinstance(found, File) else None
+    except InvalidJsonError:
         return None
     if not isinstance(document, dict) or document.get("kind") != _CACHE or document.get("containerId") != sandbox:
         return None

@@ -9,10 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from entrypoint.cni import cniconf
-from entrypoint.disk.looks import File
 from entrypoint.node.plan import decide
 from entrypoint.node.values import Memory, Write
+
+from entrypoint.cni.document import Master, Unusable, Verdict, examine
+from entrypoint.disk.looks import File
 from tests.node import master, seen, settings_for
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -22,14 +23,14 @@ SETTINGS = [settings_for(Path("/nowhere"), *flags) for flags in FLAGS]
 
 def as_master(content):
     """A master of this content is wrapped as it is, or refused with a reason; deciding again asks for no more."""
-    verdict = cniconf.examine(content)
-    assert isinstance(verdict, cniconf.Verdict)
+    verdict = examine(content)
+    assert isinstance(verdict, Verdict)
     for wanted in SETTINGS:
         plan = decide(wanted, seen(wanted, candidates=(master("10-x.conf", content, since=-100.0),)), Memory(-100.0))
         problems = [each.message for each in plan.problems]
-        if isinstance(verdict, cniconf.Unusable):
+        if isinstance(verdict, Unusable):
             assert plan.configuration is None and verdict.reason and "\n" not in verdict.reason
-        if isinstance(verdict, cniconf.Master):
+        if isinstance(verdict, Master):
             assert plan.configuration or problems
         if plan.configuration:
             _wraps(plan.configuration, content, wanted)

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from entrypoint.cli.flags import ENTRYPOINT
-from entrypoint.cli.validation import InvalidSettingError
-from entrypoint.settings import Settings
+from entrypoint.settings import InvalidSettingError, Settings
 from tests.node import MASTERS, settings_for
 from tests.resilience import fuzzing
 from tests.resilience.conftest import LONG

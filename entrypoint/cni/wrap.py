@@ -1,0 +1,224 @@
+"""The two documents that this program writes, made from the templates beside this file: pure.
+
+Around the master goes what the flags chose, changed by a JSON merge patch (RFC 7386). No library does that better:
+`json-merge-patch` has no types and changes what it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jinja2
+
+from entrypoint.cni.document import (
+    GENERATED_CONF,
+    GENERATED_CONFLIST,
+    InvalidJsonError,
+    Master,
+    depth_fault,
+    for_multus,
+    parse,
+    size_fault,
+    version_key,
+)
+
+DEFAULT_NETWORK_NAME = "multus-cni-network"
+ASSUMED_CNI_VERSION = "0.1.0"
+"""What a configuration without a version counts as (CNI specification)."""
+
+_LIST_SINCE = (1, 0, 0)
+_CHECK_SINCE = (0, 4, 0)
+
+
+class CannotWrapError(ValueError):
+    """The master cannot be wrapped as the flags ask; the message says why and what to do."""
+
+
+class Wrapping(NamedTuple):
+    """What the flags say of the configuration around the master."""
+
+    options: Mapping[str, Any] = MappingProxyType({})
+    """What goes into Multus's part beside type, capabilities and delegates, in this order."""
+    patch: Mapping[str, Any] = MappingProxyType({})
+    """A JSON merge patch for Multus's part."""
+    cni_version: str | None = None
+    """One of `VERSIONS`; None: the master's."""
+    force_cni_version: bool = False
+    """The master's copy gets `cni_version`, too."""
+    override_network_name: bool = False
+    """The network is called as the master calls it."""
+
+
+def multus_configuration(master: Master, wrapping: Wrapping) -> tuple[str, bytes]:
+    """Wrap the master; return the file name and content of the configuration that the CNI runtime shall read.
+
+    Below CNI 1.0.0 that is a single plugin in `00-multus.conf`, from 1.0.0 on a list in `00-multus.conflist`.
+    Raises `CannotWrapError`.
+    """
+    version, document = _versions(master, wrapping)
+    file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
+    document = for_multus(document)
+    content = _rendered(
+        file_name.removeprefix("00-") + ".j2",
+        cni_version=version,
+        level=_list_options(wrapping, document),
+        name=master.name if wrapping.override_network_name else DEFAULT_NETWORK_NAME,
+        plugin=list(merged(_plugin(master, wrapping), wrapping.patch).items()),
+        master=document,
+    )
+    parse(content)  # never write what the runtime could not read
+    return file_name, content
+
+
+def kubeconfig(server: str, token: str, certificate_authority: bytes | None) -> bytes:
+    """Return the kubeconfig; without a certificate authority, one that does not verify the server's certificate."""
+    encoded = None if certificate_authority is None else base64.b64encode(certificate_authority).decode("ascii")
+    return _rendered("kubeconfig.j2", server=server, token=token, certificate_authority=encoded)
+
+
+def _rendered(template: str, **values: object) -> bytes:
+    return _TEMPLATES.get_template(template).render(values).encode("ascii")
+
+
+def _versions(master: Master, wrapping: Wrapping) -> tuple[str, dict[str, Any]]:
+    """Return the version of the configuration, and the master's document as it is to be wrapped.
+
+    A master without a version gets the one chosen: with a version-less delegate Multus 4.3 sets pods up but cannot
+    tear them down. A version of 0.4.0 or later around an older master is refused, as in Multus 3.9: the runtime
+    would call CHECK, which the master's plugins do not know.
+    """
+    wanted = wrapping.cni_version or master.cni_version or ASSUMED_CNI_VERSION
+    forced = wrapping.force_cni_version and wrapping.cni_version is not None
+    if master.cni_version is None or forced:
+        return wanted, _with_version(master.document, wanted)
+    if version_key(wanted) >= _CHECK_SINCE > version_key(master.cni_version):
+        raise CannotWrapError(
+            f"--cni-version={wanted} cannot wrap a master of CNI version {master.cni_version}: from 0.4.0 on the "
+            "runtime uses CHECK, which older plugins do not answer; raise the master's cniVersion or drop the flag"
+        )
+    if not master.document.get("cniVersion"):
+        return wanted, _with_version(master.document, master.cni_version)  # Multus has no use for `cniVersions`
+    return wanted, master.document
+
+
+def _list_options(wrapping: Wrapping, document: dict[str, Any]) -> dict[str, bool]:
+    """Return what our list has to say as the master does.
+
+    Its `disableGC` keeps a runtime (CRI-O) from taking attachments down that it does not know. A list with the
+    master's name has the master's directory of further plugins, too.
+    """
+    keys = ["disableGC", *(["loadOnlyInlinedPlugins"] if wrapping.override_network_name else [])]
+    return {key: True for key in keys if document.get(key) is True and "plugins" in document}
+
+
+def _with_version(document: dict[str, Any], version: str) -> dict[str, Any]:
+    if "cniVersion" in document:
+        return {**document, "cniVersion": version}
+    return {"cniVersion": version, **document}
+
+
+def _plugin(master: Master, wrapping: Wrapping) -> dict[str, Any]:
+    capabilities = {"capabilities": dict.fromkeys(master.capabilities, True)} if master.capabilities else {}
+    return {"type": "multus", **capabilities, **wrapping.options}
+
+
+def _json(value: object) -> str:
+    """Filter for templates: a value as JSON.
+
+    Non-ASCII characters are escaped, because JSON may hold lone surrogates, which UTF-8 cannot.
+    """
+    return json.dumps(value, allow_nan=False)
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("entrypoint.cni"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701 - these are no web pages: every value goes through `json`
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters["json"] = _json
+
+
+# ---- the patch ----
+
+
+PROTECTED = frozenset({"type", "delegates", "cniversion", "name"})
+"""What the program decides itself, in small letters: Multus, written in Go, takes a key in any case for its own."""
+
+_NODE_NAME = "__NODE_NAME__"
+
+
+class InvalidPatchError(ValueError):
+    """The content is no patch that can be applied; the message says why."""
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """Return `target` with the patch applied: objects are merged, `null` removes, anything else replaces."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
+    """Return the patch for Multus's part of the configuration, `__NODE_NAME__` filled in.
+
+    Raises `InvalidPatchError`.
+    """
+    if oversize := size_fault(len(content)):
+        raise InvalidPatchError(oversize)
+    try:
+        patch = parse(content)
+    except InvalidJsonError as error:
+        raise InvalidPatchError(str(error)) from None
+    if not isinstance(patch, dict):
+        raise InvalidPatchError("expected a JSON object")
+    if fault := depth_fault(patch):
+        raise InvalidPatchError(fault)
+    touched = [key for key in patch if key.lower() in PROTECTED]
+    if touched:
+        raise InvalidPatchError(f"{', '.join(touched)}: what this program decides itself cannot be patched")
+    # Multus looks for the default network in a namespace that only a path as clusterNetwork makes needless.
+    if "auxiliaryCNIChainName" in patch and "/" not in str(patch.get("clusterNetwork", "")):
+        raise InvalidPatchError(
+            "auxiliaryCNIChainName: every pod fails with it, unless clusterNetwork is the path of a configuration"
+        )
+    if node_name is None and _NODE_NAME in str(patch):
+        raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
+    filled: dict[str, Any] = _filled(patch, node_name or "")
+    if oversize := size_fault(len(json.dumps(filled))):
+        raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
+    return filled
+
+
+def patch_remarks(patch: Mapping[str, Any], log_file: str) -> list[str]:
+    """Return a warning for each key that has no effect by itself in Multus 4.3."""
+    found = []
+    if "defaultNetworks" in patch and not patch.get("clusterNetwork"):
+        found.append("--multus-conf-patch: defaultNetworks has no effect without clusterNetwork")
+    if "logOptions" in patch and not (patch.get("logFile") or log_file):
+        found.append("--multus-conf-patch: logOptions has no effect without a log file (--multus-log-file)")
+    return found
+
+
+def _filled(value: Any, node_name: str) -> Any:
+    match value:
+        case str():
+            return value.replace(_NODE_NAME, node_name)
+        case list():
+            return [_filled(each, node_name) for each in value]
+        case dict():
+            return {key: _filled(each, node_name) for key, each in value.items()}
+        case _:
+            return value

@@ -1,0 +1,365 @@
+"""The default network's configuration (master): which file it is, and what it looks like wrapped in Multus."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from entrypoint.cni import runtime, wrap
+from entrypoint.cni.document import (
+    META_PLUGINS,
+    RETIRED_SUFFIX,
+    SUFFIXES,
+    Master,
+    Multus,
+    NoFile,
+    Unread,
+    Unusable,
+    Verdict,
+    examine,
+    is_candidate_name,
+)
+from entrypoint.disk.looks import NO_FILE, Absent, File, Signature, listing, read, reason, signature
+from entrypoint.node import renaming
+from entrypoint.node.ledger import Ledger, Put
+from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError, told
+from entrypoint.settings import Settings
+
+GRACE = 5.0
+"""Seconds for which an unusable candidate is taken for a file that is still being written."""
+_CLOCK_TICK = 100_000_000
+"""Nanoseconds within which two changes of a file may carry one timestamp: kernels before 6.13 tick every 1 to 10 ms."""
+
+
+class Candidate(NamedTuple):
+    """A file of the autoconfig directory that may be the master."""
+
+    name: str
+    verdict: Verdict
+    since: float
+    """Since when its content is what it is (monotonic seconds)."""
+    broken_since: float | None = None
+    """Since when it has been unusable, whatever was written meanwhile."""
+    digest: str | None = None
+    """SHA-256 of its content; None for what is no file, or could not be read."""
+
+
+class Seen(NamedTuple):
+    """The autoconfig directory."""
+
+    now: float
+    """Monotonic seconds."""
+    candidates: tuple[Candidate, ...] = ()
+    """In byte order of their names."""
+    olds: Mapping[str, Candidate] = {}
+    """What stands as NAME.old beside candidates, and of the renamed master; by NAME."""
+    beside: tuple[str, ...] | None = ()
+    """Every file that has a candidate's name; None when there is no such directory."""
+    names: frozenset[str] = frozenset()
+    """All names in it, for `--override-network-name`."""
+    patch: Mapping[str, Any] = {}
+    """Merge patch for Multus's part: the last good one."""
+    patch_fault: str | None = None
+    """What is wrong with the present one."""
+
+
+class Choice(NamedTuple):
+    """The outcome of looking for a master."""
+
+    candidate: Candidate | None = None
+    live: bool = True
+    """It stands under its own name, not under NAME.old."""
+    settled_at: float | None = None
+    """An earlier candidate is being written: choose again then (monotonic seconds)."""
+    refused: tuple[str, ...] = ()
+    """One line for each file that was passed over."""
+    skipped: tuple[str, ...] = ()
+    """Those of them that an operator should hear of even though another file was chosen."""
+    damaged: tuple[str, ...] = ()
+    """Those of them that could be a master once they are whole."""
+
+
+class Auto:
+    """A source of the configuration: the master, wrapped in Multus."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, *, patient: bool, clock: Callable[[], float]) -> None:
+        """Take a broken file for one that is being written, at first, if it is `patient`."""
+        self._settings, self._ledger, self._patient, self._clock = settings, ledger, patient, clock
+        self._known: dict[str, _Known] = {}
+        self._patch: dict[str, Any] = {}
+        """The last good one."""
+
+    # ---- looking ----
+
+    def follows(self) -> Iterable[Interest]:
+        """Return the directory, and what has no candidate's name."""
+        settings = self._settings
+        retired = (RETIRED_SUFFIX,) if settings.rename_master or self._ledger.says.renamed else ()
+        yield settings.autoconfig_dir, (*SUFFIXES, *retired)
+        yield from (settings.autoconfig_dir / name for name in settings.master_names if not is_candidate_name(name))
+        if settings.conf_patch_file is not None:
+            yield settings.conf_patch_file
+
+    def look(self) -> Seen:
+        """List the directory; read each candidate once for each state of it."""
+        settings, now = self._settings, self._clock()
+        entries, failure = listing(settings.autoconfig_dir)
+        if failure:
+            raise LookFailedError(f"the directory {settings.autoconfig_dir} {failure}")
+        by_name = {entry.name: entry for entry in entries}
+        live = [name for name in runtime.in_byte_order(by_name) if settings.names_master(name)]
+        renamed = self._ledger.says.renamed
+        olds = [*(live if settings.rename_master else ()), *([renamed.name] if renamed else ())]
+        known, self._known = self._known, {}
+        candidates = [self._candidate(name, by_name[name], known, now) for name in live]
+        old = {name: by_name.get(name + RETIRED_SUFFIX) for name in olds}
+        retired = {name: self._candidate(name, entry, known, now) for name, entry in old.items() if entry}
+        there = os.path.lexists(settings.autoconfig_dir) or bool(entries)
+        patch_fault = self._look_at_patch()
+        return Seen(
+            now=now,
+            candidates=tuple(each for each in candidates if each is not None),
+            olds={name: each for name, each in retired.items() if each is not None},
+            beside=tuple(filter(is_candidate_name, runtime.in_byte_order(by_name))) if there else None,
+            names=frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)),
+            patch=self._patch,
+            patch_fault=patch_fault,
+        )
+
+    def _look_at_patch(self) -> str | None:
+        """Take the patch unless it is bad; return what is wrong with it."""
+        settings, content = self._settings, self._settings.conf_patch
+        if settings.conf_patch_file is not None:
+            look = told(read(settings.conf_patch_file), settings.conf_patch_file, at_start=True)
+            if isinstance(look, Absent):
+                return look.why
+            content = look.content
+        try:
+            self._patch = wrap.read_patch(content, settings.node_name) if content is not None else {}
+        except wrap.InvalidPatchError as error:
+            return f": {error}"
+        return None
+
+    def _candidate(self, name: str, entry: os.DirEntry[str], known: dict[str, _Known], now: float) -> Candidate | None:
+        try:
+            link = entry.stat(follow_symlinks=False)
+            status = os.stat(entry.path) if stat.S_ISLNK(link.st_mode) else link
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                return Candidate(name, Unread(reason(error)), now)
+            if not os.path.islink(entry.path):
+                return None  # gone again
+            return Candidate(name, NoFile(f"is a link to what {reason(error)}", link=True), now)
+        if not stat.S_ISREG(status.st_mode):
+            return Candidate(name, NoFile("is not a regular file"), now)
+        current, before = signature(status), known.get(entry.name)
+        if before is None or before.signature != current or not before.settled:
+            settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
+            found = _examined(name, entry.path, before.candidate if before else None, now, patient=self._patient)
+            if isinstance(found.verdict, Unread):
+                return found  # and not remembered: the next look tries again
+            before = _Known(current, settled, found)
+        self._known[entry.name] = before
+        return before.candidate
+
+    # ---- deciding ----
+
+    def draft(self, seen: Seen, before: Before) -> Draft:
+        """Wrap the master, and say what `--rename-conf-file` asks for behind it."""
+        faults: tuple[Fault, ...] = ()
+        if seen.patch_fault:
+            found = f"--multus-conf-patch={self._settings.conf_patch_file} {seen.patch_fault}".replace(" : ", ": ")
+            faults = (Fault("configuration.current", found, at_start=True),)
+        choice = choose(self._settings, seen, before)
+        if choice.candidate is not None and isinstance(choice.candidate.verdict, Master):
+            draft = self._wrapped(seen, choice, choice.candidate, choice.candidate.verdict, before)
+        elif choice.settled_at is not None:
+            waits = self._waits(seen, choice)
+            draft = Draft(until=choice.settled_at, warnings=choice.skipped, waits=waits)
+        elif choice.damaged:
+            what = ", ".join(choice.damaged)
+            found = f"in {self._settings.autoconfig_dir}: {what}"
+            todo = "what was made of it stays; have the default network write it again"
+            damage = Fault("configuration.current", found, todo)
+            draft = Draft(faults=(damage,), warnings=choice.skipped, waits=self._waits(seen, choice))
+        else:
+            draft = Draft(gone=True, warnings=choice.skipped, waits=self._waits(seen, choice))
+        return draft._replace(faults=(*faults, *draft.faults))
+
+    def _wrapped(self, seen: Seen, choice: Choice, candidate: Candidate, master: Master, before: Before) -> Draft:
+        settings = self._settings
+        warnings = list(choice.skipped)
+        if master.cni_version is None and settings.cni_version is None:
+            warnings.append(
+                f"{candidate.name} has no 'cniVersion': it counts as {wrap.ASSUMED_CNI_VERSION}, which its copy inside "
+                "the Multus configuration gets; give it one, or set --cni-version"
+            )
+        wrapping = wrap.Wrapping(
+            settings.multus_options,
+            seen.patch,
+            settings.cni_version,
+            settings.force_cni_version,
+            settings.override_network_name,
+        )
+        try:
+            file_name, content = wrap.multus_configuration(master, wrapping)
+            _require_no_file(settings, seen, master, file_name)
+        except wrap.CannotWrapError as error:
+            found = f"{settings.autoconfig_dir / candidate.name}: {error}"
+            fault = Fault("configuration.current", found, fatal=not before.configured)
+            return Draft(faults=(fault,), warnings=tuple(warnings))
+        warnings += wrap.patch_remarks(seen.patch, settings.log_file)
+        draft = Draft(Put(file_name, content, master=candidate.name), until=choice.settled_at, since=candidate.since)
+        if settings.rename_master and choice.live:
+            draft, told_of = self._renamed(seen, candidate, draft, before)
+            warnings += told_of
+        return draft._replace(warnings=tuple(warnings))
+
+    def _renamed(self, seen: Seen, candidate: Candidate, draft: Draft, before: Before) -> tuple[Draft, list[str]]:
+        """Add the renaming; a master that cannot be renamed is wrapped all the same."""
+        settings, name, old = self._settings, candidate.name, seen.olds.get(candidate.name)
+        why = renaming.obstacle(settings, before.ledger, name, old.digest if old else None, old_there=old is not None)
+        unread = [each for each in seen.candidates if isinstance(each.verdict, Unread)]
+        if not why and unread:
+            why = f"{unread[0].name}, which stands beside it, {unread[0].verdict.reason}"  # type: ignore[union-attr]
+        if why:
+            return draft, [f"{settings.autoconfig_dir / name} is wrapped and keeps its name: {why}"]
+        digests = {each.name: each.digest for each in seen.candidates if each.digest is not None}
+        return draft._replace(
+            behind=(renaming.retire(settings, before.ledger, name, digests, over=old is not None),)
+        ), []
+
+    def _waits(self, seen: Seen, choice: Choice) -> str:
+        settings = self._settings
+        named = ", ".join(settings.master_names)
+        if named:
+            wanted = f"waiting for {named} to be a usable CNI configuration in {settings.autoconfig_dir}"
+        else:
+            wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
+        found = "; ".join(choice.refused) or "no .conf or .conflist file is there"
+        if seen.beside is None:
+            found = "the directory does not exist"
+        elif named and not choice.refused:
+            others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
+            found = f"{named} is not there{others}"
+        return f"{wanted}: {found}"
+
+
+class _Known(NamedTuple):
+    """What is remembered of a candidate, so that an unchanged file is neither read nor dated again."""
+
+    signature: Signature
+    settled: bool
+    """The file had not just been changed when it was read: another change would have changed its signature."""
+    candidate: Candidate
+
+
+def _examined(name: str, path: str, before: Candidate | None, now: float, *, patient: bool) -> Candidate:
+    """Read and judge a file. One that is merely touched is no newer than before."""
+    look = read(path)
+    if isinstance(look, Absent) and look.failed:
+        return Candidate(name, Unread(look.why), now)
+    digest = hashlib.sha256(look.content).hexdigest() if isinstance(look, File) else None
+    verdict = examine(look.content) if isinstance(look, File) else Unusable(look.why)
+    since = before.since if before and before.digest == digest else now
+    broken_since = None
+    if isinstance(verdict, Unusable):
+        broken_since = before.broken_since if before and before.broken_since is not None else now
+        broken_since = broken_since if patient else float("-inf")
+    return Candidate(name, verdict, since, broken_since, digest)
+
+
+def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
+    """Return the first usable candidate in byte order.
+
+    With `--rename-conf-file`, the master that was renamed stays the master against the live files that stood beside
+    it at the time: CRI-O brings some of its own, and each pass would rename one more. A live file that is new since,
+    or whose content is, takes its place. While a broken file that comes first may still be being written, the present
+    master is followed and no other one is taken, though not beyond the end of `--wait-timeout`.
+    """
+    put = before.ledger.configuration
+    present = put.master if put else None
+    refused, skipped, damaged = list[str](), list[str](), list[str]()
+    settled_at: float | None = None
+
+    def outcome(candidate: Candidate | None = None, *, live: bool = True) -> Choice:
+        return Choice(candidate, live, settled_at, tuple(refused), tuple(skipped), tuple(damaged))
+
+    for candidate, live in _in_order(settings, seen, before):
+        verdict, name = candidate.verdict, candidate.name if live else candidate.name + RETIRED_SUFFIX
+        match verdict:
+            case Master():
+                if why := _no_network(settings, candidate.name, verdict):
+                    refused.append(f"{name!r} {why}")
+                elif settled_at is None or candidate.name == present:
+                    return outcome(candidate, live=live)
+            case Unread():
+                raise LookFailedError(f"in {settings.autoconfig_dir}: {name!r} {verdict.reason}")
+            case Multus():
+                refused.append(f"{name!r} is itself a Multus configuration")
+            case NoFile():
+                refused.append(f"{name!r} {verdict.reason}")
+                if verdict.link:
+                    told_of = f"it {verdict.reason} in this container, though perhaps on the host"
+                    skipped.append(f"skipping {name!r}: {told_of}")
+            case Unusable():
+                grace = min((candidate.broken_since or 0.0) + GRACE, before.give_up_at)
+                if seen.now < grace:
+                    refused.append(f"{name!r} may still be being written: {verdict.reason}")
+                    settled_at = grace if settled_at is None else max(settled_at, grace)
+                else:
+                    refused.append(f"{name!r} is unusable: {verdict.reason}")
+                    skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
+                    damaged.append(f"{name!r} is unusable: {verdict.reason}")
+    return outcome()
+
+
+def _in_order(settings: Settings, seen: Seen, before: Before) -> Iterator[tuple[Candidate, bool]]:
+    """Yield the candidates, each with whether it is live, in the order in which they are to be considered."""
+    renamed = before.ledger.renamed
+    old = seen.olds.get(renamed.name) if renamed is not None else None
+    if renamed is None or old is None:
+        yield from ((candidate, True) for candidate in seen.candidates)
+        return
+    if old.digest != renamed.digest and isinstance(old.verdict, Master):
+        why = f"is not what {renamed.name} was renamed to: its content is another. Give it that name to have it wrapped"
+        old = old._replace(verdict=Unusable(why), broken_since=float("-inf"))
+    if not settings.rename_master:  # it gets its name back, and then is an ordinary file
+        live = [each for each in seen.candidates if each.name != renamed.name]
+        taken = len(live) < len(seen.candidates)
+        together = [*((each, True) for each in seen.candidates), *([] if taken else [(old, False)])]
+        yield from sorted(together, key=lambda each: os.fsencode(each[0].name))
+        return
+    stood = {each.name for each in seen.candidates if each.digest == renamed.beside.get(each.name, "")}
+    yield from ((each, True) for each in seen.candidates if each.name not in stood - {renamed.name})
+    yield old, False
+    yield from ((each, True) for each in seen.candidates if each.name in stood - {renamed.name})
+
+
+def _no_network(settings: Settings, name: str, master: Master) -> str | None:
+    """Say why a usable configuration is never the master unless it is named; None when it may be.
+
+    A node's `200-loopback`, `YYY-istio-cni` and `87-podman-bridge` were wrapped before the real network came (upstream
+    issues 1499 and 1237, rke2 10360).
+    """
+    if name in settings.master_names:
+        return None
+    if any(fnmatch.fnmatchcase(name, glob) for glob in settings.master_exclude):
+        return "is left out (--multus-master-cni-exclude)"
+    if master.first_plugin in META_PLUGINS:
+        return f"is no network by itself: {master.first_plugin!r} only changes what another plugin made"
+    return None
+
+
+def _require_no_file(settings: Settings, seen: Seen, master: Master, file_name: str) -> None:
+    """Refuse a list with the name of a file: libcni looks for more plugins in a directory of a list's name."""
+    if settings.override_network_name and file_name.endswith(SUFFIXES[1]) and master.name in seen.names:
+        raise wrap.CannotWrapError(
+            f"--override-network-name: libcni looks for plugins in a directory {master.name}, and a file has that name "
+            "here: remove it, or drop the flag"
+        )

@@ -1,0 +1,56 @@
+"""The ready file: it exists exactly while the node is as it must be, and the DaemonSet's readiness probe reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from entrypoint.disk import files
+from entrypoint.telling.pace import Pace
+
+_INTERVAL = 1.0
+"""Seconds between two repairs."""
+
+
+class ReadyFile:
+    """The file of `--ready-file`, if there is one, and how it should be.
+
+    What somebody else does to it is undone once a second at most.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._ready: bool | None = None
+        self._pace = Pace(1, _INTERVAL)
+        self.complaints: list[str] = []
+        """What keeps it from being as it should be."""
+
+    def told(self, *, ready: bool, now: float) -> float | None:
+        """Write or remove the file; return when to go on (monotonic seconds), None when it is as it should be."""
+        path = self._path
+        if path is None:
+            return None
+        if _is_right(path, ready=ready):
+            self._ready = ready
+            self.complaints = [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
+            return None
+        not_before = self._pace.free_at(now)
+        if ready is self._ready and not_before is not None:
+            return not_before
+        self._ready, self.complaints = ready, []
+        self._pace.took(now)
+        try:
+            if ready:
+                if path.is_symlink():
+                    path.unlink()
+                files.mark(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self.complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+        return None if _is_right(path, ready=ready) else self._pace.free_at(now)
+
+
+def _is_right(path: Path, *, ready: bool) -> bool:
+    """Say whether a file is there or not, as it should be; a link may lead nowhere, where a probe finds nothing."""
+    return os.path.lexists(path) == ready and not (ready and path.is_symlink())

@@ -1,0 +1,263 @@
+import copy
+import json
+
+import pytest
+import yaml
+from entrypoint.node.wanted import wrapping
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from entrypoint.cni import wrap
+from entrypoint.cni.document import MAX_DEPTH, MULTUS_TYPES, Master, examine, parse
+from tests.node import DATA, MASTERS, settings_for
+
+numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(codec=None) | st.sampled_from('</script>"\\\u2028\ud800{{}}{%%}'), max_size=12)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=25,
+)
+versions = st.sampled_from([None, "0.1.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+
+
+@st.composite
+def masters(draw):
+    document = draw(st.dictionaries(texts, values, max_size=5))
+    document["name"] = draw(texts.filter(bool))
+    kinds = texts.map(lambda text: "bridge" if text in {"", *MULTUS_TYPES} else text)
+    plugin = {**draw(st.dictionaries(texts, values, max_size=3)), "type": draw(kinds)}
+    document.pop("cniVersion", None)
+    document.pop("plugins", None)
+    document.pop("type", None)
+    if draw(st.booleans()):
+        document["plugins"] = [plugin, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    else:
+        document["type"] = plugin["type"]
+    version = draw(versions)
+    if version:
+        document["cniVersion"] = version
+    keys = draw(st.permutations(list(document)))
+    return {key: document[key] for key in keys}
+
+
+def examined(document):
+    verdict = examine(json.dumps(document).encode())
+    assert isinstance(verdict, Master)
+    return verdict
+
+
+def wrapped(settings, master):
+    return wrap.multus_configuration(master, wrapping(settings, {}))
+
+
+def plugin_of(configuration):
+    return configuration["plugins"][0] if "plugins" in configuration else configuration
+
+
+@given(masters())
+def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, document):
+    master = examined(document)
+    name, content = wrapped(settings_for(tmp_path_factory.getbasetemp()), master)
+    configuration = json.loads(content)
+    (delegate,) = plugin_of(configuration)["delegates"]
+    if "cniVersion" not in document:
+        assert delegate.pop("cniVersion") == configuration["cniVersion"] == "0.1.0"
+    assert delegate == json.loads(json.dumps(document))
+    assert json.dumps(delegate) == json.dumps(document)
+    assert name == ("00-multus.conflist" if configuration["cniVersion"].startswith("1") else "00-multus.conf")
+
+
+@given(masters(), texts, texts)
+def test_rendering_always_yields_what_can_be_parsed(tmp_path_factory, document, namespaces, path):
+    assume(namespaces.isprintable() and path.isprintable())
+    flags = [f"--global-namespaces={namespaces}", f"--multus-log-file=/log{path}", "--override-network-name"]
+    settings = settings_for(tmp_path_factory.getbasetemp(), *flags)
+    configuration = parse(wrapped(settings, examined(document))[1])
+    assert configuration["name"] == document["name"]
+    assert plugin_of(configuration).get("globalNamespaces", "") == namespaces
+    assert plugin_of(configuration)["logFile"] == f"/log{path}"
+
+
+def test_the_deepest_usable_master_can_be_wrapped(tmp_path):
+    nested = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    master = examine(b'{"cniVersion": "0.3.1", "name": "n", "type": "t", "x": %s}' % nested.encode())
+    assert isinstance(master, Master)
+    content = wrapped(settings_for(tmp_path), master)[1]
+    assert json.loads(content)["delegates"] == [master.document]
+
+
+def test_a_master_without_a_version_gets_the_one_chosen(tmp_path):
+    master = examine((MASTERS / "10-aws-no-cniversion.conflist").read_bytes())
+    assert isinstance(master, Master)
+    for flag, version in (("", "0.1.0"), ("0.3.1", "0.3.1"), ("1.0.0", "1.0.0")):
+        settings = settings_for(tmp_path, f"--cni-version={flag}")
+        configuration = json.loads(wrapped(settings, master)[1])
+        (delegate,) = plugin_of(configuration)["delegates"]
+        assert configuration["cniVersion"] == delegate["cniVersion"] == version
+        assert {**delegate, "cniVersion": None} == {**master.document, "cniVersion": None}
+
+
+def test_an_empty_version_in_the_master_is_filled_in_where_it_stands(tmp_path):
+    master = examined({"name": "n", "cniVersion": "", "type": "t"})
+    (delegate,) = json.loads(wrapped(settings_for(tmp_path), master)[1])["delegates"]
+    assert list(delegate.items()) == [("name", "n"), ("cniVersion", "0.1.0"), ("type", "t")]
+
+
+@pytest.mark.parametrize(("asked", "has"), [("0.4.0", "0.3.1"), ("1.0.0", "0.3.1"), ("1.1.0", "0.2.0")])
+def test_a_version_that_calls_check_cannot_wrap_an_older_master_unless_forced(tmp_path, asked, has):
+    master = examined({"name": "n", "cniVersion": has, "type": "t"})
+    with pytest.raises(wrap.CannotWrapError, match=f"--cni-version={asked} .* {has}"):
+        wrapped(settings_for(tmp_path, f"--cni-version={asked}"), master)
+    forced = settings_for(tmp_path, f"--cni-version={asked}", "--force-cni-version")
+    configuration = json.loads(wrapped(forced, master)[1])
+    assert plugin_of(configuration)["delegates"][0]["cniVersion"] == asked
+
+
+@pytest.mark.parametrize(("asked", "has"), [("0.3.1", "0.3.0"), ("0.3.1", "1.0.0"), ("1.0.0", "0.4.0")])
+def test_any_other_mix_of_versions_works(tmp_path, asked, has):
+    master = examined({"name": "n", "cniVersion": has, "type": "t"})
+    configuration = json.loads(wrapped(settings_for(tmp_path, f"--cni-version={asked}"), master)[1])
+    assert configuration["cniVersion"] == asked
+    assert plugin_of(configuration)["delegates"][0]["cniVersion"] == has
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.binary(min_size=1))
+def test_the_kubeconfig_is_yaml_with_what_was_put_in(token, authority):
+    import base64
+
+    document = yaml.safe_load(wrap.kubeconfig("https://[fd00::1]:443", token, authority))
+    (cluster,), (user,) = document["clusters"], document["users"]
+    assert cluster["cluster"]["server"] == "https://[fd00::1]:443"
+    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == authority
+    assert "insecure-skip-tls-verify" not in cluster["cluster"]
+    assert user["user"] == {"token": token}
+    (context,) = document["contexts"]
+    assert context["context"] == {"cluster": cluster["name"], "user": user["name"]}
+    assert document["current-context"] == context["name"]
+
+
+def test_without_a_certificate_authority_the_kubeconfig_does_not_verify():
+    (cluster,) = yaml.safe_load(wrap.kubeconfig("https://x:1", "t", None))["clusters"]
+    assert cluster["cluster"] == {"server": "https://x:1", "insecure-skip-tls-verify": True}
+
+
+# ---- what CNI 1.1 and libcni 1.2 have brought ----
+
+
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [
+        (["0.4.0", "1.0.0"], "1.0.0"),
+        (["1.1.0", "0.3.1"], "1.1.0"),
+        (["0.4.0", "0.10.0"], "0.10.0"),
+        (["0.3.1", "1.2.0"], "0.3.1"),
+    ],
+)
+def test_the_highest_of_its_cni_versions_is_the_version_of_a_list_that_has_no_other(tmp_path, versions, chosen):
+    """Multus cannot take a delegate down that has only `cniVersions`."""
+    document = {"name": "n", "cniVersions": versions, "plugins": [{"type": "t"}]}
+    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
+    assert configuration["cniVersion"] == chosen
+    assert plugin_of(configuration)["delegates"] == [{"cniVersion": chosen, **document}]
+
+
+def test_a_version_that_is_given_counts_beside_cni_versions(tmp_path):
+    document = {"name": "n", "cniVersion": "0.3.1", "cniVersions": ["1.0.0"], "plugins": [{"type": "t"}]}
+    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
+    assert (configuration["cniVersion"], configuration["delegates"]) == ("0.3.1", [document])
+
+
+def test_without_one_that_multus_knows_the_version_is_assumed(tmp_path):
+    document = {"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]}
+    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
+    assert configuration["delegates"] == [{"cniVersion": wrap.ASSUMED_CNI_VERSION, **document}]
+
+
+@pytest.mark.parametrize(("written", "copied"), [("true", True), ("false", False), (True, True), (False, False)])
+def test_the_switches_of_a_list_survive_as_multus_reads_them(tmp_path, written, copied):
+    keys = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
+    document = {"cniVersion": "1.0.0", "name": "n", **dict.fromkeys(keys, written), "plugins": [{"type": "t"}]}
+    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
+    (delegate,) = plugin_of(configuration)["delegates"]
+    assert delegate == {**document, **dict.fromkeys(keys, copied)}
+    # The runtime asks our list, too, before it takes what it does not know for garbage.
+    assert configuration.get("disableGC") == (copied or None)
+    assert "disableCheck" not in configuration
+
+
+@pytest.mark.parametrize(("flags", "carried"), [((), None), (("--override-network-name",), True)])
+def test_a_list_with_the_name_of_the_master_loads_no_more_plugins_than_that(tmp_path, flags, carried):
+    document = {"cniVersion": "1.0.0", "name": "n", "loadOnlyInlinedPlugins": True, "plugins": [{"type": "t"}]}
+    configuration = json.loads(wrapped(settings_for(tmp_path, *flags), examined(document))[1])
+    assert configuration.get("loadOnlyInlinedPlugins") == carried
+
+
+def test_a_single_plugin_has_no_such_switches(tmp_path):
+    document = {"cniVersion": "1.0.0", "name": "n", "type": "t", "disableGC": "true"}
+    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
+    assert (plugin_of(configuration)["delegates"], "disableGC" in configuration) == ([document], False)
+
+
+# ---- the patch: every example of RFC 7386, and what `--multus-conf-patch` needs beside them ----
+
+EXAMPLES = json.loads((DATA / "merge-patch.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "result"), [each[1:] for each in EXAMPLES], ids=[each[0] for each in EXAMPLES]
+)
+def test_the_examples_of_the_rfc(target, patch, result):
+    assert wrap.merged(target, patch) == result
+
+
+@pytest.mark.parametrize(("target", "patch"), [each[1:3] for each in EXAMPLES], ids=[each[0] for each in EXAMPLES])
+def test_neither_the_target_nor_the_patch_is_changed(target, patch):
+    before = copy.deepcopy((target, patch))
+    wrap.merged(target, patch)
+    assert (target, patch) == before
+
+
+def test_true_and_one_are_two_values():
+    assert wrap.merged({"compress": True}, {"compress": 1})["compress"] is not True
+
+
+def test_what_was_there_keeps_its_place_and_what_is_new_comes_last():
+    assert list(wrap.merged({"a": 1, "b": 2, "c": 3}, {"d": 4, "b": 5, "a": None})) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[]", "expected a JSON object"),
+        (b'{"x": ', "not JSON"),
+        (b'{"x": NaN}', "no JSON number"),
+        (b'{"type": "x", "name": null}', "type, name: what this program decides itself"),
+        (b'{"delegates": []}', "delegates"),
+        (b'{"Type": "x", "CNIVERSION": "1.0.0"}', "Type, CNIVERSION: what this program"),  # Go ignores the case
+        (b'{"cniVersion": "1.0.0"}', "cniVersion"),
+        (b'{"x": "__NODE_NAME__"}', "needs the environment variable NODE_NAME"),
+        (b'{"auxiliaryCNIChainName": "vendor"}', "every pod fails with it"),
+        (b'{"x": ' + b"[" * 500 + b"]" * 500 + b"}", "nested more than"),
+    ],
+)
+def test_a_patch_that_cannot_be_applied_says_why(content, why):
+    with pytest.raises(wrap.InvalidPatchError, match=why):
+        wrap.read_patch(content, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'["' + b'__NODE_NAME__","' * 10_000 + b'"]', b'["' + "\u00e9".encode() * 60_000 + b'"]'],
+    ids=["names of nodes", "escapes"],
+)
+def test_a_patch_that_grows_too_large_when_it_is_filled_in_and_written_is_refused(content):
+    """The configuration would be larger than what is read back, and would be written for ever."""
+    assert len(content) < 256 << 10
+    with pytest.raises(wrap.InvalidPatchError, match="262144 are the most"):
+        wrap.read_patch(b'{"x": ' + content + b"}", "n" * 200)
+
+
+def test_the_name_of_the_node_is_filled_in_wherever_it_stands_in_a_value():
+    content = b'{"logFile": "/var/log/__NODE_NAME__.log", "x": {"y": ["__NODE_NAME__", 1, null]}}'
+    assert wrap.read_patch(content, "node-1") == {"logFile": "/var/log/node-1.log", "x": {"y": ["node-1", 1, None]}}
