@@ -63,7 +63,14 @@ def test_the_end_to_end_scripts_are_well_formed_can_be_called_and_are_all_on_the
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    command = ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *SCRIPTS, *ROOT.glob("tools/*.sh"), ROOT / ".ci/run"]
+    command = [
+        "shellcheck",
+        "--external-sources",
+        "--source-path=SCRIPTDIR",
+        *SCRIPTS,
+        *ROOT.glob("tools/*.sh"),
+        ROOT / ".ci/run",
+    ]
     subprocess.run(command, check=True)
 
 
