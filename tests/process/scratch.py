@@ -407,6 +407,7 @@ class Pod:
         self.ready.unlink(missing_ok=True)  # a killed run's
         with self.start(prefix, execed=execed) as program:
             until(lambda: self.ready.exists() or not program.running(), what=f"the readiness of {self.name}")
+            until(lambda: self.owns() or not program.running(), what=f"what {self.name} writes")
             assert program.running(), program.log
             until(lambda: watches(program), what="the watch")
             yield program
