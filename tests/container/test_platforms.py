@@ -51,18 +51,18 @@ def test_a_new_revision_of_microk8s_is_followed_while_the_pod_runs(new_pod, node
     pod = new_pod(DEPLOYMENTS / "microk8s")
     running = pod.start("kube-multus")
     kubeconfig = "current/args/cni-network/multus.d/multus.kubeconfig"
-    wait_for((snap / "current/args/cni-network/00-multus.conf").exists, PATIENCE, running.log)
+    until((snap / "current/args/cni-network/00-multus.conf").exists, running.log)
 
     shutil.copytree(snap / "7394", snap / "7500", symlinks=True)
     (snap / "next").symlink_to("7500")
     (snap / "next").rename(snap / "current")
     pod.rotate(token="token-2")
-    wait_for(lambda: "token-2" in (snap / kubeconfig).read_text(), PATIENCE, running.log)
+    until(lambda: "token-2" in (snap / kubeconfig).read_text(), running.log)
     assert (snap / kubeconfig).resolve().is_relative_to(snap / "7500")
     changed = master.replace("cbr0", "cbr1")
     node.write("/var/snap/microk8s/7500/args/cni-network/10-flannel.conflist", changed)
     written = snap / "7500/args/cni-network/00-multus.conf"
-    wait_for(lambda: "cbr1" in written.read_text(), PATIENCE, running.log)
+    until(lambda: "cbr1" in written.read_text(), running.log)
     assert running.is_running()
 
 
