@@ -90,6 +90,16 @@ class Node:
                 return self.decide()
         raise AssertionError("it does not come to rest")
 
+    def rest(self):
+        """Do the same until nothing is given time any more, whatever time that takes."""
+        for _ in range(9):
+            decision = self.settle()
+            until = self.until(decision)
+            if until is None:
+                return decision
+            self.now = until
+        raise AssertionError("it waits for ever")
+
     def leave(self, *, everything=False, hooked=()):
         """Take away what must not stay; return the names of what was touched, in their order."""
         self.ledger.load()
