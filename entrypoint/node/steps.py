@@ -205,10 +205,8 @@ class Retire(NamedTuple):
         return f"would rename {self.path} to {self.to.name}"
 
     def do(self, doing: Doing) -> None:
-        ledger, before = doing.ledger, doing.ledger.says.renamed
-        earlier = {**ledger.says.earlier, **({before.name: before.digest} if before else {})}
-        earlier.pop(self.renamed.name, None)
-        kept = ledger.says
+        ledger, kept, before = doing.ledger, doing.ledger.says, doing.ledger.says.renamed
+        earlier = {**kept.earlier, **({before.name: before.digest} if before else {})}
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()
@@ -217,6 +215,8 @@ class Retire(NamedTuple):
             if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
                 ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
             raise
+        # Only now: what had the name NAME.old until then was ours as well, and a run may be killed in between.
+        ledger.note(earlier={name: digest for name, digest in earlier.items() if name != self.renamed.name})
 
 
 class GiveBack(NamedTuple):
