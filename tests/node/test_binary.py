@@ -47,7 +47,7 @@ def test_it_is_installed_when_bytes_and_mode_are_the_sources(node, installed):
     for damage in (
         lambda: installed.chmod(0o700),
         lambda: installed.write_bytes(b"short"),
-        lambda: installed.unlink(),
+        installed.unlink,
         lambda: (installed.unlink(), installed.symlink_to(node.settings.multus_bin_file)),
     ):
         damage()
