@@ -289,11 +289,12 @@ class Loop:
         return not self._configured and bool(decision.waits or decision.failed)
 
     def _retried(self, decision: Decision) -> float | None:
-        """Return when to look again after a look that failed."""
+        """Return when to look again after a look that failed; what an event brings before is no further try."""
         if not decision.failed:
             self._retry.succeeded()
             return None
-        return self._retry.failed(self._clock())
+        now, due = self._clock(), self._retry.at
+        return due if due is not None and now < due else self._retry.failed(now)
 
     # ---- doing ----
 
@@ -505,7 +506,8 @@ class Loop:
         ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
         retry = self._clock() + _UNWATCHED if unwatched else None
         again = self._clock() if self._interests() != watched else None
-        return earliest(ready_file, retry, again, self._retried(decision), self._owner.deadline)
+        until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
+        return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
 
     def _be_at_work(self) -> None:
         if self._standing_by:
