@@ -178,7 +178,7 @@ class Configuration:
         awaited = before.awaited or _gate(seen, before)
         if awaited:
             return self._held_back(seen, before, draft, awaited, in_use=in_use)
-        stands = meshes.standing({path.name: seen.outputs[path.name] for path in settings.output_files})
+        stands = meshes.standing(self._chainable(seen, before))
         output, doubled = meshes.settled(put, stands)
         due = not holds(seen.outputs.get(output.name, Absent()), output.document, output.mode)
         patience = meshes.Patience(seen.now, seen.outputs, seen.since, seen.stood, draft.since)
@@ -231,6 +231,21 @@ class Configuration:
         if before.configured:
             return _of(draft, faults=(*faults, Fault("binary.executable", awaited)), in_use=in_use)
         return _of(draft, waits=awaited, in_use=False)
+
+    def _chainable(self, seen: Seen, before: Before) -> dict[str, Look]:
+        """Return the outputs in which a mesh may stand: beside a static configuration, only one that is ours."""
+        put, outputs = (
+            before.ledger.configuration,
+            {path.name: seen.outputs[path.name] for path in self._settings.output_files},
+        )
+        if self._settings.static_conf_file is None:
+            return outputs
+        own = self._settings.static_conf_file.name
+        return {
+            name: look
+            for name, look in outputs.items()
+            if name == own or (put and isinstance(look, File) and meshes.is_ours(look.content, put.document))
+        }
 
     def _put(
         self, seen: Seen, before: Before, put: Put, output: Put, stands: meshes.Standing | None, *, due: bool
