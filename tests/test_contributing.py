@@ -27,6 +27,7 @@ NOT_OF_THE_CHART = {
     "--multus-autoconfig-dir",
     "--ready-file",
     "--service-account-dir",
+    "--plugin-bin-dir",
 }
 NOT_OF_THE_CHART |= {"--dry-run"}
 """What follows from the chart's mounts, and what is no way to run a DaemonSet."""
