@@ -23,8 +23,8 @@ from pathlib import Path
 from tests.waiting import BOUND
 
 ROOT = Path(__file__).parent.parent
-EXECED = ("PYTHON", "LC_", "LANG")
-"""Variables that begin so are read when Python starts: they need a start by `exec`."""
+EXECED = ("PYTHON", "LC_", "LANG", "LD_")
+"""Variables that begin so are read when a program is loaded: they need a start by `exec`."""
 LONGEST_ORDER = 1 << 22
 
 

@@ -57,6 +57,8 @@ class Seen(NamedTuple):
     """What the runtime reads first, when its name is none of ours."""
     indicators: Mapping[str, bool | None] = {}
     """Whether each readiness indicator is there that a configuration names; None where this container cannot see."""
+    gate: Path | None = None
+    """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
 
 
@@ -107,7 +109,7 @@ class Configuration:
         outputs = {name: told(_output(path), path) for name, path in paths.items()}
         self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-        source = self._source.look()
+        source, gate = self._source.look(), settings.readiness_gate
         documents = [look.content for look in (*outputs.values(), source) if isinstance(look, File)]
         return Seen(
             now=now,
@@ -119,6 +121,7 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
+            gate=None if gate is None or gate.exists() else gate,
             renamed=renaming.look(settings, self._ledger.says),
         )
 
@@ -172,7 +175,7 @@ class Configuration:
             return _of(draft, steps=steps, in_use=in_use)
         warnings = [*draft.warnings, *self._warnings(seen, put, draft)]
         draft = draft._replace(waits=None)
-        awaited = before.awaited or self._gate(seen, before)
+        awaited = before.awaited or _gate(seen, before)
         if awaited:
             return self._held_back(seen, before, draft, awaited, in_use=in_use)
         stands = meshes.standing({path.name: seen.outputs[path.name] for path in settings.output_files})
@@ -222,22 +225,12 @@ class Configuration:
             return ()
         return tuple(renaming.give_back(settings, before.ledger, seen.renamed))
 
-    def _gate(self, seen: Seen, before: Before) -> str | None:
-        """Return what `--wait-for-readiness-indicator` waits for, unless our configuration stands already."""
-        gate, name = self._settings.readiness_gate, self._settings.readiness_indicator_file
-        place = seen.indicators.get(name)
-        there = place if place is not None else gate is None or gate.exists()
-        if gate is None or there or self._ours(seen, before):
-            return None
-        return f"waiting for {gate} (--wait-for-readiness-indicator)"
-
     def _held_back(self, seen: Seen, before: Before, draft: Draft, awaited: str, *, in_use: bool) -> Wish:
         """Hold the configuration back: one that names a program that is not there stops every pod."""
         faults = draft.faults
-        if before.configured or self._ours(seen, before):
-            faults = (*faults, Fault("binary.executable", awaited))
-        waits = None if before.configured else awaited
-        return _of(draft, faults=faults, waits=waits, in_use=in_use)
+        if before.configured:
+            return _of(draft, faults=(*faults, Fault("binary.executable", awaited)), in_use=in_use)
+        return _of(draft, waits=awaited, in_use=False)
 
     def _put(
         self, seen: Seen, before: Before, put: Put, output: Put, stands: meshes.Standing | None, *, due: bool
@@ -427,6 +420,13 @@ def _output(path: Path) -> Look:
     if why := leads_away(path):
         return Absent(why, missing=False)
     return own(path)
+
+
+def _gate(seen: Seen, before: Before) -> str | None:
+    """Return what `--wait-for-readiness-indicator` waits for before this run has configured the node."""
+    if seen.gate is None or before.configured:
+        return None
+    return f"waiting for {seen.gate} (--wait-for-readiness-indicator)"
 
 
 def _is_the_hosts(directory: Path, mounted: Path) -> bool:

@@ -82,6 +82,14 @@ class Ledger:
         """Remember an installed program."""
         self.note(programs={**self.says.programs, name: digest})
 
+    def strike_out_what_is_gone(self, configurations: Path, programs: Path) -> None:
+        """Forget what others have taken away from these directories."""
+        put = self.says.configuration
+        if put is not None and not os.path.lexists(configurations / put.name):
+            self.note(configuration=None)
+        there = {name: digest for name, digest in self.says.programs.items() if os.path.lexists(programs / name)}
+        self.note(programs=there)
+
     def save(self) -> bool:
         """Put it on disk unless it is there; say whether that was needed. Raises OSError."""
         content = written(self.says)

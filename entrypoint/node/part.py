@@ -39,6 +39,8 @@ class Fault(NamedTuple):
     """In the first pass it ends the program; later what is there stays."""
     fatal: bool = False
     """It ends the program."""
+    bars: bool = True
+    """With it this run cannot configure the node, and so is not ready before it could once."""
 
     def __str__(self) -> str:
         """Return it as one message."""
