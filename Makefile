@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
 .PHONY: help demo check test resilience resilience-soak resilience-others lint types
 .PHONY: bench bench-directory fleet docs lock clean
-.PHONY: helm manifests picture
+.PHONY: manifests picture
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^[^:]*Makefile://; s/:.*## /\t/' | expand -t 18
@@ -77,13 +77,10 @@ manifests: ## copy the manifests to where Kustomize may read them
 	cp deployments/multus-daemonset.yml deployments/base/
 	cp deployments/multus-uninstall.yml deployments/base/uninstall/
 
-helm: $(VENV)/made ## install what renders the Helm chart, 75 MB, so that its tests are not skipped
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-helm.txt
-
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
-	for file in requirements requirements-build requirements-dev requirements-helm; do \
+	for file in requirements requirements-build requirements-dev; do \
 	  $(VENV)/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$file.txt $$file.in || exit 1; \
 	done

@@ -6,7 +6,18 @@ import uuid
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in each run, however busy the machine; `make resilience` draws others each time.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=os.environ.get("RESILIENCE") != "long",
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 
 LIMITS = {"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"}
 
@@ -27,9 +38,9 @@ def limited_group():
 
 
 @pytest.fixture
-def one_at_a_time(pytestconfig):
+def one_at_a_time():
     """Let the tests that have this fixture run one after the other, whatever else runs beside them."""
-    with _locked(pytestconfig, "one-at-a-time", fcntl.LOCK_EX):
+    with _locked("__init__.py", fcntl.LOCK_EX):
         yield
 
 
@@ -82,7 +93,7 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Let a test that must be alone run while no other one does, however many workers there are."""
-    with _locked(item.config, "alone", fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH):
+    with _locked("conftest.py", fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH):
         with _preferred() if _has(item, "prompt") else nullcontext():
             return (yield)
 
@@ -96,9 +107,9 @@ def _is_alone(item):
 
 
 @contextmanager
-def _locked(config, name, operation):
-    """Hold a lock that the workers share."""
-    with (config.cache.mkdir("locks") / name).open("w") as file:
+def _locked(name, operation):
+    """Hold a lock that the workers share: on a file of this directory, because that is there for all of them."""
+    with Path(__file__).with_name(name).open() as file:
         fcntl.flock(file, operation)
         yield
 

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.waiting import BOUND
+
 USER = "system:serviceaccount:kube-system:multus"
 
 
@@ -152,9 +154,9 @@ class FakeCluster:
     def taints(self, name):
         return self.nodes[name]["spec"].get("taints", [])
 
-    def wait_for_requests(self, count, timeout=20):
+    def wait_for_requests(self, count):
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.requests) >= count, timeout), self.requests
+            assert self.arrived.wait_for(lambda: len(self.requests) >= count, BOUND), self.requests
 
     # ---- answering ----
 
@@ -167,7 +169,7 @@ class FakeCluster:
             self.requests.append((method, path))
             self.arrived.notify_all()
         if self.silent.is_set():
-            self.released.wait(60)
+            self.released.wait(BOUND)
         status = self.failures.pop(0) if self.failures else None
         if status is not None:
             return status, _status(status, "InternalError", "etcdserver: request timed out")
@@ -337,6 +339,7 @@ def serving(cluster, ca=None, port=0, hosts=("127.0.0.1", "localhost")):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer is one packet: a second one would wait for the first to be acknowledged
 
         def _do(self):
             length = int(self.headers.get("Content-Length", 0))

@@ -24,6 +24,8 @@ import time
 from collections import Counter
 from decimal import Decimal
 
+from tests.waiting import BOUND
+
 ISTIO = {
     "cniVersion": "0.3.1",
     "name": "istio-cni",
@@ -166,7 +168,7 @@ class Mesh(threading.Thread):
         super().__init__(daemon=True)
         self.directory, self.bin_dir, self.lingers = directory, bin_dir, lingers
         self.writes = Counter()
-        """How often it wrote each configuration file, by name."""
+        """How often it wrote each configuration file, by name; counted before anybody can see it."""
         self.crashes = []
         self.failure = None
         self._told, self._tell = os.pipe()
@@ -203,7 +205,7 @@ class Mesh(threading.Thread):
         """End it: SIGTERM, or the SIGKILL that leaves everything as it is."""
         self._cleaning = clean_up
         os.write(self._tell, b".")
-        self.join(10)
+        self.join(BOUND)
         assert not self.is_alive() and self.failure is None, self.failure
         os.close(self._tell)
         os.close(self._told)
@@ -336,12 +338,13 @@ class SmallIstio(Mesh):
         if self.owned:
             path = self.directory / self.owned
             mode = 0o600
+        listed = path.with_name(path.name + "list") if path.suffix == ".conf" else path
+        self.writes[listed.name] += 1
         self._replace(path, content, mode)
-        if path.suffix == ".conf":
+        if listed != path:
             self.linger()
-            path = path.rename(path.with_name(path.name + "list"))
-        self.writes[path.name] += 1
-        return path
+            path.rename(listed)
+        return listed
 
     def _inserted(self, content):
         document = go_parse(content)
@@ -363,6 +366,7 @@ class SmallIstio(Mesh):
     def clean_up(self):
         with contextlib.suppress(*_FAILURES):
             if self._path is not None and self._path.exists():
+                self.writes[self._path.name] += 1
                 if self.owned:
                     self._path.unlink()
                 else:
@@ -370,7 +374,6 @@ class SmallIstio(Mesh):
                     document["plugins"] = without_first(document["plugins"], self.type)
                     mode = self._path.stat().st_mode & 0o777
                     self._replace(self._path, (go_format(document) + "\n").encode(), mode)
-                self.writes[self._path.name] += 1
             self.binary.unlink(missing_ok=True)
 
 
@@ -438,8 +441,8 @@ class SmallLinkerd(Mesh):
         merged = self._injected(content)
         self.linger()
         target = name + "list" if name.endswith(".conf") else name
-        self._write(target, merged)
         self.writes[target] += 1
+        self._write(target, merged)
         if target not in self._log:
             self._log.append(target)
         self._written[target] = _hash(merged)
@@ -476,10 +479,10 @@ class SmallLinkerd(Mesh):
                 self._write_in_place(path, go_format(document).encode())
 
     def _write_in_place(self, path, content):
+        self.writes[path.name] += 1
         with path.open("wb", buffering=0) as file:
             self.linger()
             file.write(content)
-        self.writes[path.name] += 1
 
 
 class SmallLinkerdScript(Mesh):
@@ -507,8 +510,8 @@ class SmallLinkerdScript(Mesh):
             for name in os.listdir(self.directory):
                 path = self.directory / name
                 if name.endswith(("conf", "conflist")) and path.is_file():
-                    self._move(path.read_bytes(), path, path.stat().st_mode & 0o777)
                     self.touches[name] += 1
+                    self._move(path.read_bytes(), path, path.stat().st_mode & 0o777)
             while True:
                 for _, _, name in inotify.wait(self._told):
                     if name.endswith((".conf", ".conflist")):
@@ -529,8 +532,8 @@ class SmallLinkerdScript(Mesh):
             return  # jq's failure is passed over
         target = path.with_name(name + "list") if name.endswith(".conf") else path
         self._written[target.name] = _hash(merged)
-        self._move(merged, target, 0o644)
         self.writes[target.name] += 1
+        self._move(merged, target, 0o644)
         if target != path:
             self.linger()
             path.unlink(missing_ok=True)
@@ -559,10 +562,10 @@ class SmallLinkerdScript(Mesh):
             if path.name.endswith("conflist") and path.is_file():
                 document = json.loads(path.read_bytes())
                 document["plugins"] = [plugin for plugin in document["plugins"] if plugin.get("type") != self.type]
+                self.writes[path.name] += 1
                 with path.open("wb", buffering=0) as file:
                     self.linger()
                     file.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
-                self.writes[path.name] += 1
         (self.directory / self.kubeconfig).unlink(missing_ok=True)
         self.binary.unlink(missing_ok=True)
 

@@ -1,10 +1,13 @@
-"""A scratch host for the tests of the subcommands, and the real program on it."""
+"""A scratch host for the tests of the subcommands. The program runs on it in a fork, or to its end in this process."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import itertools
 import json
+import logging
 import os
 import signal
 import stat
@@ -13,14 +16,11 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
-from entrypoint.check import kubeconfig as kubeconfigcheck
-from entrypoint.check import looking as check
-from entrypoint.check import node as nodecheck
-from entrypoint.cli.commands import cli
-from entrypoint.cli.options import chosen
-from entrypoint.settings import build
 from tests.fake_api import authority, pem
+from tests.forking import Forked
+from tests.waiting import BOUND, until
 
 FLANNEL = {
     "name": "cbr0",
@@ -30,13 +30,8 @@ FLANNEL = {
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ],
 }
-
-
-def wait_until(condition, timeout=20, what="the condition"):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
+NOBODY = "https://127.0.0.1:1"
+"""Where no API server is, which is known at once."""
 
 
 def jwt(expires, **claims):
@@ -47,6 +42,69 @@ def jwt(expires, **claims):
 
     body = {**claims, **({} if expires is None else {"exp": expires})}
     return f"{part({'alg': 'RS256'})}.{part(body)}.c2lnbmVk"
+
+
+# ---- a run in this process ----
+
+
+def run_here(arguments, environ, *, name="multus-entrypoint"):
+    """Run the program in this process as if in one of its own, to its end; return what `subprocess.run` would.
+
+    Importing takes most of the time of a short start, and is done here already. What the program changes of the process
+    is put back. Its sleep takes no time: its clock is put forward instead.
+    """
+    from entrypoint.cli import commands
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    root, slept, monotonic = logging.getLogger(), [0.0], time.monotonic
+    logged, level = root.handlers[:], root.level
+
+    def sleep(seconds):
+        slept[0] += seconds
+
+    with _captured(1) as stdout, _captured(2) as stderr:
+        texts = [io.TextIOWrapper(os.fdopen(os.dup(number), "wb"), "utf-8", errors) for number, errors in STREAMS]
+        try:
+            with (
+                mock.patch.multiple(sys, argv=[name, *map(os.fsdecode, arguments)], stdout=texts[0], stderr=texts[1]),
+                mock.patch.dict(os.environ, environ, clear=True),
+                mock.patch.multiple(time, sleep=sleep, monotonic=lambda: monotonic() + slept[0]),
+            ):
+                commands.main()
+                code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        finally:
+            for text in texts:
+                text.close()
+            root.handlers[:], root.level = logged, level
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    return subprocess.CompletedProcess(arguments, code, stdout.text, stderr.text)
+
+
+STREAMS = ((1, "strict"), (2, "backslashreplace"))
+
+
+@contextmanager
+def _captured(number):
+    """Have a descriptor lead into memory for a while; `text` is then what was written."""
+    before, captured = os.dup(number), os.memfd_create("captured")
+    os.dup2(captured, number)
+    outcome = mock.Mock()
+    try:
+        yield outcome
+    finally:
+        os.dup2(before, number)
+        os.close(before)
+        with open(captured, "rb") as file:
+            file.seek(0)
+            outcome.text = file.read().decode("utf-8", "surrogateescape")
+
+
+# ---- a host ----
 
 
 class ScratchHost:
@@ -61,10 +119,11 @@ class ScratchHost:
         self.image = directory / "image"
         for path in (self.conf_dir, self.bin_dir, self.account, self.image):
             path.mkdir(parents=True)
-        self.server = "https://10.96.0.1:443"
+        self.server = NOBODY
         self.multus = self.image / "multus"
         self.program(self.multus, b"\x7fELF multus 4.3\n" * 1000)
         self.token = jwt(time.time() + 3600)
+        self._rotations = itertools.count()
         self.rotate(self.token)
         (self.account / "ca.crt").write_text(pem(authority()))
         self.flags = ["--multus-conf-file=auto"]
@@ -104,7 +163,7 @@ class ScratchHost:
     def rotate(self, token):
         """As kubelet does: a new directory, and the link swapped."""
         self.token = token
-        new = self.account / f"..{time.monotonic_ns()}"
+        new = self.account / f"..{next(self._rotations)}"
         new.mkdir()
         (new / "token").write_text(token)
         link = self.account / "..data.new"
@@ -153,11 +212,9 @@ class ScratchHost:
 
     # ---- the program ----
 
-    def command(self, *arguments, flags=None):
+    def arguments(self, *arguments, flags=None):
+        """Return the command line of the program with the paths of this host; a subcommand comes first."""
         return [
-            sys.executable,
-            "-m",
-            "entrypoint",
             *arguments,
             f"--cni-conf-dir={self.conf_dir}",
             f"--cni-bin-dir={self.bin_dir}",
@@ -166,58 +223,62 @@ class ScratchHost:
             *(self.flags if flags is None else flags),
         ]
 
+    def command(self, *arguments, flags=None):
+        """Return the same for a start by `exec`."""
+        return [sys.executable, "-m", "entrypoint", *self.arguments(*arguments, flags=flags)]
+
     def environ(self, **more):
         host, _, port = self.server.removeprefix("https://").rpartition(":")
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {**kept, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, **self.environment, **more}
+        ours = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+        return {**ours, **self.environment, **more}
 
     def run(self, *arguments, flags=None, **more):
-        """Run the program to its end."""
-        return subprocess.run(
-            self.command(*arguments, flags=flags),
-            env=self.environ(**more),
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=60,
+        """Run the program to its end, in this process."""
+        return run_here(self.arguments(*arguments, flags=flags), self.environ(**more))
+
+    def really_run(self, *arguments, flags=None, **more):
+        """Run the program to its end, in a process of its own."""
+        command = self.command(*arguments, flags=flags)
+        run = {"env": self.environ(**more), "capture_output": True, "text": True, "errors": "surrogateescape"}
+        return subprocess.run(command, timeout=BOUND, **run)
+
+    def started(self, arguments, log="log", *, executed=False, **more):
+        """Start the program in a fork: `log()` is what it has said, `says()` waits for words.
+
+        `executed`: as a runtime starts it, so that its command line and its memory are its own.
+        """
+        log = self.root / log
+        with log.open("wb") as stream:
+            options = {"env": self.environ(**more), "cwd": self.root, "stdout": stream, "stderr": stream}
+            if executed:
+                process = subprocess.Popen([*self.command()[:3], *arguments], **options)
+            else:
+                process = Forked(arguments, **options)
+        process.log = lambda: log.read_text(errors="surrogateescape")
+        process.says = lambda *words: until(
+            lambda: all(word in process.log() for word in words), lambda: f"{words}: it said\n{process.log()}"
         )
+        return process
 
     @contextmanager
     def running(self, flags=None, **more):
-        """Run the resident program meanwhile; `log()` is what it has said, `stop()` ends it in good order."""
-        log = self.root / "log"
-        with log.open("wb") as stream:
-            command = [*self.command(flags=flags), f"--ready-file={self.ready}"]
-            process = subprocess.Popen(command, env=self.environ(**more), stderr=stream)
-        process.log = lambda: log.read_text(errors="surrogateescape")
+        """Have the resident program run meanwhile, and end it in good order."""
+        process = self.started([*self.arguments(flags=flags), f"--ready-file={self.ready}"], **more)
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(20)
+                    process.wait(BOUND)
                 finally:
                     process.kill()
 
     def configure(self, flags=None):
         """Bring the node into the state in which the program leaves it."""
         with self.running(flags) as process:
-            wait_until(self.ready.exists, what="the program to be ready")
+            until(self.ready.exists, lambda: f"the node to be configured: the program said\n{process.log()}")
         assert process.returncode == 0, process.log()
-
-    def settings(self, *more, flags=None):
-        """Return the settings that the program would have."""
-        arguments = self.command(*more, flags=flags)[3:]
-        context = cli.make_context("multus-entrypoint", arguments)
-        return build(chosen(context), self.environ())
-
-    def node_outcome(self, flags=None):
-        """Return the findings of `check` on the node by identifier, without asking the cluster."""
-        wanted = self.settings(flags=flags)
-        view = check.look(wanted)
-        found = [*nodecheck.findings(wanted, view), *kubeconfigcheck.findings(wanted, view)]
-        return {each.identifier: {"status": each.status, "found": each.found, "advice": each.advice} for each in found}
 
     def outcome(self, *arguments, flags=None, **more):
         """Run `check` and return its findings by identifier."""
@@ -226,3 +287,11 @@ class ScratchHost:
         document = json.loads(ran.stdout)
         assert ran.returncode == (0 if document["ok"] else 1)
         return {each["id"]: each for each in document["findings"]}
+
+    def node_outcome(self, flags=None):
+        """Return the findings on the node alone."""
+        return {name: each for name, each in self.outcome(flags=flags).items() if not name.startswith(BEYOND)}
+
+
+BEYOND = ("cluster.", "networks.", "pods.")
+"""How the findings begin that come from the API server."""

@@ -14,8 +14,8 @@ from jeepney import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
 from entrypoint.errands import child, crio
-from tests.opshost import wait_until
 from tests.smallsystemd import BUS_CONFIG, bus, systemd
+from tests.waiting import BOUND, until
 
 pytestmark = [
     pytest.mark.process,
@@ -27,7 +27,7 @@ pytestmark = [
 
 def test_the_unit_is_restarted_in_mode_replace_and_its_job_waited_for(tmp_path):
     with bus(tmp_path) as address, systemd(address) as served:
-        crio.restart(address, crio.UNIT, 10)
+        crio.restart(address, crio.UNIT, 60)
     assert served.calls == [("Subscribe",), ("RestartUnit", "crio.service", "replace")]
 
 
@@ -35,7 +35,7 @@ def test_the_unit_is_restarted_in_mode_replace_and_its_job_waited_for(tmp_path):
 def test_a_job_that_did_not_end_well_is_a_failure_that_says_where_to_look(tmp_path, result):
     with bus(tmp_path) as address, systemd(address, result=result):
         with pytest.raises(crio.RestartError, match=rf"job result '{result}'.*journalctl -u crio.service"):
-            crio.restart(address, crio.UNIT, 10)
+            crio.restart(address, crio.UNIT, 60)
 
 
 def test_a_job_that_never_ends_is_waited_for_no_longer_than_said(tmp_path):
@@ -63,7 +63,7 @@ def test_a_systemd_that_does_not_answer_is_waited_for_no_longer_than_said(tmp_pa
 def test_a_refusal_of_systemd_is_passed_on_with_what_to_do(tmp_path, name, advice):
     with bus(tmp_path) as address, systemd(address, error=(name, "what systemd said")):
         with pytest.raises(crio.RestartError, match=rf"{name}: what systemd said.*") as raised:
-            crio.restart(address, crio.UNIT, 10)
+            crio.restart(address, crio.UNIT, 60)
     assert advice in str(raised.value)
 
 
@@ -73,15 +73,15 @@ def test_a_connection_that_breaks_while_waiting_is_a_failure(tmp_path):
 
         def attempt():
             try:
-                crio.restart(address, crio.UNIT, 30)
+                crio.restart(address, crio.UNIT, 60)
             except crio.RestartError as error:
                 failures.append(str(error))
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        wait_until(lambda: len(served.calls) == 2)
+        until(lambda: len(served.calls) == 2)
         address.kill()
-        thread.join(10)
+        thread.join(BOUND)
     assert "broke" in failures[0]
 
 
@@ -90,33 +90,33 @@ def test_a_connection_that_breaks_while_waiting_is_a_failure(tmp_path):
 
 def test_a_bus_without_systemd_is_named_as_such(tmp_path):
     with bus(tmp_path) as address, pytest.raises(crio.RestartError, match=r"no systemd on this bus.*/run/dbus"):
-        crio.restart(address, crio.UNIT, 10)
+        crio.restart(address, crio.UNIT, 60)
 
 
 def test_a_policy_that_forbids_the_call_is_access_denied(tmp_path):
     forbid = '<deny send_interface="org.freedesktop.systemd1.Manager" send_member="RestartUnit"/>'
     with bus(tmp_path, policy=forbid) as address, systemd(address) as served:
         with pytest.raises(crio.RestartError, match=r"AccessDenied.*root"):
-            crio.restart(address, crio.UNIT, 10)
+            crio.restart(address, crio.UNIT, 60)
     assert served.calls == [("Subscribe",)]
 
 
 def test_a_bus_that_does_not_know_this_user_is_named_as_such(tmp_path):
     with bus(tmp_path, auth="DBUS_COOKIE_SHA1") as address:
         with pytest.raises(crio.RestartError, match="the bus does not accept this user"):
-            crio.restart(address, crio.UNIT, 10)
+            crio.restart(address, crio.UNIT, 60)
 
 
 def test_a_missing_socket_says_what_to_mount(tmp_path):
     with pytest.raises(crio.RestartError, match=r"No such file or directory.*mount the host's directory /run/dbus"):
-        crio.restart(f"unix:path={tmp_path}/bus", crio.UNIT, 10)
+        crio.restart(f"unix:path={tmp_path}/bus", crio.UNIT, 60)
 
 
 def test_a_socket_that_nobody_serves_any_more_says_to_mount_the_directory(tmp_path):
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(tmp_path / "bus"))
     with pytest.raises(crio.RestartError, match=r"Connection refused.*not the socket file alone"):
-        crio.restart(f"unix:path={tmp_path}/bus", crio.UNIT, 10)
+        crio.restart(f"unix:path={tmp_path}/bus", crio.UNIT, 60)
 
 
 def test_a_bus_that_accepts_and_stays_silent_is_waited_for_no_longer_than_said(tmp_path):
@@ -127,7 +127,6 @@ def test_a_bus_that_accepts_and_stays_silent_is_waited_for_no_longer_than_said(t
             crio.restart(f"unix:path={tmp_path}/bus", crio.UNIT, 0.2)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_a_socket_that_may_not_be_opened_says_who_should(tmp_path):
     with bus(tmp_path) as address:
         (tmp_path / "bus").chmod(0o700)
@@ -138,6 +137,8 @@ def test_a_socket_that_may_not_be_opened_says_who_should(tmp_path):
             f"crio.restart('{address}', 'crio.service', 5)"
         )
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if "os.setuid" in process.stderr:
+        pytest.skip("may not become another user here")
     assert "Permission denied; run the container as root" in process.stderr
 
 
@@ -155,14 +156,14 @@ def test_the_child_process_honours_the_bus_address_of_the_environment(tmp_path, 
     with bus(tmp_path) as address, systemd(address) as served:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
-        wait_until(lambda: "restarted crio.service" in caplog.text)
+        until(lambda: "restarted crio.service" in caplog.text)
     assert ("RestartUnit", "crio.service", "replace") in served.calls
 
 
 def test_the_child_process_reports_a_failure_and_ends(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     child.Child("entrypoint.errands.crio", {}, "restart crio.service").start()
-    wait_until(lambda: "is not restarted (--restart-crio)" in caplog.text)
+    until(lambda: "is not restarted (--restart-crio)" in caplog.text)
     assert "mount" in caplog.text
 
 
@@ -176,8 +177,8 @@ def real_systemd(tmp_path, one_at_a_time):
     Two at once would share control groups, named after the units, and the first to end kills what is in them.
     """
     program = shutil.which("systemd", path="/lib/systemd:/usr/lib/systemd") or "systemd"
-    if shutil.which(program) is None or shutil.which("unshare") is None or os.geteuid() != 0:
-        pytest.skip("needs root, unshare and systemd (Debian packages systemd, libpam-systemd)")
+    if shutil.which(program) is None or shutil.which("unshare") is None:
+        pytest.skip("needs unshare and systemd (Debian packages systemd, libpam-systemd)")
     units = tmp_path / "config/systemd/user"
     units.mkdir(parents=True)
     starts = tmp_path / "starts"
@@ -209,7 +210,7 @@ def real_systemd(tmp_path, one_at_a_time):
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: on_bus(address) or manager.poll() is not None, 30, "systemd to come to the bus")
+        until(lambda: on_bus(address) or manager.poll() is not None, "systemd to come to the bus")
         if manager.poll() is not None:
             pytest.skip(f"systemd --user does not run here (exit code {manager.returncode})")
         yield address, starts
@@ -229,22 +230,22 @@ def on_bus(address):
 
 def test_a_real_systemd_restarts_the_unit(real_systemd):
     address, starts = real_systemd
-    crio.restart(address, "crio.service", 30)
-    wait_until(lambda: starts.exists() and starts.read_text())
+    crio.restart(address, "crio.service", 60)
+    until(lambda: starts.exists() and starts.read_text())
     first = starts.read_text()
-    crio.restart(address, "crio.service", 30)
-    wait_until(lambda: len(starts.read_text().split()) == 2)
+    crio.restart(address, "crio.service", 60)
+    until(lambda: len(starts.read_text().split()) == 2)
     assert starts.read_text().startswith(first)
 
 
 def test_a_real_systemd_that_has_no_such_unit_says_so(real_systemd):
     with pytest.raises(crio.RestartError, match=r"NoSuchUnit.*does this node run CRI-O"):
-        crio.restart(real_systemd[0], "absent.service", 30)
+        crio.restart(real_systemd[0], "absent.service", 60)
 
 
 def test_a_real_systemd_whose_unit_fails_says_so(real_systemd):
     with pytest.raises(crio.RestartError, match="job result 'failed'"):
-        crio.restart(real_systemd[0], "broken.service", 30)
+        crio.restart(real_systemd[0], "broken.service", 60)
 
 
 def test_a_real_systemd_that_takes_too_long_is_waited_for_no_longer_than_said(real_systemd):

@@ -8,17 +8,19 @@ import sys
 import pytest
 
 from entrypoint.telling import log as logs
+from tests.waiting import BOUND
 
 PROGRAM = """
 import os, sys
 from entrypoint.telling import log as logs
+from tests.waiting import BOUND
 logs.configure("text")
 {}
 """
 
 
 def run(body, **options):
-    return subprocess.run([sys.executable, "-c", PROGRAM.format(body)], timeout=30, **options)
+    return subprocess.run([sys.executable, "-c", PROGRAM.format(body)], timeout=BOUND, **options)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def stalled():
 
 
 def test_a_log_that_nobody_reads_does_not_stop_the_program_and_tells_what_is_missing(stalled):
-    ready, _, _ = select.select([stalled.stdout], [], [], 20)
+    ready, _, _ = select.select([stalled.stdout], [], [], BOUND)
     assert ready
     assert stalled.stdout.readline() == b"done\n"
     kept = os.read(stalled.stderr.fileno(), 1 << 20).decode().splitlines()

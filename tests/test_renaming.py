@@ -265,7 +265,7 @@ class Model:
 
 @given(events)
 @example([("copy", "10-b.conf"), ("remove old", "05-a.conf"), ("put", "20-c.conf", 1), ("remove", "10-b.conf")])
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_whatever_happens_in_whatever_order_contents_decide_and_nobodys_file_is_lost(tmp_path_factory, happening):
     node = Node(tmp_path_factory.mktemp("node"))
     model = Model(node)

@@ -1,22 +1,22 @@
-"""`uninstall` and `install`, by starting the real program on a scratch host."""
+"""`uninstall` and `install` on a scratch host: what the commands do, say, and end with."""
 
 import json
 import os
-import subprocess
-import threading
-import time
 from pathlib import Path
 
+import click
 import pytest
 
-from entrypoint.uninstall import doing as uninstaller
-from entrypoint.uninstall import waiting as waiter
-from tests.opshost import FLANNEL, ScratchHost, wait_until
+from tests.opshost import FLANNEL, ScratchHost, run_here
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
 BRIDGE = {"name": "mine", "type": "bridge", "cniVersion": "0.3.1"}
 MULTUS = {"name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+SHIM = {"name": "n", "type": "multus-shim"}
+AUTO = ["--multus-conf-file=auto"]
+RENAMING = [*AUTO, "--rename-conf-file"]
 
 
 @pytest.fixture
@@ -27,49 +27,45 @@ def host(tmp_path):
     return made
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(uninstaller, "_WATCHED", 0.0)
+@pytest.fixture
+def configured(host):
+    host.configure()
+    return host
 
 
-def uninstall(host, *arguments, flags=None, force=False, wait=False):
+def uninstall(host, *arguments, **options):
     """Uninstall in this process; return the exit code and what was said."""
-    said = []
-    wanted = host.settings(*arguments, flags=flags)
-    succeeded = uninstaller.run(wanted, host.data_dir, force=force, wait=wait, say=said.append)
-    return (0 if succeeded else 1), "\n".join(said)
+    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}", *arguments, **options)
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran.returncode, ran.stdout
 
 
 def runtime_files(host):
     return sorted(path.name for path in host.conf_dir.iterdir() if path.is_file())
 
 
+def on_the_host(host):
+    return {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()}
+
+
 # ---- what is taken away ----
 
 
-def test_a_node_is_as_it_was_before_we_came(host):
-    before = {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()}
+def test_a_node_is_as_it_was_before_we_came_and_a_second_time_is_the_same_as_once(host):
+    before = on_the_host(host)
     host.configure()
-    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
+    ran = host.really_run("uninstall", f"--multus-data-dir={host.data_dir}")
     assert ran.returncode == 0, ran.stdout
-    assert {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()} == before
+    assert on_the_host(host) == before
     assert not host.kubeconfig.parent.exists()
-    assert [line.split("/")[-1] for line in ran.stdout.splitlines() if line.startswith("removed")] == [
-        "00-multus.conf",
-        "multus.kubeconfig",
-        "multus.d",
-        "multus",
-    ]
-
-
-def test_uninstalling_twice_is_the_same_as_once(host):
-    host.configure()
-    assert uninstall(host)[0] == 0
-    before = host.snapshot()
+    removed = [line.split("/")[-1] for line in ran.stdout.splitlines() if line.startswith("removed")]
+    assert (removed[0], removed[-1]) == ("00-multus.conf", "multus")
+    assert {"multus.kubeconfig", "multus.d"} <= set(removed)
+    snapshot = host.snapshot()
     code, said = uninstall(host)
     assert code == 0
     assert "nothing to do" in said
-    assert host.snapshot() == before
+    assert host.snapshot() == snapshot
 
 
 def test_a_node_on_which_nothing_was_ever_installed_is_left_alone(tmp_path):
@@ -88,12 +84,12 @@ def test_a_directory_that_is_not_mounted_is_no_clean_node(tmp_path):
     assert f"{host.conf_dir} is not there: is the volume mounted" in said
 
 
-def test_both_generated_names_and_our_temporary_files_go(host):
-    host.configure()
-    (host.conf_dir / "00-multus.conflist").write_text(json.dumps({"name": "x", "plugins": [MULTUS]}))
-    (host.conf_dir / ".multus-entrypoint-00.tmp").write_text("half")
-    assert uninstall(host)[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
+def test_both_generated_names_and_our_temporary_files_go(configured):
+    listed = {"cniVersion": "1.0.0", "name": "x", "plugins": [MULTUS]}
+    (configured.conf_dir / "00-multus.conflist").write_text(json.dumps(listed))
+    (configured.conf_dir / ".multus-entrypoint-00.tmp").write_text("half")
+    assert uninstall(configured)[0] == 0
+    assert runtime_files(configured) == ["10-flannel.conflist"]
 
 
 def test_a_generated_file_that_another_installer_left_cut_off_goes(host):
@@ -103,24 +99,19 @@ def test_a_generated_file_that_another_installer_left_cut_off_goes(host):
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (json.dumps(BRIDGE), "does not run Multus"),
-        (json.dumps({"name": "n", "type": "multus-shim"}), "thick"),
-        (json.dumps({"name": "n", "plugins": [{"type": "multus-shim"}]}), "thick"),
-    ],
+    ("document", "why"),
+    [(BRIDGE, "does not run Multus"), (SHIM, "thick"), ({"name": "n", "plugins": [{"type": "multus-shim"}]}, "thick")],
 )
-def test_a_file_under_our_name_that_is_not_ours_stays(host, content, why):
-    host.generated.write_text(content)
+def test_a_file_under_our_name_that_is_not_ours_stays(host, document, why):
+    host.generated.write_text(json.dumps(document))
     code, said = uninstall(host)
     assert code == 0
-    assert host.generated.read_text() == content
+    assert json.loads(host.generated.read_text()) == document
     assert why in said
 
 
-def test_a_multus_configuration_under_another_name_stays_and_is_named(host):
-    host.configure()
-    other = host.conf_dir / "70-multus.conf"
+def test_a_multus_configuration_under_another_name_stays_and_is_named(configured):
+    host, other = configured, configured.conf_dir / "70-multus.conf"
     other.write_text(json.dumps(MULTUS))
     _, announced = uninstall(host, "--dry-run")
     assert f"would keep {host.kubeconfig}: the configuration that needs it is still there" in announced
@@ -147,29 +138,22 @@ def static(host):
     return source
 
 
-def test_the_copy_of_a_static_configuration_goes(host, static):
+@pytest.mark.parametrize("source", ["as it was", "changed", "gone"])
+def test_the_copy_of_a_static_configuration_goes(host, static, source):
     host.configure()
     assert (host.conf_dir / "05-multus.conf").exists()
+    if source == "gone":
+        static.unlink()
+    elif source == "changed":
+        static.write_text(json.dumps(BRIDGE))
     assert uninstall(host)[0] == 0
     assert runtime_files(host) == ["10-flannel.conflist"]
-    assert static.exists()
 
 
 def test_the_copy_of_a_static_configuration_that_is_no_multus_goes_too(host, static):
     static.write_text(json.dumps(BRIDGE))
     with host.running():
-        wait_until((host.conf_dir / "05-multus.conf").exists)
-    assert uninstall(host)[0] == 0
-    assert not (host.conf_dir / "05-multus.conf").exists()
-
-
-@pytest.mark.parametrize("source", ["changed", "gone"])
-def test_a_copy_whose_source_is_not_the_same_any_more_goes_if_it_runs_multus(host, static, source):
-    host.configure()
-    if source == "gone":
-        static.unlink()
-    else:
-        static.write_text(json.dumps(BRIDGE))
+        until((host.conf_dir / "05-multus.conf").exists)
     assert uninstall(host)[0] == 0
     assert not (host.conf_dir / "05-multus.conf").exists()
 
@@ -201,45 +185,38 @@ def test_static_flags_also_take_away_what_an_earlier_auto_run_left(host, static)
 # ---- the master's name ----
 
 
-def renamed(host, flags=("--multus-conf-file=auto", "--rename-conf-file")):
-    host.flags = list(flags)
+def renamed(host, *more):
+    host.flags = [*RENAMING, *more]
     host.configure()
     assert runtime_files(host) == ["00-multus.conf", "10-flannel.conflist.old"]
 
 
-def test_a_renamed_master_gets_its_name_back(host):
-    renamed(host)
-    assert uninstall(host)[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
+FORCED = ("--cni-version=0.4.0", "--force-cni-version")
 
 
-def test_a_renamed_master_gets_its_name_back_without_the_flag_too(host):
-    renamed(host)
-    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
-
-
-def test_a_master_whose_version_was_forced_gets_its_name_back(host):
-    renamed(host, ["--multus-conf-file=auto", "--rename-conf-file", "--cni-version=0.4.0", "--force-cni-version"])
-    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
-
-
-def test_an_uninstall_that_was_cut_off_before_the_rename_is_finished_by_the_next(host):
-    renamed(host)
-    host.generated.unlink()
-    assert uninstall(host)[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
-
-
-@pytest.mark.parametrize("flags", [["--multus-conf-file=auto"], ["--multus-conf-file=auto", "--rename-conf-file"]])
-def test_an_uninstall_that_was_cut_off_within_the_rename_is_finished_by_the_next(host, flags):
-    """A name is given back by a hard link, so as not to overwrite anybody's file: both names are the same file then."""
-    renamed(host)
+def linked_back(host):
+    """Cut off within the rename, which is a hard link that overwrites nobody's file: both names are one file then."""
     host.generated.unlink()
     os.link(host.conf_dir / "10-flannel.conflist.old", host.conf_dir / "10-flannel.conflist")
+
+
+@pytest.mark.parametrize("flags", [RENAMING, AUTO], ids=["with the flag", "without it"])
+@pytest.mark.parametrize(
+    ("more", "happens"),
+    [
+        ((), lambda host: None),
+        (FORCED, lambda host: None),
+        ((), lambda host: host.generated.unlink()),  # an uninstall that was cut off before the rename
+        ((), linked_back),
+    ],
+    ids=["as it is", "forced version", "cut off before", "cut off within"],
+)
+def test_a_renamed_master_gets_its_name_back(host, more, happens, flags):
+    renamed(host, *more)
+    happens(host)
     assert uninstall(host, flags=flags)[0] == 0
     assert runtime_files(host) == ["10-flannel.conflist"]
+    assert not host.kubeconfig.parent.exists()
 
 
 def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
@@ -252,43 +229,10 @@ def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
     assert "there is a 10-flannel.conflist again" in said
 
 
-def test_every_master_that_was_renamed_gets_its_name_back_and_the_record_goes(host):
-    renamed(host)
-    host.master("20-other.conflist", BRIDGE)
-    host.configure()
-    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist", "20-other.conflist"]
-    assert not host.kubeconfig.parent.exists()
-
-
-def test_an_uninstall_that_was_cut_off_before_the_rename_is_finished_without_the_flag_too(host):
-    renamed(host)
-    host.generated.unlink()
-    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
-
-
-def test_a_name_that_cannot_be_given_back_is_not_forgotten(host, monkeypatch):
-    renamed(host)
-    record = host.kubeconfig.parent / "renamed-masters"
-
-    def fails(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("entrypoint.disk.moving.rename_unless_taken", fails)
-    code, said = uninstall(host)
-    assert code == 1
-    assert record.exists()
-    assert f"kept {record}: it says which master has yet to get its name back" in said
-    monkeypatch.undo()
-    assert uninstall(host, flags=["--multus-conf-file=auto"])[0] == 0
-    assert runtime_files(host) == ["10-flannel.conflist"]
-
-
 def test_an_operators_own_old_copies_are_not_touched(host):
     own = host.master("05-mine.conf.old", BRIDGE)
     host.configure()
-    assert uninstall(host, flags=["--multus-conf-file=auto", "--rename-conf-file"])[0] == 0
+    assert uninstall(host, flags=RENAMING)[0] == 0
     assert runtime_files(host) == [own.name, "10-flannel.conflist"]
 
 
@@ -306,36 +250,34 @@ def test_a_link_in_the_place_of_our_directory_stays_and_is_no_failure(host):
     assert "nothing to do" in uninstall(host)[1]
 
 
-def test_a_directory_with_other_files_in_it_stays(host):
-    host.configure()
-    (host.kubeconfig.parent / "notes").write_text("mine")
-    code, said = uninstall(host)
+def test_a_directory_with_other_files_in_it_stays(configured):
+    (configured.kubeconfig.parent / "notes").write_text("mine")
+    code, said = uninstall(configured)
     assert code == 0
-    assert not host.kubeconfig.exists()
+    assert not configured.kubeconfig.exists()
     assert "it holds other files" in said
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "flags", "why"),
     [
-        (lambda host: host.binary.write_bytes(b"another"), "not the one of this image"),
-        (lambda host: host.multus.unlink(), "nothing to compare it with"),
-        (lambda host: (host.binary.unlink(), host.binary.symlink_to(host.multus)), "not the one of this image"),
+        (lambda host: host.binary.write_bytes(b"another"), [], "not the one of this image"),
+        (lambda host: host.multus.unlink(), [], "nothing to compare it with"),
+        (lambda host: (host.binary.unlink(), host.binary.symlink_to(host.multus)), [], "not the one of this image"),
+        (lambda host: None, ["--skip-multus-binary-copy"], "--skip-multus-binary-copy is set"),
     ],
 )
-def test_a_binary_that_is_not_the_one_we_installed_stays(host, change, why):
-    host.configure()
-    change(host)
-    code, said = uninstall(host)
+def test_a_binary_that_is_not_the_one_we_installed_stays(configured, change, flags, why):
+    change(configured)
+    code, said = uninstall(configured, flags=[*AUTO, *flags])
     assert code == 0
-    assert os.path.lexists(host.binary)
+    assert os.path.lexists(configured.binary)
     assert why in said
 
 
 def test_a_binary_that_is_its_own_source_stays(host):
     """`--multus-bin-file` may name the installed binary itself, which somebody else has put there."""
-    host.binary.write_bytes(b"the operator's")
-    host.binary.chmod(0o755)
+    host.program(host.binary, b"the operator's")
     host.multus = host.binary
     host.configure()
     code, said = uninstall(host)
@@ -344,17 +286,8 @@ def test_a_binary_that_is_its_own_source_stays(host):
     assert host.binary.read_bytes() == b"the operator's"
 
 
-def test_a_binary_that_others_install_stays(host):
-    host.configure()
-    code, said = uninstall(host, flags=["--multus-conf-file=auto", "--skip-multus-binary-copy"])
-    assert code == 0
-    assert host.binary.exists()
-    assert "--skip-multus-binary-copy is set" in said
-
-
 def test_passthru_goes_with_multus_if_it_is_the_images(host):
     host.program(host.image / "passthru", b"passthru")
-    assert host.run("install", f"--dest-dir={host.bin_dir}", flags=[]).returncode == 2  # it does not take all flags
     install(host)
     assert (host.bin_dir / "passthru").exists()
     assert uninstall(host)[0] == 0
@@ -365,52 +298,42 @@ def test_passthru_goes_with_multus_if_it_is_the_images(host):
 # ---- pods that are still there ----
 
 
-def test_pods_with_further_networks_are_a_refusal_that_names_them_and_says_what_to_do(host):
-    host.configure()
+def test_pods_with_further_networks_are_a_refusal_that_names_them_and_says_what_to_do(configured):
+    host = configured
     host.attach("default/web-0", "default/lan", "infra/san")
     host.attach("shop/db", "shop/lan")
     host.attach("default/plain")
+    host.attach("default/chose", default="kube-system/other-default")  # nobody else frees what that took
     before = host.snapshot()
-    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
-    assert ran.returncode == 1
-    assert ran.stdout.startswith("refused: 2 pods of this node have networks beside their default network: ")
-    assert "default/web-0 (default/lan, infra/san)" in ran.stdout
-    assert "shop/db (shop/lan)" in ran.stdout
-    assert "delete these pods, or drain the node; with --force" in ran.stdout
+    code, said = uninstall(host)
+    assert code == 1
+    assert said.startswith("refused: 3 pods of this node have networks beside their default network: ")
+    assert "default/web-0 (default/lan, infra/san)" in said
+    assert "shop/db (shop/lan)" in said
+    assert "default/chose (kube-system/other-default)" in said
+    assert "delete these pods, or drain the node; with --force" in said
     assert host.snapshot() == before
 
 
-def test_pods_with_their_default_network_alone_are_in_nobodys_way(host):
-    host.configure()
+def test_pods_with_their_default_network_alone_are_in_nobodys_way(configured):
     for number in range(3):
-        host.attach(f"default/plain-{number}")
-    code, said = uninstall(host)
+        configured.attach(f"default/plain-{number}")
+    code, said = uninstall(configured)
     assert code == 0
-    assert not host.generated.exists()
+    assert not configured.generated.exists()
     assert "refused" not in said
 
 
-def test_a_default_network_that_a_pod_has_chosen_counts_too(host):
-    """Nobody else frees what `v1.multus-cni.io/default-network` took: the node's own default network is another."""
-    host.configure()
-    host.attach("default/chose", default="kube-system/other-default")
-    code, said = uninstall(host)
-    assert code == 1
-    assert "default/chose (kube-system/other-default)" in said
-
-
-def test_with_force_it_goes_on_names_the_pods_and_leaves_the_records(host):
-    host.configure()
-    paths = host.attach("default/web-0", "default/lan")
-    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}", "--force")
-    assert ran.returncode == 0
-    assert "the addresses of these pods' networks stay reserved: default/web-0 (default/lan)" in ran.stdout
-    assert not host.generated.exists()
+def test_with_force_it_goes_on_names_the_pods_and_leaves_the_records(configured):
+    paths = configured.attach("default/web-0", "default/lan")
+    code, said = uninstall(configured, "--force")
+    assert code == 0
+    assert "the addresses of these pods' networks stay reserved: default/web-0 (default/lan)" in said
+    assert not configured.generated.exists()
     assert all(path.exists() for path in paths)
 
 
 def test_of_many_pods_some_are_named(host):
-    host.configure()
     for number in range(23):
         host.attach(f"default/web-{number}", "default/lan")
     code, said = uninstall(host)
@@ -419,35 +342,39 @@ def test_of_many_pods_some_are_named(host):
     assert " and 3 more. Once" in said
 
 
-@pytest.mark.parametrize("missing", ["runtime's", "Multus's", "both"])
-def test_a_pod_is_named_by_whichever_cache_knows_it_or_else_by_its_sandbox(host, missing):
-    host.configure()
-    record, of_the_runtime, of_multus = host.attach("default/web-0", "default/lan")
-    if missing != "Multus's":
-        of_the_runtime.unlink()
-    if missing != "runtime's":
-        of_multus.write_text("{")
-    code, said = uninstall(host)
-    assert code == 1
-    name = f"the pod of sandbox {record.name[:12]}" if missing == "both" else "default/web-0"
-    assert f"{name} (default/lan)" in said
+SANDBOX = "the pod of sandbox {} (default/lan)"
+
+
+def damaged(change):
+    def damage(*entries):
+        for path in entries:
+            path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+    return damage
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"kind": "another"}, {"containerId": "b" * 64}, {"cniArgs": [["K8S_POD_NAME"], 5, [1, 2]]}, {"cniArgs": "x"}],
+    ("damage", "named"),
+    [
+        (lambda of_the_runtime, _: of_the_runtime.unlink(), "default/web-0 (default/lan)"),
+        (lambda _, of_multus: of_multus.write_text("{"), "default/web-0 (default/lan)"),
+        (lambda of_the_runtime, of_multus: (of_the_runtime.unlink(), of_multus.write_text("{")), SANDBOX),
+        (damaged({"kind": "another"}), SANDBOX),
+        (damaged({"containerId": "b" * 64}), SANDBOX),
+        (damaged({"cniArgs": [["K8S_POD_NAME"], 5, [1, 2]]}), SANDBOX),
+        (damaged({"cniArgs": "x"}), SANDBOX),
+    ],
 )
-def test_an_entry_of_the_cache_that_is_not_of_this_pod_names_nobody(host, damage):
-    host.configure()
+def test_a_pod_is_named_by_whichever_cache_knows_it_or_else_by_its_sandbox(host, damage, named):
     record, *entries = host.attach("default/web-0", "default/lan")
-    for path in entries:
-        path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
-    assert f"the pod of sandbox {record.name[:12]} (default/lan)" in uninstall(host)[1]
+    damage(*entries)
+    code, said = uninstall(host)
+    assert code == 1
+    assert named.format(record.name[:12]) in said
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[{", "null"])
 def test_a_record_that_cannot_be_read_counts(host, content):
-    host.configure()
     record, *_ = host.attach("default/web-0", "default/lan")
     record.write_text(content)
     code, said = uninstall(host)
@@ -456,15 +383,11 @@ def test_a_record_that_cannot_be_read_counts(host, content):
 
 
 def test_only_files_named_by_64_hexadecimal_digits_are_records(host):
-    host.configure()
     (host.data_dir / "results").mkdir(parents=True)
     for name in ("a" * 63, "a" * 65, "g" * 64, "A" * 64, "f" * 64 + "-net1"):
         (host.data_dir / name).write_text("{}")
     (host.data_dir / ("b" * 64)).mkdir()
     assert uninstall(host)[0] == 0
-
-
-# ---- records that are left over ----
 
 
 @pytest.fixture
@@ -477,25 +400,22 @@ def namespaces(host):
 
 @pytest.mark.parametrize("netns", ["/var/run/netns/cni-1", "/run/netns/cni-1"])
 def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_block(host, namespaces, netns):
-    host.configure()
     host.attach("default/gone", "default/lan", netns=netns)
+    (namespaces / "cni-1").touch()
+    assert uninstall(host)[0] == 1
+    (namespaces / "cni-1").unlink()
     code, said = uninstall(host)
     assert code == 0
     assert f"passed over in {host.data_dir}, left over from pods that are no more: 1 record" in said
-    host.configure()
-    (namespaces / "cni-1").touch()
-    assert uninstall(host)[0] == 1
 
 
 @pytest.mark.parametrize("netns", [None, "/proc/4711/ns/net", "/run/other/cni-1", "/run/netns/../../gone", "", "x"])
 def test_where_it_cannot_be_seen_whether_a_pod_is_gone_its_record_counts(host, namespaces, netns):
-    host.configure()
     host.attach("default/web-0", "default/lan", netns=netns)
     assert uninstall(host)[0] == 1
 
 
 def test_where_the_directory_of_namespaces_is_not_mounted_records_count(host):
-    host.configure()
     host.attach("default/web-0", "default/lan")
     assert uninstall(host)[0] == 1
 
@@ -503,213 +423,186 @@ def test_where_the_directory_of_namespaces_is_not_mounted_records_count(host):
 # ---- waiting ----
 
 
-class Waiting:
-    """The uninstaller, waiting in another process."""
-
-    def __init__(self, host, *arguments):
-        self._log = host.root / "uninstall.log"
-        command = host.command("uninstall", "--wait", f"--multus-data-dir={host.data_dir}", *arguments)
-        with self._log.open("w") as stream:
-            self.process = subprocess.Popen(command, env=host.environ(), stdout=stream, stderr=subprocess.STDOUT)
-
-    def log(self):
-        return self._log.read_text()
-
-
 @pytest.fixture
-def waiting(host):
+def waiting(configured):
+    """Start an uninstaller that waits, in another process; once it says that it does."""
     made = []
 
-    def start(*arguments):
-        made.append(Waiting(host, *arguments))
+    def start():
+        arguments = configured.arguments("uninstall", "--wait", f"--multus-data-dir={configured.data_dir}")
+        made.append(configured.started(arguments, f"uninstall-{len(made)}.log"))
+        made[-1].says("waiting:")
+        asleep(made[-1])
         return made[-1]
 
     yield start
     for each in made:
-        each.process.kill()
-        each.process.wait()
+        each.kill()
+        each.wait()
 
 
-def test_it_waits_for_pods_to_go_and_goes_on_by_itself_at_once(host, waiting):
-    host.configure()
+def switches(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
+def asleep(process):
+    """Wait until all its threads sleep: it has done what there was to do."""
+    tasks = Path(f"/proc/{process.pid}/task").glob
+    until(lambda: {each.read_text().rpartition(")")[2].split()[0] for each in tasks("*/stat")} == {"S"})
+
+
+def looks_again(process, happens):
+    """Do something that it must notice, and wait until it has gone to sleep again."""
+    before = switches(process)
+    happens()
+    until(lambda: switches(process) > before)
+    asleep(process)
+    assert process.poll() is None
+
+
+def test_it_waits_for_all_pods_to_go_sleeping_and_goes_on_by_itself(configured, waiting):
+    host = configured
     first, *_ = host.attach("default/web-0", "default/lan")
     second, *_ = host.attach("default/web-1", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 2 pods of this node" in uninstaller.log())
-    first.unlink()
-    time.sleep(0.5)
-    assert uninstaller.process.poll() is None
+    uninstaller.says("waiting: 2 pods of this node")
+    looks_again(uninstaller, first.unlink)
+    third, *_ = host.attach("default/web-2", "default/lan")  # one that comes meanwhile counts as well
+    looks_again(uninstaller, second.unlink)
     assert host.generated.exists()
-    second.unlink()
-    assert uninstaller.process.wait(10) == 0
+    third.unlink()
+    assert uninstaller.wait() == 0
     assert not host.generated.exists()
     assert uninstaller.log().count("waiting:") == 1
 
 
-def test_a_network_namespace_that_goes_ends_the_wait_too(host, namespaces, waiting):
-    host.configure()
-    host.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
+def test_a_network_namespace_that_goes_ends_the_wait_too(configured, namespaces, waiting):
+    configured.attach("default/web-0", "default/lan", netns="/var/run/netns/cni-1")
     (namespaces / "cni-1").touch()
     uninstaller = waiting()
-    wait_until(lambda: "waiting: 1 pod of this node has networks beside its default network" in uninstaller.log())
+    uninstaller.says("waiting: 1 pod of this node has networks beside its default network")
     (namespaces / "cni-1").unlink()
-    assert uninstaller.process.wait(10) == 0
+    assert uninstaller.wait() == 0
 
 
-def test_a_pod_that_comes_while_it_waits_is_waited_for_as_well(host, waiting):
-    host.configure()
-    first, *_ = host.attach("default/web-0", "default/lan")
+def test_records_that_cannot_be_seen_for_a_moment_are_no_reason_to_go_on(configured, waiting):
+    host, mounted, away = configured, configured.data_dir.parent, configured.root / "away"
+    record, *_ = host.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
-    second, *_ = host.attach("default/web-1", "default/lan")
-    first.unlink()
-    time.sleep(0.5)
-    assert uninstaller.process.poll() is None
-    second.unlink()
-    assert uninstaller.process.wait(10) == 0
+    looks_again(uninstaller, lambda: mounted.rename(away))
+    looks_again(uninstaller, lambda: away.rename(mounted))
+    assert host.generated.exists()
+    record.unlink()
+    assert uninstaller.wait() == 0
 
 
 def holds_token(host, token):
-    return f"token: {token}\n" in host.kubeconfig.read_text().replace('"', "")
+    try:
+        return f"token: {token}\n" in host.kubeconfig.read_text().replace('"', "")
+    except FileNotFoundError:  # it is being written anew
+        return False
 
 
-def test_new_pods_have_a_valid_token_while_it_waits(host, waiting):
+def test_new_pods_have_a_valid_token_while_it_waits(configured, waiting):
     """The installer's ended with its pod: Multus would be refused, and no pod could start."""
-    host.configure()
+    host = configured
     record, *_ = host.attach("default/web-0", "default/lan")
     host.rotate("of-the-uninstaller")
     uninstaller = waiting()
-    wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+    until(lambda: holds_token(host, "of-the-uninstaller"))
     assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
     host.rotate("renewed")
-    wait_until(lambda: holds_token(host, "renewed"))
+    until(lambda: holds_token(host, "renewed"))
     record.unlink()
-    assert uninstaller.process.wait(10) == 0
+    assert uninstaller.wait() == 0
     assert not host.kubeconfig.parent.exists()
     assert uninstaller.log().count("meanwhile") == 1
 
 
 def test_the_token_is_the_installers_as_long_as_that_runs(host, waiting):
     with host.running() as installer:
-        wait_until(host.ready.exists)
+        until(host.ready.exists)
         host.attach("default/web-0", "default/lan")
         token, authority = host.token, (host.account / "ca.crt").read_text()
         host.account = host.root / "other"
         host.account.mkdir()
         (host.account / "token").write_text("of-the-uninstaller")
         (host.account / "ca.crt").write_text(authority)
-        uninstaller = waiting()
-        wait_until(lambda: "waiting:" in uninstaller.log())
-        time.sleep(0.5)
+        waiting()
         assert holds_token(host, token)
         installer.kill()
-        wait_until(lambda: holds_token(host, "of-the-uninstaller"))
+        until(lambda: holds_token(host, "of-the-uninstaller"))
 
 
-def test_without_a_service_account_it_says_that_no_pod_can_start(host, waiting):
-    host.configure()
-    host.attach("default/web-0", "default/lan")
-    before = host.kubeconfig.read_bytes()
-    host.account = host.root / "none"
-    uninstaller = waiting()
-    wait_until(lambda: "no new pod can start" in uninstaller.log())
-    assert host.kubeconfig.read_bytes() == before
+def test_without_a_service_account_it_says_that_no_pod_can_start(configured, waiting):
+    configured.attach("default/web-0", "default/lan")
+    before = configured.kubeconfig.read_bytes()
+    configured.account = configured.root / "none"
+    waiting().says("no new pod can start")
+    assert configured.kubeconfig.read_bytes() == before
 
 
-def test_a_kubeconfig_that_is_not_there_is_not_made_by_the_uninstaller(host, waiting):
-    host.configure()
-    host.kubeconfig.unlink()
-    host.attach("default/web-0", "default/lan")
-    uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
-    time.sleep(0.5)
-    assert not host.kubeconfig.exists()
-
-
-def test_it_sleeps_while_it_waits(host, waiting):
-    host.configure()
-    host.attach("default/web-0", "default/lan")
-    uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
-    time.sleep(0.5)
-    before = cpu_seconds(uninstaller.process)
-    time.sleep(3)
-    assert cpu_seconds(uninstaller.process) - before < 0.05
-
-
-def cpu_seconds(process):
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def test_a_kubeconfig_that_is_not_there_is_not_made_by_the_uninstaller(configured, waiting):
+    configured.kubeconfig.unlink()
+    configured.attach("default/web-0", "default/lan")
+    waiting()
+    assert not configured.kubeconfig.exists()
 
 
 def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
-    monkeypatch.setattr(waiter, "_INTERVAL", 0.2)
-    host.configure()
+    monkeypatch.setattr("entrypoint.uninstall.waiting._INTERVAL", 0.01)
     record, *_ = host.attach("default/web-0", "default/lan")
-    threading.Timer(0.7, record.unlink).start()
-    code, said = uninstall(host, wait=True)
+    echo, said = click.echo, []
+
+    def hearing(line, *more, **options):
+        said.append(line)
+        if len(said) == 3:
+            record.unlink()
+        echo(line, *more, **options)
+
+    monkeypatch.setattr(click, "echo", hearing)
+    code, text = uninstall(host, "--wait")
     assert code == 0
-    assert 3 <= said.count("waiting: 1 pod of this node") <= 4
+    assert text.count("waiting: 1 pod of this node") == 3
 
 
 def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):
+    record, *_ = host.attach("default/web-0", "default/lan")
+    looks = iter([lambda: None, lambda: None, record.unlink])
+
     def no_watch_left(*_):
+        next(looks)()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(waiter.Watcher, "follow", no_watch_left)
-    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
-    host.configure()
-    record, *_ = host.attach("default/web-0", "default/lan")
-    threading.Timer(0.3, record.unlink).start()
-    assert uninstall(host, wait=True)[0] == 0
+    monkeypatch.setattr("entrypoint.disk.watch.Watcher.follow", no_watch_left)
+    monkeypatch.setattr("entrypoint.uninstall.waiting._UNWATCHED_INTERVAL", 0.01)
+    assert uninstall(host, "--wait")[0] == 0
 
 
-def test_records_that_cannot_be_seen_for_a_moment_are_no_reason_to_go_on(host, monkeypatch):
-    host.configure()
-    record, *_ = host.attach("default/web-0", "default/lan")
-    looks = []
-    look = waiter.records.look
-
-    def failing(directory):
-        looks.append(directory)
-        if len(looks) in {2, 3}:
-            raise OSError(24, "Too many open files")
-        if len(looks) == 4:
-            assert host.generated.exists()
-            record.unlink()  # this look sees it gone
-        return look(directory)
-
-    monkeypatch.setattr(waiter.records, "look", failing)
-    monkeypatch.setattr(waiter, "_UNWATCHED_INTERVAL", 0.1)
-    assert uninstall(host, wait=True)[0] == 0
-    assert len(looks) == 4
+@pytest.mark.parametrize(("flag", "expected"), [("--force", 0), ("--dry-run", 1)])
+def test_who_forces_it_or_only_asks_does_not_wait(configured, flag, expected):
+    configured.attach("default/web-0", "default/lan")
+    code, said = uninstall(configured, "--wait", flag)
+    assert code == expected
+    assert "waiting:" not in said
 
 
-@pytest.mark.parametrize("flag", ["--force", "--dry-run"])
-def test_who_forces_it_or_only_asks_does_not_wait(host, flag):
-    host.configure()
-    host.attach("default/web-0", "default/lan")
-    ran = host.run("uninstall", "--wait", f"--multus-data-dir={host.data_dir}", flag)
-    assert ran.returncode == (0 if flag == "--force" else 1)
-    assert "waiting:" not in ran.stdout
-
-
-def test_a_signal_ends_the_wait_and_nothing_is_taken_away(host, waiting):
-    host.configure()
-    host.attach("default/web-0", "default/lan")
+def test_a_signal_ends_the_wait_and_nothing_is_taken_away(configured, waiting):
+    configured.attach("default/web-0", "default/lan")
     uninstaller = waiting()
-    wait_until(lambda: "waiting:" in uninstaller.log())
-    uninstaller.process.terminate()
-    assert uninstaller.process.wait(5) == 128 + 15
-    assert host.generated.exists()
+    uninstaller.terminate()
+    assert uninstaller.wait() == 128 + 15
+    assert configured.generated.exists()
 
 
 # ---- where nothing is found ----
 
 
-def test_a_binary_that_is_not_where_the_flags_point_is_a_warning_that_names_the_place(host):
-    host.configure()
+def test_a_binary_that_is_not_where_the_flags_point_is_a_warning_that_names_the_place(configured):
+    host = configured
     host.binary.unlink()
+    assert "warning" not in uninstall(host, "--dry-run", "--skip-multus-binary-copy")[1]  # others install it
     for arguments, verb in ((["--dry-run"], "would remove"), ([], "removed")):
         code, said = uninstall(host, *arguments)
         assert code == 0
@@ -719,14 +612,7 @@ def test_a_binary_that_is_not_where_the_flags_point_is_a_warning_that_names_the_
     assert "warning" not in uninstall(host)[1]  # nothing of Multus is left, so nothing is amiss
 
 
-def test_a_binary_that_others_install_is_not_missed(host):
-    host.configure()
-    host.binary.unlink()
-    assert "warning" not in uninstall(host, "--skip-multus-binary-copy")[1]
-
-
 def test_where_the_records_cannot_be_seen_that_is_said(host):
-    host.configure()
     code, said = uninstall(host)
     assert code == 0
     assert f"cannot look for pods that Multus has attached: --multus-data-dir={host.data_dir}" in said
@@ -734,7 +620,6 @@ def test_where_the_records_cannot_be_seen_that_is_said(host):
 
 
 def test_a_node_on_which_multus_has_attached_no_pod_yet_has_no_records(host):
-    host.configure()
     host.data_dir.parent.mkdir(parents=True)
     code, said = uninstall(host)
     assert code == 0
@@ -744,8 +629,8 @@ def test_a_node_on_which_multus_has_attached_no_pod_yet_has_no_records(host):
 # ---- when things go wrong ----
 
 
-def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(host):
-    host.configure()
+def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(configured):
+    host = configured
     host.generated.unlink()
     host.generated.mkdir()  # nobody's file: it cannot be removed as one
     code, said = uninstall(host)
@@ -756,48 +641,42 @@ def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(host):
     assert "the configuration that needs it is still there" in said
 
 
-def test_one_failure_does_not_keep_the_rest_from_being_tried(host):
-    host.configure()
-    host.kubeconfig.unlink()
-    host.kubeconfig.mkdir()
-    code, said = uninstall(host)
+def test_one_failure_does_not_keep_the_rest_from_being_tried(configured):
+    configured.kubeconfig.unlink()
+    configured.kubeconfig.mkdir()
+    code, said = uninstall(configured)
     assert code == 1
-    assert f"cannot remove {host.kubeconfig}" in said
-    assert not host.binary.exists()
+    assert f"cannot remove {configured.kubeconfig}" in said
+    assert not configured.binary.exists()
 
 
 def test_an_entrypoint_that_is_still_running_puts_things_back_which_is_said(host):
     with host.running():
-        wait_until(host.ready.exists)
-        ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
-    assert ran.returncode == 1
-    assert f"{host.generated} is there again" in ran.stdout
-    assert "Delete the DaemonSet first" in ran.stdout
+        until(host.ready.exists)
+        uninstaller = host.started(host.arguments("uninstall", f"--multus-data-dir={host.data_dir}"), "uninstall.log")
+        assert uninstaller.wait() == 1
+    assert f"{host.generated} is there again" in uninstaller.log()
+    assert "Delete the DaemonSet first" in uninstaller.log()
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
     renamed(host)
+    host.data_dir.mkdir(parents=True)
     before = host.snapshot()
     code, said = uninstall(host, "--dry-run")
     assert code == 0
     assert host.snapshot() == before
-    assert [line.split("/")[-1] for line in said.splitlines()[1:]] == [
-        "00-multus.conf",
-        "10-flannel.conflist.old to 10-flannel.conflist",
-        "renamed-masters",
-        "multus.kubeconfig",
-        "multus.d if it is empty",
-        "multus",
-    ]
+    for would in ("remove {0}/00-multus.conf", "rename {0}/10-flannel.conflist.old to 10-flannel.conflist",
+                  "remove {0}/multus.d/multus.kubeconfig", "remove {0}/multus.d if it is empty"):  # fmt: skip
+        assert f"would {would.format(host.conf_dir)}\n" in said
+    assert f"would remove {host.binary}\n" in said
 
 
-def test_names_that_are_not_utf_8_are_printed_escaped(host):
-    host.configure()
-    name = os.fsdecode(b"80-\xff.conf")
-    (host.conf_dir / name).write_text(json.dumps(MULTUS))
-    ran = host.run("uninstall", f"--multus-data-dir={host.data_dir}")
-    assert ran.returncode == 1
-    assert "80-\\udcff.conf: it runs Multus too" in ran.stdout
+def test_names_that_are_not_utf_8_are_printed_escaped(configured):
+    (configured.conf_dir / os.fsdecode(b"80-\xff.conf")).write_text(json.dumps(MULTUS))
+    code, said = uninstall(configured)
+    assert code == 1
+    assert "80-\\udcff.conf: it runs Multus too" in said
 
 
 @pytest.mark.parametrize("arguments", [["uninstall"], ["--dry-run"]], ids=" ".join)
@@ -817,41 +696,35 @@ def test_the_name_of_a_file_writes_no_line_of_its_own(host, arguments):
 # ---- install ----
 
 
-def install(host, *arguments):
+def install(host, *arguments, name="multus-entrypoint"):
+    subcommand = ["install"] if name == "multus-entrypoint" else []
     ours = [f"--multus-bin-file={host.multus}", f"--dest-dir={host.bin_dir}"]
-    command = [*host.command()[:3], "install", *ours, *arguments]
-    return subprocess.run(command, env=host.environ(), capture_output=True, text=True)
+    return run_here([*subcommand, *ours, *arguments], host.environ(), name=name)
 
 
-def test_install_copies_the_binary_with_its_mode_and_ends(host):
-    ran = install(host, "--type", "thin")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("multus-entrypoint", ["--type", "thin"]), ("multus-entrypoint", []), ("/install_multus", ["-t", "thin"])],
+)
+def test_install_copies_the_binary_with_its_mode_and_ends(host, name, arguments):
+    ran = install(host, *arguments, name=name)
     assert ran.returncode == 0, ran.stderr
     assert host.binary.read_bytes() == host.multus.read_bytes()
     assert host.binary.stat().st_mode & 0o777 == 0o755
     assert not (host.bin_dir / "passthru").exists()
     assert runtime_files(host) == ["10-flannel.conflist"]
-
-
-def test_install_writes_nothing_when_the_binary_is_there(host):
-    install(host)
     before = host.snapshot()
-    assert "is up to date" in install(host, "-t", "thin").stdout
+    assert "is up to date" in install(host, *arguments, name=name).stdout
     assert host.snapshot() == before
 
 
 def test_install_replaces_another_binary_and_another_mode(host):
-    host.binary.write_bytes(host.multus.read_bytes())
-    host.binary.chmod(0o600)
-    assert install(host).returncode == 0
-    assert host.binary.stat().st_mode & 0o777 == 0o755
-
-
-def test_install_multus_is_another_name_for_it(host):
-    code = "import sys; sys.argv[0] = '/install_multus'; from entrypoint.__main__ import main; main()"
-    command = [host.command()[0], "-c", code, f"--multus-bin-file={host.multus}", "-d", str(host.bin_dir), "-t", "thin"]
-    ran = subprocess.run(command, env=host.environ(), capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert host.binary.exists()
+    for content in (host.multus.read_bytes(), b"another"):
+        host.binary.write_bytes(content)
+        host.binary.chmod(0o600)
+        assert install(host).returncode == 0
+        assert host.binary.read_bytes() == host.multus.read_bytes()
+        assert host.binary.stat().st_mode & 0o777 == 0o755
 
 
 def test_installing_the_thick_plugin_is_refused_with_the_reason(host):
@@ -874,8 +747,7 @@ def test_install_says_what_is_missing(host, missing, dry_run):
 
 def test_install_dry_run_copies_nothing(host):
     before = host.snapshot()
-    ran = install(host, "--dry-run")
-    assert f"would install {host.binary}" in ran.stdout
+    assert f"would install {host.binary}" in install(host, "--dry-run").stdout
     assert host.snapshot() == before
     install(host)
     assert f"{host.binary} is up to date" in install(host, "--dry-run").stdout

@@ -32,7 +32,7 @@ def settle(host, wanted, memory):
 
 
 @given(directories, directories, st.sampled_from(MODES), binaries, sources, contents)
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=400)
 def test_the_node_is_configured_exactly_when_a_pod_would_get_its_networks(
     tmp_path_factory, before, later, mode, binary, source, static
 ):

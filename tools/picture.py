@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs/demo.svg"
-UNTIL = re.compile(r"^\S*5\. ", re.MULTILINE)
+UNTIL = re.compile(r"^\S*4\. ", re.MULTILINE)
 """The step that is no longer drawn: the rest would not fit on a screen."""
 COLUMNS = 133
 WIDTH, HEIGHT, MARGIN = 7.25, 17, 14  # of a character, a line and the border, in pixels
@@ -37,7 +37,7 @@ def drawn(output: str) -> str:
     head = HEAD.format(
         width=COLUMNS * WIDTH + 2 * MARGIN,
         height=len(lines) * HEIGHT + 2 * MARGIN,
-        label="The first four steps of the demo, as a terminal shows them",
+        label="The first three steps of the demo, as a terminal shows them",
     )
     texts = [
         f'<text x="{MARGIN}" y="{MARGIN + HEIGHT * number - 4}" xml:space="preserve">{line(text)}</text>\n'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import select
@@ -16,13 +15,15 @@ import sys
 import time
 from pathlib import Path
 
+from tests import forking
+from tests.forking import Forked
+from tests.waiting import BOUND, until
+
 DATA = Path(__file__).parent.parent / "data"
 MASTERS = DATA / "master-confs"
 
 ALIVE = ".alive"
 """How the files end by which instances know of each other."""
-BOUND = 30.0
-"""Seconds that any condition is waited for; only a test that is going to fail waits so long."""
 PROMPT = 0.3
 """Seconds within which a change is followed, in the median: far from the 20 ms of the bench, and far from a second."""
 
@@ -37,26 +38,8 @@ FLANNEL = {
 MULTUS = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
 
 
-def pauses():
-    """Yield the seconds to sleep between two looks: a millisecond at first, five for what takes longer.
-
-    Several tests wait at a time, and what they wait for shall have the CPU.
-    """
-    yield from [0.001] * 50
-    yield from itertools.repeat(0.005)
-
-
-def until(condition, within=BOUND, what="the condition"):
-    """Wait until the condition holds; return what it returned."""
-    end, pause = time.monotonic() + within, pauses()
-    while not (outcome := condition()):
-        assert time.monotonic() < end, f"{what} did not come within {within:g} s"
-        time.sleep(next(pause))
-    return outcome
-
-
 def watches(program):
-    """Say whether the watch is at work: it is loaded last, after the first pass, and has a thread of its own."""
+    """Say whether the watch is at work: it has a thread of its own."""
     return len(os.listdir(f"/proc/{program.pid}/task")) > 1
 
 
@@ -133,28 +116,22 @@ class Program:
         """Return the lines of the log that hold all these parts."""
         return [line for line in self.log.splitlines() if all(part in line for part in parts)]
 
-    def says(self, *parts, within=BOUND):
+    def says(self, *parts):
         """Wait for a line of the log that holds all these parts; return it."""
-        end, pause = time.monotonic() + within, pauses()
-        while not (found := self.lines(*parts)):
-            assert time.monotonic() < end, f"{parts} was not said within {within:g} s:\n{self.log}"
-            time.sleep(next(pause))
-        return found[0]
+        return until(lambda: self.lines(*parts), lambda: f"{parts} to be said:\n{self.log}")[0]
 
     def running(self):
         return self.process.poll() is None
 
-    def ends(self, within=BOUND):
-        """Wait for the end; return the exit code. `Popen.wait` with a timeout would look every 50 ms only.
-
-        The descriptor tells of the end at once. Who traces the program is told of it first, and only then may we reap.
-        """
-        if self.running():
+    def ends(self):
+        """Wait for the end; return the exit code."""
+        if isinstance(self.process, subprocess.Popen) and self.running():
+            # `Popen.wait` with a time-out would look every 50 ms only; the descriptor tells of the end at once. Who
+            # traces the program is told of it first, and only then may we reap.
             descriptor = os.pidfd_open(self.pid)
-            ended = select.select([descriptor], [], [], within)[0]
+            select.select([descriptor], [], [], BOUND)
             os.close(descriptor)
-            return self.process.wait(BOUND if ended else 0)
-        return self.process.returncode
+        return self.process.wait(BOUND)
 
     def stop(self, number=signal.SIGTERM):
         """Send a signal; return the exit code and the seconds until the end."""
@@ -281,26 +258,33 @@ class ScratchHost:
         }
         return {key: value for key, value in merged.items() if value is not None}
 
-    def run(self, *flags, env=None, within=BOUND):
+    def launch(self, *flags, env=None, prefix=(), execed=False, **files):
+        """Start the program by `exec`, which a prefix needs, or else by a fork that costs a tenth."""
+        place = {"env": self.environment(env), "cwd": self.root}
+        if prefix or execed:
+            return subprocess.Popen([*prefix, *self.command(*flags)], **place, **files)
+        return Forked([*self.flags(), *flags], **place, **files)
+
+    def run(self, *flags, env=None, execed=False):
         """Run a program that ends by itself."""
-        outcome = subprocess.run(
-            self.command(*flags), env=self.environment(env), cwd=self.root, capture_output=True, timeout=within
-        )
-        outcome.stdout = outcome.stdout.decode("utf-8", "backslashreplace")
-        outcome.stderr = outcome.stderr.decode("utf-8", "backslashreplace")
-        assert "Traceback" not in outcome.stderr, outcome.stderr
-        assert "unexpected" not in outcome.stderr, outcome.stderr
-        return outcome
+        place = {"env": self.environment(env), "cwd": self.root}
+        if execed:
+            ran = subprocess.run(
+                self.command(*flags), **place, capture_output=True, encoding="utf-8", errors="backslashreplace"
+            )
+        else:
+            ran = forking.run([*self.flags(), *flags], **place, errors="backslashreplace")
+        assert "Traceback" not in ran.stderr, ran.stderr
+        assert "unexpected" not in ran.stderr, ran.stderr
+        return ran
 
     @contextlib.contextmanager
-    def start(self, *flags, env=None, prefix=()):
+    def start(self, *flags, env=None, prefix=(), execed=False):
         """Start the program; it is killed at the end, and its log must not hold a traceback."""
         self._starts += 1
         log_file = self.logs / f"{self._starts}.log"
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [*prefix, *self.command(*flags)], env=self.environment(env), cwd=self.root, stderr=log, stdout=log
-            )
+            process = self.launch(*flags, env=env, prefix=prefix, execed=execed, stderr=log, stdout=log)
         program = Program(process, log_file)
         try:
             yield program
@@ -318,17 +302,15 @@ class ScratchHost:
         """Start the program on a host with a master, and wait until the node is configured and watched."""
         if not any(name.endswith((".conf", ".conflist")) for name in self.names()):
             self.master(**changes)
+        self.ready.unlink(missing_ok=True)  # a killed run's
         with self.start(*flags, env=env) as program:
             self.until_ready(program)
             until(lambda: watches(program), what="the watch")
             yield program
 
     def until_ready(self, program):
-        end, pause = time.monotonic() + BOUND, pauses()
-        while not self.ready.exists():
-            assert program.running(), program.log
-            assert time.monotonic() < end, f"not ready:\n{program.log}"
-            time.sleep(next(pause))
+        until(lambda: self.ready.exists() or not program.running(), lambda: f"readiness:\n{program.log}")
+        assert program.running(), program.log
 
     def names_or_none(self):
         try:
@@ -387,14 +369,15 @@ class Pod:
             *flags,
         )
 
-    def start(self, prefix=()):
+    def start(self, prefix=(), *, execed=False):
         """Start the program of this pod, as a context."""
-        return self.host.start(*self.flags, prefix=prefix)
+        return self.host.start(*self.flags, prefix=prefix, execed=execed)
 
     @contextlib.contextmanager
-    def running(self, prefix=()):
+    def running(self, prefix=(), *, execed=False):
         """Start the program of this pod, and wait until it is ready."""
-        with self.start(prefix) as program:
+        self.ready.unlink(missing_ok=True)  # a killed run's
+        with self.start(prefix, execed=execed) as program:
             until(lambda: self.ready.exists() or not program.running(), what=f"the readiness of {self.name}")
             assert program.running(), program.log
             until(lambda: watches(program), what="the watch")

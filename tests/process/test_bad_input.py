@@ -9,7 +9,8 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, replace, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, replace, stays
+from tests.waiting import until
 
 TOKENLESS = "no service account token"
 

@@ -21,9 +21,9 @@ from tests.process.scratch import (
     replace,
     seconds_until,
     stays,
-    until,
     vanish,
 )
+from tests.waiting import until
 
 SAMPLES = 4  # with the first write no more than may be made in five seconds
 

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, open_files, overwrite, replace, until
+from tests.process.scratch import FLANNEL, MULTUS, open_files, overwrite, replace
+from tests.waiting import until
 
 CLEANUP = "--cleanup-config-on-exit"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -57,7 +58,7 @@ def test_a_signal_that_does_not_interrupt_the_sleep_ends_it_all_the_same(host):
         threads = [int(entry) for entry in os.listdir(f"/proc/{program.pid}/task") if int(entry) != program.pid]
         assert threads
         assert libc.tgkill(program.pid, threads[0], signal.SIGTERM) == 0
-        assert program.ends(2) == 0
+        assert program.ends() == 0
 
 
 @pytest.mark.prompt

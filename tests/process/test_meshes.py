@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.meshes import CONVERTED_NAME, Ledger, SmallIstio, SmallLinkerd, SmallLinkerdScript
-from tests.process.scratch import FLANNEL, ScratchHost, replace, until
+from tests.process.scratch import FLANNEL, ScratchHost, replace
+from tests.waiting import until
 
 LONG = os.environ.get("RESILIENCE") == "long"
 QUIET = 60.0 if LONG else 2.0

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.process.scratch import until
+from tests.waiting import until
 
 PEERS = pytest.mark.parametrize("name", ["thin_entrypoint", "entrypoint.sh"])
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.process.scratch import Volume, stays, until
+from tests.process.scratch import Volume, stays
+from tests.waiting import until
 
 
 def test_a_patch_in_a_config_map_is_followed(host):

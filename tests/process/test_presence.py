@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import PROMPT, Pod, file_id, overwrite, presences, stays, until, vanish
+from tests.process.scratch import Pod, file_id, overwrite, presences, stays, vanish
+from tests.waiting import until
 
 pytestmark = pytest.mark.prompt  # which of several instances comes first, and how soon, is what they are about
 
@@ -469,9 +470,9 @@ def _checked(host, pod):
 
 def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(host, older, newer):
     whose = ("node.owner", "binary.current", "configuration.current", "kubeconfig.current")
-    with older.running() as first:
+    with older.running(execed=True) as first:  # its command line says that it is one
         assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
-        with newer.running():
+        with newer.running(execed=True):
             first.says(STANDS_BY)
             findings = _checked(host, older)
             assert [findings[name]["status"] for name in whose] == ["warn"] * 4
@@ -508,7 +509,7 @@ def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host,
     older.flags += flags
     with older.running() as program:
         _hook(host)
-        until(lambda: _back(host), within=PROMPT)
+        until(lambda: _back(host))
         assert program.stop()[0] == 0
         assert host.names() == ["10-flannel.conflist"]
         assert os.listdir(host.bin_dir) == []

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.fake_api import FakeCluster, authority, pem, serving
-from tests.process.scratch import open_files, overwrite, until
+from tests.process.scratch import open_files, overwrite
+from tests.waiting import until
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, stays
+from tests.waiting import until
 
 TEMPORARY = ".multus-entrypoint-0123456789ab.tmp"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")

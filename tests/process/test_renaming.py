@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, seconds_until, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, seconds_until, stays
+from tests.waiting import until
 
 NAME = "10-flannel.conflist"
 RENAME = "--rename-conf-file"

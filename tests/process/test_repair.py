@@ -9,16 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.scratch import (
-    ScratchHost,
-    assert_prompt,
-    file_id,
-    overwrite,
-    replace,
-    seconds_until,
-    stays,
-    until,
-)
+from tests.process.scratch import ScratchHost, assert_prompt, file_id, overwrite, replace, seconds_until, stays
+from tests.waiting import until
 
 OUTPUTS = ["conf", "kubeconfig", "installed"]
 
@@ -136,7 +128,7 @@ def test_a_fight_over_one_file_does_not_hold_up_the_others(host):
         for i in range(4):
             host.conf.unlink(missing_ok=True)
             host.rotate(f"token-{i}")
-            until(lambda i=i: host.has_token(f"token-{i}"), within=0.9)
+            until(lambda i=i: host.has_token(f"token-{i}"))
 
 
 def test_a_changed_source_of_the_binary_is_installed(host):

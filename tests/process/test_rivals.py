@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import MULTUS, stays, until
+from tests.process.scratch import MULTUS, stays
+from tests.waiting import until
 
 MODES = {
     "auto": [],

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, Volume, assert_prompt, file_id, seconds_until, stays, until
+from tests.process.scratch import FLANNEL, MULTUS, Volume, assert_prompt, file_id, seconds_until, stays
+from tests.waiting import until
 
 CONTENT = json.dumps(MULTUS)
 

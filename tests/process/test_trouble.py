@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.process.scratch import file_id, stays, until, vanish
+from tests.process.scratch import file_id, stays, vanish
+from tests.waiting import until
 
 
 def _command(*words):
@@ -56,7 +57,7 @@ def test_a_configuration_directory_that_cannot_be_written_any_more(host):
             stays(program.running, 2.5)  # beyond the first retries
             assert file_id(host.conf) == before
             assert len(program.lines("error")) == 1
-        until(lambda: host.wraps(name="changed"), within=10)
+        until(lambda: host.wraps(name="changed"))
         until(host.ready.exists)
 
 
@@ -91,7 +92,7 @@ def test_a_binary_directory_that_becomes_read_only(host):
         until(lambda: host.wraps(mtu=3))
         assert len(program.lines("error")) == 1
         assert _command("mount", "-o", "remount,rw", host.bin_dir)
-        until(lambda: host.installed.read_bytes() == b"new", within=10)
+        until(lambda: host.installed.read_bytes() == b"new")
         until(host.ready.exists)
 
 
@@ -111,7 +112,7 @@ def test_a_full_disk(host):
             assert not [name for name in os.listdir(host.kubeconfig.parent) if name.endswith(".tmp")]
             assert len(program.lines("error")) == 1
             filler.unlink()
-            until(lambda: host.has_token("does-not-fit"), within=10)
+            until(lambda: host.has_token("does-not-fit"))
             until(host.ready.exists)
 
 
@@ -135,9 +136,9 @@ def test_a_node_without_a_free_inotify_instance_is_configured_and_followed_all_t
         program.says("error", "cannot watch files", "max_user_instances")
         until(host.conf.exists)
         host.rotate("later")
-        until(lambda: host.has_token("later"), within=5)
+        until(lambda: host.has_token("later"))
         host.master(mtu=1)
-        until(lambda: host.wraps(mtu=1), within=5)
+        until(lambda: host.wraps(mtu=1))
         assert len(program.lines("error")) == 1
 
 
@@ -148,7 +149,7 @@ def test_a_ready_file_that_cannot_be_written_is_told_and_written_later(host):
         assert host.wraps(name="cbr0")
         assert program.running()
         _command("chattr", "-i", host.ready.parent)
-        until(host.ready.exists, within=10)
+        until(host.ready.exists)
 
 
 def test_all_directories_taken_away_at_once_and_given_back(host):

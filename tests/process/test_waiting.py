@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.scratch import FLANNEL, ScratchHost, assert_prompt, overwrite, seconds_until, stays, until
+from tests.process.scratch import FLANNEL, ScratchHost, assert_prompt, overwrite, seconds_until, stays
+from tests.waiting import until
 
 BROKEN = {
     "10-empty.conf": (b"", "empty"),

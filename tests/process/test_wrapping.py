@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MASTERS, MULTUS, overwrite, stays, until
+from tests.process.scratch import FLANNEL, MASTERS, MULTUS, overwrite, stays
+from tests.waiting import until
 
 LOOPS = {
     "00-multus.conf": MULTUS,

@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 from entrypoint.node.leaving import REMOVAL_COUNTS
-from tests.process.scratch import FLANNEL, overwrite, replace, until, vanish, watches
+from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
+from tests.waiting import until
 
 CHECK_INTERVAL = 0.002
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -195,7 +196,7 @@ class Node:
         return False
 
     def settle(self, seed):
-        until(self.settled, within=SETTLING, what=f"the right node after {self.done} events (seed {seed})")
+        until(self.settled, what=f"the right node after {self.done} events (seed {seed})")
 
 
 def binary(number):

@@ -16,8 +16,9 @@ import time
 
 import pytest
 
-from tests.process.scratch import ALIVE, BOUND, ScratchHost, presences, until
+from tests.process.scratch import ALIVE, ScratchHost, presences
 from tests.resilience import tracing
+from tests.waiting import BOUND, until
 
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
@@ -169,7 +170,7 @@ class Uninstalling(Scene):
 
     def play(self, host, out, *inject, cut=False):
         with host.start(*self.command, prefix=tracing.prefix(out, *inject)) as program:
-            code = program.ends(within=60)  # thousands of calls, under strace, on a machine that is not ours alone
+            code = program.ends()  # thousands of calls, under strace, on a machine that is not ours alone
             assert code in ({-signal.SIGKILL, 0} if cut else {0})
             return code == -signal.SIGKILL
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, overwrite, replace, until
+from tests.process.scratch import FLANNEL, overwrite, replace
 from tests.resilience import tracing
+from tests.waiting import until
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and immutable files need root")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.process.scratch import stays, until
+from tests.process.scratch import stays
+from tests.waiting import until
 
 
 def test_two_instances_with_other_flags_both_live_and_only_the_newer_one_writes(host, long, figure):

@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from tests.process.scratch import Pod, file_id, presences, until
+from tests.process.scratch import Pod, file_id, presences
+from tests.waiting import until
 
 WIDEST = 0.6
 """Seconds after the start of the newer one until one of the two ends; a start takes about half of it."""

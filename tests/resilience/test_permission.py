@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, ScratchHost, until
+from tests.process.scratch import FLANNEL, MULTUS, ScratchHost
+from tests.waiting import until
 
 AS_ROOT = os.geteuid() == 0
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if AS_ROOT else ()

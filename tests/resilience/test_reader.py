@@ -10,7 +10,8 @@ import time
 
 import yaml
 
-from tests.process.scratch import replace, until
+from tests.process.scratch import replace
+from tests.waiting import until
 
 WHOLE = 7
 """The exit code of the binary, set in its last line: half of it would exit with another."""

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from tests.process.scratch import Pod, until
+from tests.process.scratch import Pod
+from tests.waiting import until
 
 NAME = "10-flannel.conflist"
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"

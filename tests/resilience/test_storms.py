@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, stays, until
+from tests.process.scratch import FLANNEL, stays
+from tests.waiting import until
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 

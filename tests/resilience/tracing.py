@@ -8,7 +8,7 @@ import subprocess
 from collections import Counter
 from typing import NamedTuple
 
-from tests.process.scratch import until
+from tests.waiting import until
 
 _CALL = re.compile(r"(\w+)\(")
 _TRACED = "trace=file,desc"
