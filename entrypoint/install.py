@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from entrypoint.disk import files, programs
+from entrypoint.disk.looks import source_fault
 
 PROGRAMS = ("multus", "passthru")
 """What is copied, under these names. The second comes with some images only, beside the first."""
@@ -34,6 +35,8 @@ def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator
         files.sweep([directory])
     for name, source in sources(binary):
         target = directory / name
+        if fault := source_fault(source):
+            raise InstallError(f"--multus-bin-file={source} {fault}: does the image carry the multus binary?")
         try:
             if _up_to_date(source, target):
                 yield f"{target} is up to date"
@@ -49,6 +52,7 @@ def _up_to_date(source: Path, target: Path) -> bool:
     wanted = os.stat(source)
     try:
         found = os.lstat(target)
-        return found.st_mode == wanted.st_mode and programs.same_content(source, target, lambda: False)
+        alike = (found.st_mode, found.st_size) == (wanted.st_mode, wanted.st_size)
+        return alike and programs.compared(target, source, lambda: False)[0]
     except FileNotFoundError:
         return False

@@ -27,6 +27,8 @@ HOST_PATHS = (
 _LAST_PORT = 65535
 _HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]"
 # A pattern, and not compiled here: most starts have no taint.
+_NOT_FOR_STARTUP = ("node.kubernetes.io/", "node-role.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Taints that Kubernetes sets and removes itself, for reasons of its own."""
 _TAINT_KEY = r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
 
@@ -318,6 +320,11 @@ def _taint(value: str) -> Taint | None:
         raise InvalidSettingError(
             "--startup-taint",
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
+        )
+    if key.startswith(_NOT_FOR_STARTUP):
+        raise InvalidSettingError(
+            "--startup-taint",
+            f"{key} is Kubernetes' own taint: give the nodes one for this, such as multus-cni.io/not-ready",
         )
     return Taint(key, effect or None)
 

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import shutil
+import subprocess
 import uuid
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -35,6 +37,15 @@ def limited_group():
                 return
             group.rmdir()
     pytest.skip("no memory control group can be made here (needs root and the memory controller)")
+
+
+@pytest.fixture(scope="session")
+def strace():
+    """Skip where the calls of a program cannot be traced."""
+    if not shutil.which("strace"):
+        pytest.skip("needs strace (apt-get install strace)")
+    if subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode != 0:
+        pytest.skip("nothing may be traced here")
 
 
 @pytest.fixture

@@ -88,7 +88,10 @@ class FakeCluster:
         """Namespace and name of each pod, in order."""
         self.budgets = {}
         """How many more evictions of a pod are refused, by namespace and name, as a disruption budget does."""
-        self.after_eviction = lambda namespace, name: self.pods.pop((namespace, name))
+        self.after_eviction = self.replace
+        """What becomes of an evicted pod: called with its namespace and name."""
+        self.refused_by_webhook = {}
+        """What an admission webhook says to an eviction, by namespace and name."""
         self.largest_page = 500
         self.expired_pages = 0
         """How many of the next continue tokens are too old."""
@@ -98,6 +101,8 @@ class FakeCluster:
         """The NetworkAttachmentDefinition resource is installed."""
         self.failures = []
         """Statuses to answer the next requests with; None for an answer in earnest."""
+        self.headers = {}
+        """Further ones of each answer."""
         self.retry_after = None
         """What each answer's Retry-After says, if anything."""
         self.before_patch = []
@@ -129,14 +134,37 @@ class FakeCluster:
         if owner:
             version = "v1" if owner in {"Node", "ReplicationController"} else "apps/v1"
             version = "batch/v1" if owner == "Job" else version
-            metadata["ownerReferences"] = [{"apiVersion": version, "kind": owner, "name": "o", "controller": True}]
+            uid = more.pop("owner_uid", f"owner-of-{name}")
+            metadata["ownerReferences"] = [
+                {"apiVersion": version, "kind": owner, "name": "o", "uid": uid, "controller": True}
+            ]
         self.pods[namespace, name] = {
             "kind": "Pod",
             "apiVersion": "v1",
             "metadata": {**metadata, **more.pop("metadata", {})},
             "spec": {"nodeName": node, **more.pop("spec", {})},
-            "status": {"phase": "Running", "podIP": "10.244.0.5", **more},
+            "status": {
+                "phase": "Running",
+                "podIP": "10.244.0.5",
+                "conditions": [{"type": "Ready", "status": "True" if more.pop("ready", True) else "False"}],
+                **more,
+            },
         }
+
+    def replace(self, namespace, name, *, ready=True, node="node-2"):
+        """Take a pod away and have its controller make a new one, which has what it asks for."""
+        gone = self.pods.pop((namespace, name))
+        new = json.loads(json.dumps(gone))
+        new["metadata"].pop("deletionTimestamp", None)
+        owner = new["metadata"].get("ownerReferences", [{}])[0]
+        kept = owner.get("kind") == "StatefulSet"
+        new["metadata"] |= {"name": name if kept else f"{name}-again", "uid": f"{gone['metadata']['uid']}-again"}
+        asked = new["metadata"]["annotations"].get("k8s.v1.cni.cncf.io/networks", "")
+        got = [{"name": "cbr0", "default": True}, *({"name": f"{namespace}/{each}"} for each in asked.split(","))]
+        new["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"] = json.dumps(got)
+        new["spec"]["nodeName"] = "node-1" if owner.get("kind") == "DaemonSet" else node
+        new["status"]["conditions"] = [{"type": "Ready", "status": "True" if ready else "False"}]
+        self.pods[namespace, new["metadata"]["name"]] = new
 
     def add_network(self, name, config=None, namespace="default"):
         self.networks[namespace, name] = {
@@ -193,6 +221,11 @@ class FakeCluster:
                 )
             case "GET", ["apis", "k8s.cni.cncf.io", "v1", "network-attachment-definitions"] if self.served:
                 return self._list("network-attachment-definitions", self.networks, query)
+            case "GET", ["api", "v1", "namespaces", namespace, "pods"]:
+                there = {key: pod for key, pod in self.pods.items() if key[0] == namespace}
+                return self._list("pods", there, query)
+            case "GET", [*_, "v1", "namespaces", namespace, "network-attachment-definitions", name] if self.served:
+                return self._network(namespace, name)
             case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return self._pod(namespace, name)
             case "POST", ["api", "v1", "namespaces", namespace, "pods", name, "eviction"]:
@@ -224,7 +257,12 @@ class FakeCluster:
             self.expired_pages -= 1
             said = "The provided continue parameter is too old to display a consistent list result."
             return 410, _status(410, "Expired", said)
-        keys = [key for key in sorted(objects) if _selected(objects[key], query.get("fieldSelector", ""))]
+        keys = [
+            key
+            for key in sorted(objects)
+            if _selected(objects[key], query.get("fieldSelector", ""))
+            and _labelled(objects[key], query.get("labelSelector", ""))
+        ]
         start = next((at for at, key in enumerate(keys) if "/".join(key) > query.get("continue", "")), len(keys))
         limit = min(int(query.get("limit", self.largest_page)), self.largest_page)
         if query.get("resourceVersion") == "0":
@@ -245,6 +283,13 @@ class FakeCluster:
             return 404, _status(404, "NotFound", f'pods "{name}" not found')
         return 200, json.loads(json.dumps(self.pods[namespace, name]))
 
+    def _network(self, namespace, name):
+        if ("get", "network-attachment-definitions") in self.denied:
+            return 403, _forbidden("get", "network-attachment-definitions", name)
+        if (namespace, name) not in self.networks:
+            return 404, _status(404, "NotFound", f'network-attachment-definitions.k8s.cni.cncf.io "{name}" not found')
+        return 200, json.loads(json.dumps(self.networks[namespace, name]))
+
     def _evict(self, namespace, name, body):
         if ("create", "pods/eviction") in self.denied:
             return 403, _forbidden("create", "pods/eviction", name)
@@ -258,6 +303,8 @@ class FakeCluster:
             self.budgets[namespace, name] -= 1
             said = "Cannot evict pod as it would violate the pod's disruption budget."
             return 429, _status(429, "TooManyRequests", said)
+        if (namespace, name) in self.refused_by_webhook:
+            return 403, _status(403, "Forbidden", self.refused_by_webhook[namespace, name])
         self.evicted.append((namespace, name))
         self.after_eviction(namespace, name)
         return 201, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
@@ -317,6 +364,13 @@ def _selected(document, selector):
     return True
 
 
+def _labelled(document, selector):
+    labels = document["metadata"].get("labels", {})
+    return all(
+        labels.get(key) == value for key, _, value in (term.partition("=") for term in selector.split(",")) if key
+    )
+
+
 def _status(code, reason, message):
     return {
         "kind": "Status",
@@ -345,10 +399,12 @@ def serving(cluster, ca=None, port=0, hosts=("127.0.0.1", "localhost")):
             length = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(length)) if length else None
             status, document = cluster.answer(self.command, self.path, self.headers, body)
-            content = json.dumps(document).encode()
+            content = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
+            for name, value in cluster.headers.items():
+                self.send_header(name, value)
             if cluster.retry_after is not None:
                 self.send_header("Retry-After", cluster.retry_after)
             self.end_headers()

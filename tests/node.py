@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import click
+from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
 
 from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.cli.options import FlagCommand, chosen
 from entrypoint.cni.document import examine
 from entrypoint.disk.looks import Absent, File
-from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
 from entrypoint.settings import Settings, build
 
 DATA = Path(__file__).parent / "data"

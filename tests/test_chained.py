@@ -3,14 +3,14 @@ import math
 from pathlib import Path
 
 import pytest
+from entrypoint.node.plan import decide, decide_removal
+from entrypoint.node.values import Output
 from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.cni.document import equal
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import chained, handover, verdict
-from entrypoint.node.plan import decide, decide_removal
-from entrypoint.node.values import Output
 from tests.meshes import CONVERTED_NAME, go_format, go_parse
 from tests.node import START, after, master, seen, settings_for
 

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 
 from entrypoint.cluster import client as cluster
-from entrypoint.cluster import memory
 from entrypoint.errands import child, patience, taint
 from entrypoint.settings import Taint
 from tests.errand import Log, no_pause
@@ -182,7 +181,7 @@ def test_server_errors_are_tried_again(api, order):
 
 
 def test_a_container_too_small_for_the_client_is_told_so_instead_of_being_killed(api, order, monkeypatch):
-    monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))
+    monkeypatch.setattr(cluster, "room", lambda: cluster.Room(limit=50 << 20, available=20 << 20))
     monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)
     log = Log()
     assert not taint.remove(order, log, lambda _: True)

@@ -4,11 +4,11 @@ import os
 import time
 
 import pytest
-
-from entrypoint.disk.wakeup import Wakeup
 from entrypoint.node.daemon import Daemon, GaveUpError
 from entrypoint.node.host import StepError
 from entrypoint.node.values import Copy, Remove, Write
+
+from entrypoint.disk.wakeup import Wakeup
 from tests.node import CRIO, FLANNEL, IN_CLUSTER, scratch, settings_for
 
 

@@ -3,13 +3,13 @@ import os
 import time
 
 import pytest
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Copy, Memory, Remove, Rename, Write
 
 from entrypoint.cni.document import Master, Multus, NoFile, Unread, Unusable, examine
 from entrypoint.disk import files, programs
 from entrypoint.disk.looks import MAX_BYTES, Absent, File, read
-from entrypoint.node.host import Host, StepError
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Copy, Memory, Remove, Rename, Write
 from tests.node import FLANNEL, scratch, settings_for
 
 

@@ -13,7 +13,7 @@ BELOW = {
     "check": {"node", "owner", "errands", "cluster", "telling", "cni", "disk", "settings"},
     "uninstall": {"node", "owner", "telling", "cni", "disk", "settings", "install"},
     "node": {"owner", "errands", "telling", "cni", "disk", "settings"},
-    "errands": {"cluster", "telling", "settings", "cni"},
+    "errands": {"cluster", "telling", "settings", "cni", "disk"},
     "cluster": {"cni", "telling"},
     "owner": {"disk"},
     "install": {"disk"},

@@ -11,10 +11,10 @@ import time
 
 import click
 import pytest
-
 from entrypoint.node.host import Host
 from entrypoint.node.plan import decide
 from entrypoint.node.values import Memory
+
 from tests.node import DATA, MASTERS, scratch, settings_for
 
 CASES = json.loads((DATA / "peer-vectors.json").read_text())

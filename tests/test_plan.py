@@ -1,6 +1,9 @@
 import json
 
 import pytest
+from entrypoint.node.choose import GRACE
+from entrypoint.node.plan import decide, decide_removal
+from entrypoint.node.values import Binary, Candidate, Record, Remove, Rename, Write
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -8,9 +11,6 @@ from hypothesis import strategies as st
 from entrypoint.cni.document import Unread
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import renaming
-from entrypoint.node.choose import GRACE
-from entrypoint.node.plan import decide, decide_removal
-from entrypoint.node.values import Binary, Candidate, Record, Remove, Rename, Write
 from tests.node import CRIO, DATA, FLANNEL, MASTERS, START, after, master, seen, settings_for
 
 VECTORS = json.loads((DATA / "peer-vectors.json").read_text())

@@ -5,6 +5,9 @@ import os
 import shutil
 
 import pytest
+from entrypoint.node.host import Host
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Candidate, Memory, Record, Rename
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -12,9 +15,6 @@ from hypothesis import strategies as st
 from entrypoint.cni.document import Unread
 from entrypoint.disk.looks import Absent, File
 from entrypoint.node import renaming
-from entrypoint.node.host import Host
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Candidate, Memory, Record, Rename
 from tests.node import CRIO, FLANNEL, START, after, master, scratch, seen, settings_for
 
 RENAME = "--rename-conf-file"

@@ -6,14 +6,19 @@ import sys
 
 import pytest
 
-from entrypoint.cluster import memory, podnetworks
-from entrypoint.errands import events, evictions, repair
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import pods as podnetworks
+from entrypoint.errands import pods as repair
 from tests.errand import Log, no_pause
 
 
 @pytest.fixture
-def order(account):
-    return lambda mode: repair.Order(**account, mode=mode)
+def order(api, account, tmp_path):
+    """An order for a node that has what the networks need."""
+    (tmp_path / "macvlan").write_text("#!/bin/sh\n")
+    (tmp_path / "macvlan").chmod(0o755)
+    api.add_network("lan", {"type": "macvlan"})
+    return lambda mode: repair.Order(**account, mode=mode, bin_dirs=[str(tmp_path)])
 
 
 def lists_of_pods(api):
@@ -56,7 +61,7 @@ def test_a_second_run_writes_no_second_event(api, order):
 @pytest.mark.parametrize("name", ["a", "a" * 253, f"{'a' * 228}-.-{'b' * 20}"])
 def test_the_name_of_an_event_is_one_that_the_api_server_takes(name):
     pod = podnetworks.Pod("default", name, "u", ("default/lan",), None, False)
-    given = events.event(pod, "node-1")["metadata"]["name"]
+    given = repair.event(pod, "node-1")["metadata"]["name"]
     assert len(given) <= 253
     assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", label) for label in given.split("."))
 
@@ -113,24 +118,6 @@ def test_when_no_pod_may_be_evicted_that_is_said(api, order):
     assert log[-1] == ("INFO", "no pod that lacks networks may be evicted")
 
 
-def test_the_next_pod_is_evicted_only_when_the_last_one_is_gone(api, order):
-    for name in "ab":
-        api.add_pod(name, "lan")
-    looks = []
-
-    def going(namespace, name):
-        api.pods[namespace, name]["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z"
-
-    def pause(_seconds):
-        looks.append(list(api.evicted))
-        if len(looks) % 3 == 0:
-            del api.pods[api.evicted[-1]]
-
-    api.after_eviction = going
-    assert repair.run(order("delete"), Log(), pause)
-    assert [len(evicted) for evicted in looks] == [1, 1, 1, 2, 2, 2]
-
-
 def test_a_pod_that_is_made_again_under_its_own_name_is_gone_too(api, order):
     api.add_pod("db-0", "lan", owner="StatefulSet")
 
@@ -164,22 +151,13 @@ def test_a_disruption_budget_holds_and_other_pods_do_not_wait_for_it(api, order)
 
 
 def test_a_disruption_budget_that_never_lets_go_is_given_up_after_a_while(api, order, monkeypatch):
-    monkeypatch.setattr(evictions, "_LONGEST", 0.0)
+    monkeypatch.setattr(repair, "_HELD", 0.0)
     api.add_pod("a", "lan")
     api.budgets["default", "a"] = 99
     log = Log()
     assert not repair.run(order("delete"), log, no_pause)
     assert "still not evicted: default/a (default/lan): 429 Cannot evict" in log.text()
     assert "Delete them yourself, or start this pod again" in log.text()
-
-
-def test_an_evicted_pod_that_does_not_go_is_told(api, order, monkeypatch):
-    monkeypatch.setattr(evictions, "_LONGEST", 0.0)
-    api.add_pod("a", "lan")
-    api.after_eviction = lambda _namespace, _name: None
-    log = Log()
-    assert not repair.run(order("delete"), log, no_pause)
-    assert "pod default/a (default/lan) was evicted and is still there" in log.text()
 
 
 def test_a_pod_that_is_gone_or_another_before_its_eviction_is_no_failure(api, order):
@@ -295,7 +273,7 @@ def test_nothing_more_is_done_once_nobody_waits_for_it(api, order):
 
 
 def test_a_container_too_small_for_the_client_is_told_so(api, order, monkeypatch):
-    monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=50 << 20, available=20 << 20))
+    monkeypatch.setattr(cluster, "room", lambda: cluster.Room(limit=50 << 20, available=20 << 20))
     monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)
     log = Log()
     assert not repair.run(order("report"), log, lambda _: True)

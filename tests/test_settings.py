@@ -55,7 +55,20 @@ def test_without_a_name_any_configuration_but_ours_may_be_the_master(name):
     assert built().names_master(name) is (name in {"10-a.conf", "10-a.conflist"})
 
 
-@pytest.mark.parametrize("value", ["/etc/cni/net.d/10-a.conf", "10-a.conf,/etc/x.conf", "*/10-a.conf", "../10-a.conf", "x/10-a.conf", "x/", "/", "..", "."])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/etc/cni/net.d/10-a.conf",
+        "10-a.conf,/etc/x.conf",
+        "*/10-a.conf",
+        "../10-a.conf",
+        "x/10-a.conf",
+        "x/",
+        "/",
+        "..",
+        ".",
+    ],
+)
 def test_a_master_elsewhere_is_a_usage_error_that_names_the_directory(value):
     with pytest.raises(InvalidSettingError, match=r"/host/etc/cni/net\.d") as caught:
         built(f"--multus-master-cni-file-name={value}")

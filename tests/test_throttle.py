@@ -1,11 +1,10 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from entrypoint.node.values import Remove, Write
 from entrypoint.telling.throttle import Throttle
+from hypothesis import given
+from hypothesis import strategies as st
 
 FILE = Path("/n/00-multus.conf")
 WRITE = Write(FILE, b"a", 0o600)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from entrypoint.node.host import Host, StepError
+from entrypoint.node.plan import decide
+from entrypoint.node.values import Memory
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint.node.host import Host, StepError
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Memory
 from tests.node import scratch, settings_for
 from tests.runtime import CONTENTS, MODES, NAMES, STATIC, put, works
 

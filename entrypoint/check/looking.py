@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from entrypoint import owner
-from entrypoint.check import cluster as clustercheck
-from entrypoint.check import kubeconfig as kubeconfigcheck
-from entrypoint.check import node as nodecheck
-from entrypoint.check import owner as ownercheck
-from entrypoint.check.findings import Finding
-from entrypoint.check.plugins import Programs
-from entrypoint.disk.looks import Absent, leads_away, program_fault, read
-from entrypoint.node.host import Host
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Memory
+from entrypoint.check import cluster, kubeconfig, node
+from entrypoint.check.findings import Finding, Status, passed, skipped, warned
+from entrypoint.check.networks import Programs
+from entrypoint.cni.document import InvalidJsonError, parse
+from entrypoint.disk import mounts
+from entrypoint.disk.looks import Absent, File, leads_away, program_fault, read
+from entrypoint.node.loop import decide_once
+from entrypoint.owner import Instance
 from entrypoint.settings import Settings
+
+_OWNER = "node.owner"
+_THE_OWNERS = frozenset({"binary.current", "configuration.current", "kubeconfig.current", "kubeconfig.mode"})
+"""Findings that compare the node with what the instance of this container would have there."""
 
 
 def run(settings: Settings, timeout: float, resident: int | None = None) -> list[Finding]:
@@ -26,26 +30,50 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
     `resident` is the process of this container that is the entrypoint, as far as there is one.
     """
     instances = owner.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
-    view = look(settings)
-    found = [*nodecheck.findings(settings, view), *kubeconfigcheck.findings(settings, view)]
+    view = node.View(
+        now=time.time(),
+        decision=decide_once(settings, running=True),
+        programs=_programs(settings),
+        mounted_from=mounts.of(settings.cni_conf_dir),
+    )
+    path = _kubeconfig_file(settings)
+    look = read(path) if path else Absent()
+    found = [*node.findings(settings, view), *kubeconfig.findings(settings, view, path, look)]
     return [
-        *ownercheck.judged(found, instances, resident),
-        *clustercheck.findings(settings, kubeconfigcheck.access(view), view.programs, timeout),
+        *_of_the_owner(found, instances, resident),
+        *cluster.findings(settings, kubeconfig.access(look), view.programs, timeout),
     ]
 
 
-def look(settings: Settings) -> nodecheck.View:
-    """Look at the node."""
-    seen = Host(settings).observe().settled()
-    path = _kubeconfig_file(settings)
-    return nodecheck.View(
-        now=time.time(),
-        seen=seen,
-        plan=decide(settings, seen, Memory(started=seen.now)),
-        programs=_programs(settings),
-        kubeconfig_file=path,
-        kubeconfig=read(path) if path else Absent(),
-    )
+def _of_the_owner(
+    findings: Iterable[Finding], instances: Sequence[Instance] | None, resident: int | None
+) -> list[Finding]:
+    """Say who owns the node, and take a newer instance's work for no fault of this one.
+
+    `instances` are those that live on the node, the newest last; None where nobody can. `resident` is the process of
+    this container that was taken for the entrypoint; None when there is none, so that nobody stands by.
+    """
+    if instances is None:
+        return [skipped(_OWNER, "see node.directories"), *findings]
+    instances = [each for each in instances if each.rank[0]]  # the others cannot configure the node
+    if not instances:
+        return [passed(_OWNER, "no other entrypoint keeps this node"), *findings]
+    if resident is None:
+        return [passed(_OWNER, "an entrypoint keeps this node, in another container"), *findings]
+    if instances[-1].pid == resident:
+        return [passed(_OWNER, "the entrypoint of this container keeps this node"), *findings]
+    if all(instance.pid != resident for instance in instances):
+        found = "another entrypoint keeps this node, and that of this container cannot do its work yet"
+        return [warned(_OWNER, found, "see this pod's log for what it waits for"), *findings]
+    found = "a newer entrypoint keeps this node, as in an update; that of this container stands by"
+    advice = "run check in the newest pod of this node"
+    return [warned(_OWNER, found, advice), *map(_excused, findings)]
+
+
+def _excused(finding: Finding) -> Finding:
+    if finding.identifier not in _THE_OWNERS or finding.status is not Status.FAIL:
+        return finding
+    return finding._replace(status=Status.WARN, advice=f"it is the newer entrypoint's: see {_OWNER}")
 
 
 def _programs(settings: Settings) -> Programs:
@@ -58,8 +86,29 @@ def _programs(settings: Settings) -> Programs:
         fault=lambda name: _plugin_fault(name, directories),
         where=" or ".join(map(str, directories)),
         unseen=unseen,
-        socket_there=lambda path: _there(settings.in_container(path) or Path("/host", path.lstrip("/"))),
+        socket_there=lambda path: _there(_here(settings, path)),
+        named_in=lambda directory: _names(_here(settings, directory)),
     )
+
+
+def _here(settings: Settings, path_on_host: str) -> Path:
+    """Return where this container sees a path of the host, if it does."""
+    return settings.in_container(path_on_host) or Path("/host", path_on_host.lstrip("/"))
+
+
+def _names(directory: Path) -> frozenset[str] | None:
+    """Return the names of the CNI configurations in a directory; None where it cannot be seen."""
+    try:
+        files = [each for each in os.listdir(directory) if each.endswith((".conf", ".conflist", ".json"))]
+    except OSError:
+        return None
+    names = set()
+    for each in files:
+        look = read(directory / each)
+        with suppress(InvalidJsonError):
+            document = parse(look.content) if isinstance(look, File) else None
+            names.add(str(document.get("name")) if isinstance(document, dict) else "")
+    return frozenset(names)
 
 
 def _there(path: Path) -> bool | None:

@@ -1,7 +1,9 @@
 """The Kubernetes API through the official client, as little of it as possible: it is the largest thing we load.
 
-Only short-lived processes import this module's client: the resident process and its start know nothing of it.
-Requests and answers are plain JSON objects; the typed APIs would cost 20 MiB more and drop what they do not know.
+Only short-lived processes load the client: the resident process and its start know nothing of it. Requests and answers
+are plain JSON objects; the typed APIs would cost 20 MiB more and drop what they do not know. No answer is trusted: each
+ends within a time and a size, and a container's memory limit is looked at before the client is loaded, because the
+kernel kills without a word.
 """
 
 from __future__ import annotations
@@ -9,13 +11,20 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlencode
 
-from entrypoint.cluster import memory
+from entrypoint.telling.log import one_line
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 CLIENT_SIZE = 26 << 20
@@ -23,6 +32,23 @@ CLIENT_SIZE = 26 << 20
 
 What it maps of files, another 10 MiB, the kernel takes back before it kills anyone.
 """
+LARGEST, SMALLEST = 4 << 20, 256 << 10
+"""The most bytes of one answer, and what is read whatever room there is. No object in etcd has more than 1.5 MiB."""
+_GROWTH = 8
+"""How many times its own size an answer may take while it is read, at most.
+
+One character beyond the basic plane makes four bytes of each byte of text: the text, and its parts beside it.
+"""
+PAGE = 100
+"""Objects that are asked for in one answer."""
+_SHARE = 5
+"""A page that is too large is asked for again with this share of its objects: 100, 20, 4, 1."""
+_RESTARTS = 3
+"""How often a list whose token expires is begun anew in one go."""
+_PAGES = 10_000
+"""The most pages of a list: a million objects, ten times what Kubernetes is built for."""
+_QUOTED = 300
+"""How many characters of what somebody else has said are quoted."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -55,29 +81,39 @@ class Answer(NamedTuple):
 
     @property
     def forbidden(self) -> bool:
-        """A right is missing; any other refusal is trouble of the server, or of what was asked."""
-        return self.status == 403  # noqa: PLR2004 - HTTP
+        """A right is missing, or an admission webhook or a quota refuses this one object."""
+        return self.status == HTTPStatus.FORBIDDEN
 
     @property
     def message(self) -> str:
-        """The status code and what the API server had to say."""
+        """The status code and what the API server had to say, on one line and not too much of it."""
         said = self.document.get("message")
-        return f"{self.status} {said}" if isinstance(said, str) else str(self.status)
+        return f"{self.status} {quoted(said)}" if isinstance(said, str) else str(self.status)
 
 
 class UnreachableError(Exception):
-    """No answer came; the message says why."""
+    """No answer came that could be used; the message says why."""
 
 
-def shortfall() -> str | None:
-    """Say why the container's memory limit cannot hold the client; None when it can, or holds it already."""
-    if "kubernetes.client.api_client" in sys.modules:
-        return None
-    return memory.shortfall(CLIENT_SIZE, memory.room())
+class TooLargeError(UnreachableError):
+    """The answer is larger than what there is room for."""
+
+
+class RefusedError(Exception):
+    """The API server answered, and not with what was asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
+
+
+def quoted(text: str) -> str:
+    """Return what somebody else has written as a message may quote it: cut, and without control characters."""
+    return one_line(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
 class Api:
-    """A connection to an API server."""
+    """A connection to an API server, for one request at a time."""
 
     def __init__(self, access: Access) -> None:
         """Load the client: takes a second and `CLIENT_SIZE` bytes. Raises `UnreachableError`."""
@@ -97,11 +133,14 @@ class Api:
             proxy="",  # Multus on the host has no proxy of this container's environment either
             no_proxy="",
         )
+        self._host = configuration.host
         self._client = ApiClient(configuration)
         self._client.user_agent = "multus-entrypoint"
+        self._connections: list[Any] = []
+        pools = self._client.rest_client.pool_manager
         if verified:
             # The client's configuration has no place for it (kubernetes-client/python 2394).
-            self._client.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls()
+            pools.connection_pool_kw["ssl_context"] = _tls()
 
     def request(
         self,
@@ -113,31 +152,105 @@ class Api:
         content_type: str = JSON,
         accept: str = JSON,
     ) -> Answer:
-        """Send one request and wait at most `timeout` seconds for each part of the answer.
+        """Send one request and wait at most `timeout` seconds for the whole answer.
 
-        Any HTTP answer is returned, refusals too. Raises `UnreachableError`.
+        Any HTTP answer is returned, refusals too. Raises `UnreachableError`, and `TooLargeError`.
         """
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
+        headers = {"Accept": accept, "Content-Type": content_type, "Accept-Encoding": "identity"}
+        done: list[tuple[int, str | None, bytes] | Exception] = []
 
-        try:
-            request = self._client.param_serialize(
-                method,
-                path,
-                header_params={"Accept": accept, "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = self._client.call_api(*request, _request_timeout=timeout)
-            content: bytes = response.read()  # type: ignore[no-untyped-call]
-        except (ApiException, HTTPError, OSError, ValueError) as error:
-            raise UnreachableError(f"{self._client.configuration.host}: {_reason(error, timeout)}") from error
-        retry_after: str | None = response.getheader("Retry-After")  # type: ignore[no-untyped-call]
-        return Answer(response.status, _document(content), _seconds(retry_after))
+        def ask() -> None:
+            try:
+                done.append(self._ask(method, path, headers, body, timeout))
+            except Exception as error:  # raised again below
+                done.append(error)
+
+        # A thread, because neither a name server nor a server that sends a byte now and then keeps to a time-out.
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(timeout)
+        if not done:
+            self._break_off()
+            raise UnreachableError(f"{self._host}: no answer within {timeout:g} s")
+        outcome = done.pop()
+        if isinstance(outcome, Exception):
+            raise self._reason(outcome, timeout) from outcome
+        status, retry_after, content = outcome
+        text = content.decode("utf-8", "replace")
+        del outcome, content  # before its parts are there beside it
+        return self._answer(status, text, _seconds(retry_after))
+
+    def get(self, path: str, *, timeout: float, accept: str = JSON) -> Answer:
+        """Ask for a path; as `request`."""
+        return self.request("GET", path, timeout=timeout, accept=accept)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()  # type: ignore[no-untyped-call]
+
+    def _ask(
+        self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None, timeout: float
+    ) -> tuple[int, str | None, bytes]:
+        """Return status, Retry-After and content of the answer."""
+        if not self._connections:
+            pool = self._client.rest_client.pool_manager.connection_from_url(self._host)
+            make = pool.ConnectionCls
+            pool.ConnectionCls = lambda *args, **kwargs: self._noted(make(*args, **kwargs))  # type: ignore[assignment]
+        request = self._client.param_serialize(
+            method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        response = self._client.call_api(*request, _request_timeout=timeout).response
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnreachableError("the answer is in an encoding that was not asked for")
+        most, content = largest_answer(), bytearray()
+        while chunk := response.read1(64 << 10, decode_content=False):
+            content += chunk
+            if len(content) > most:
+                response.close()
+                raise TooLargeError(f"the answer has more than {most >> 10} KiB, for which there is no room")
+        response.release_conn()
+        return response.status, response.headers.get("Retry-After"), bytes(content)
+
+    def _noted(self, connection: Any) -> Any:
+        self._connections.append(connection)
+        return connection
+
+    def _break_off(self) -> None:
+        """Wake the thread that waits for the rest of an answer; it ends, and nobody listens to it any more."""
+        import socket
+
+        for connection in self._connections:
+            sock: socket.socket | None = connection.sock
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, status: int, text: str, retry_after: float) -> Answer:
+        """Read an answer. Raises `UnreachableError` where what should have been answered is no JSON object."""
+        try:
+            document = json.loads(text, object_hook=_without_bookkeeping)
+        except (ValueError, RecursionError) as error:
+            document = None
+            why = "nested too deeply" if isinstance(error, RecursionError) else "is it an API server?"
+        else:
+            why = "it is no object"
+        if isinstance(document, dict):
+            return Answer(status, document, retry_after)
+        answer = Answer(status, {}, retry_after)
+        if answer.ok:
+            raise UnreachableError(f"{self._host}: the answer cannot be read as JSON: {why}")
+        return answer  # a proxy's page says no less by its status
+
+    def _reason(self, error: Exception, timeout: float) -> Exception:
+        """Return what to raise for what the client raised, which wraps it in many layers."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        if isinstance(error, UnreachableError):
+            return type(error)(f"{self._host}: {error}")
+        if not isinstance(error, ApiException | HTTPError | OSError | ValueError):
+            return error
+        return UnreachableError(f"{self._host}: {_words(error, timeout)}")
 
 
 def _tls() -> ssl.SSLContext:
@@ -160,21 +273,13 @@ def _seconds(retry_after: str | None) -> float:
     return float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,6}", retry_after) else 0.0
 
 
-def _document(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content, object_hook=_without_bookkeeping)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _without_bookkeeping(parsed: dict[str, Any]) -> dict[str, Any]:
     """Drop who wrote which field: that is the larger part of many objects, and nobody asks for it."""
     parsed.pop("managedFields", None)
     return parsed
 
 
-def _reason(error: BaseException, timeout: float) -> str:
+def _words(error: BaseException, timeout: float) -> str:
     """Say in a few words what the client wraps in many layers."""
     import ssl  # here, because a process that waits for more memory shall be small
 
@@ -191,7 +296,7 @@ def _reason(error: BaseException, timeout: float) -> str:
             return layer.strerror
     if any(isinstance(layer, ClientTimeoutError | TimeoutError) for layer in layers):
         return f"no answer within {timeout:g} s"
-    return " ".join(str(layers[-1]).split()) or type(layers[-1]).__name__
+    return quoted(" ".join(str(layers[-1]).split())) or type(layers[-1]).__name__
 
 
 def _layers(error: BaseException) -> list[BaseException]:
@@ -204,3 +309,146 @@ def _layers(error: BaseException) -> list[BaseException]:
             layers.append(layer)
             pending += [layer.__cause__, layer.__context__, *layer.args]
     return layers
+
+
+# ---- lists ----
+
+
+class Get(Protocol):
+    """Asks the API server for a path; `accept` is the media type of the answer."""
+
+    def __call__(self, path: str, *, accept: str = JSON) -> Answer:
+        """Return the answer, refusals too. Raises `UnreachableError`, and `TooLargeError`."""
+
+
+def objects(
+    get: Get, path: str, *, selector: str = "", labels: str = "", accept: str = JSON, cached: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a list, with a field or label selector only those that it takes, page by page.
+
+    A list of the pods of one node is to be `cached`: the API server has an index for that in its memory, and would
+    else go through all pods of the cluster in its database. It may lag behind, and comes in one page, whatever limit
+    is asked for. Where a page is too large, or the server has forgotten where it ended (410 Gone, after some minutes),
+    the list is begun anew, with smaller pages and from the database: an object may come twice.
+    Raises `RefusedError`, `UnreachableError`, and `TooLargeError` where a single object is.
+    """
+    token, restarts, size = "", 0, PAGE
+    seen: set[int] = set()
+    while True:
+        version = "0" if cached and not token else ""  # a server refuses it together with a token
+        query = {"limit": str(size), "fieldSelector": selector, "labelSelector": labels}
+        query |= {"resourceVersion": version, "continue": token}
+        try:
+            answer = get(f"{path}?{urlencode({name: value for name, value in query.items() if value})}", accept=accept)
+        except TooLargeError:
+            if size == 1 and not cached:
+                raise
+            token, size, cached = "", size if cached else max(1, size // _SHARE), False
+            seen.clear()
+            continue
+        if answer.status == HTTPStatus.GONE and token and restarts < _RESTARTS:
+            token, restarts = "", restarts + 1
+            seen.clear()
+            continue
+        if not answer.ok:
+            raise RefusedError(answer)
+        items = answer.document.get("items")
+        yield from (each for each in items if isinstance(each, dict)) if isinstance(items, list) else ()
+        metadata = answer.document.get("metadata")
+        token = str((metadata.get("continue") if isinstance(metadata, dict) else None) or "")
+        if not token:
+            return
+        if hash(token) in seen or len(seen) >= _PAGES:
+            raise UnreachableError(f"the list {path} of the API server does not end")
+        seen.add(hash(token))
+
+
+# ---- memory ----
+
+
+class Room(NamedTuple):
+    """What a memory limit leaves, in bytes."""
+
+    limit: int
+    available: int
+    """The limit less what is in use and cannot be taken back. May be negative."""
+
+
+def shortfall() -> str | None:
+    """Say why the container's memory limit cannot hold the client; None when it can, or holds it already."""
+    found = room()
+    if "kubernetes.client.api_client" in sys.modules or found is None or found.available >= CLIENT_SIZE:
+        return None
+    return (
+        f"the memory limit of {_mebibytes(found.limit)} MiB leaves {max(0, found.available >> 20)} MiB, and the "
+        f"kubernetes client needs {_mebibytes(CLIENT_SIZE)} MiB: set a limit of at least "
+        f"{_mebibytes(found.limit + CLIENT_SIZE - found.available)} MiB"
+    )
+
+
+def largest_answer() -> int:
+    """Return how many bytes an answer may have that is read now."""
+    found = room()
+    return LARGEST if found is None else min(LARGEST, max(SMALLEST, found.available // _GROWTH))
+
+
+def room(control_groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Room | None:
+    """Return what the memory limit of this process's control group leaves (v2, then v1); None where there is none.
+
+    Kubernetes sets the limit on the container's own group, so that those above it are not looked at.
+    """
+    second = (control_groups / "cgroup.controllers").exists()
+    top = control_groups if second else control_groups / "memory"
+    group = _own_group(top, own, "" if second else "memory")
+    limit = _number(group / ("memory.max" if second else "memory.limit_in_bytes"))
+    used = _number(group / ("memory.current" if second else "memory.usage_in_bytes"))
+    if limit is None or used is None or limit >= 1 << 60:  # v1 writes a number near 2**63 for no limit
+        return None
+    return Room(limit, limit - used + _reclaimable(group, "" if second else "total_"))
+
+
+def _own_group(top: Path, own: Path, controller: str) -> Path:
+    """Return the directory of this process's group.
+
+    Without a control group namespace its path is the host's; a container sees nothing of it but its own group, mounted
+    at the top.
+    """
+    with suppress(OSError, ValueError):
+        for line in own.read_text("utf-8", "surrogateescape").splitlines():
+            _, controllers, path = line.split(":", 2)
+            group = top / path.strip("/")
+            if controller in controllers.split(",") and ".." not in group.parts and group.is_dir():
+                return group
+    return top
+
+
+def _reclaimable(group: Path, prefix: str) -> int:
+    """Return how many bytes the kernel takes back before it kills anyone.
+
+    That is page cache, the inactive part, as kubelet counts it, and what else no process has mapped: reading the multus
+    binary twice makes its 64 MiB active, which would look like a full container. With v2 it is also the kernel's own
+    caches of names and inodes: some MiB with a cold cache.
+    """
+    statistics = {}
+    try:
+        for line in (group / "memory.stat").read_text("ascii").splitlines():
+            name, _, value = line.partition(" ")
+            statistics[name] = int(value)
+    except (OSError, ValueError):
+        return 0
+    names = ("inactive_file", "active_file", "mapped_file" if prefix else "file_mapped", "slab_reclaimable")
+    inactive, active, mapped, slab = (statistics.get(prefix + name, 0) for name in names)
+    return max(inactive, inactive + active - mapped) + slab
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None for `max` and for what cannot be read."""
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _mebibytes(size: int) -> int:
+    """Round up: half a MiB too little is too little."""
+    return -(-size >> 20)

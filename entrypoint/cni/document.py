@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from typing import Any, NamedTuple
 
 GENERATED_CONF = "00-multus.conf"
@@ -198,6 +199,21 @@ def _enabled_capabilities(plugins: list[dict[str, Any]]) -> tuple[str, ...]:
 def is_text(value: object) -> bool:
     """Say whether a value of JSON is a string that says something."""
     return isinstance(value, str) and value != ""
+
+
+def plugin_types(document: Any) -> list[str]:
+    """Return every plugin type that a CNI configuration names, each once: delegates and IPAM too."""
+    types: dict[str, None] = {}
+    pending = deque([document])
+    while pending:
+        plugin = pending.popleft()
+        if isinstance(plugin, list):
+            pending += plugin
+        elif isinstance(plugin, dict):
+            if isinstance(plugin.get("type"), str):
+                types[plugin["type"]] = None
+            pending += [plugin.get(key) for key in ("plugins", "delegates", "ipam", "delegate")]
+    return list(types)
 
 
 # ---- JSON as in Go ----

@@ -93,6 +93,11 @@ def program_fault(path: Path) -> str | None:
     return None if mode & 0o111 else "is not executable"
 
 
+def source_fault(path: Path) -> str | None:
+    """Say what keeps a program from being installed; None when nothing does."""
+    return program_fault(path) or ("is empty" if os.path.getsize(path) == 0 else None)
+
+
 def leads_away(path: Path) -> str | None:
     """Say of a link that it leads out of its directory: there the host has another file than this container."""
     if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):

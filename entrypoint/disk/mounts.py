@@ -8,8 +8,10 @@ the path tells, and only where it is the end of a directory that is known to be 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 KUBECONFIG = "/multus.d/multus.kubeconfig"
@@ -51,6 +53,24 @@ def source(mountinfo: str, path: str) -> str | None:
     if found is None:
         return None
     return "/" + (found.root + path.removeprefix(found.point.rstrip("/"))).strip("/")
+
+
+def of(directory: Path) -> str | None:
+    """Ask the kernel where a directory of this container is from; its mounts stay what they are at its start."""
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    return source(mountinfo, os.path.realpath(directory))
+
+
+def revision(source: str | None) -> str | None:
+    """Return the revision whose directory is mounted, as of a snap (MicroK8s) or of k3s's data; None when none is.
+
+    Such a mount stays what it is when an upgrade makes another one current: who looks there sees a dead directory.
+    """
+    matched = re.search(r"/snap/[^/]+/([0-9]+)/|/data/([0-9a-f]{64})/", source or "")
+    return next(filter(None, matched.groups())) if matched else None
 
 
 def is_usual(source: str | None) -> bool:

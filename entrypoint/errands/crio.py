@@ -74,7 +74,8 @@ def _connect(address: str, deadline: float) -> DBusConnection:
         return DBusConnection(stream)
     except PermissionError as error:
         reason, advice = _words(error), _ADVICE["org.freedesktop.DBus.Error.AccessDenied"]
-    except AuthenticationError:
+    except (AuthenticationError, BrokenPipeError, ConnectionResetError):
+        # The bus hangs up on a user that the host does not know.
         reason, advice = "the bus does not accept this user", "run the container as root, without a user namespace"
     except ConnectionRefusedError as error:
         # A mounted socket file stays the old one when the host's D-Bus daemon starts again.

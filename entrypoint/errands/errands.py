@@ -5,12 +5,27 @@ The resident process only starts them: what they need would take more memory tha
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 from entrypoint.errands.child import RESTART_AFTER, Child
 from entrypoint.settings import Settings
 from entrypoint.telling.log import logger
 
+ACCOUNT = "ERRANDS_ACCOUNT_DIR"
+"""Environment variable: the directory with the token of another service account for the errands at the API server.
+
+What only they need, such as the rights to nodes and evictions, is then not granted to the token in the kubeconfig,
+which lies on the host. Kubernetes projects into a pod no token but of the pod's own service account, so that this one
+comes from a Secret of the type `kubernetes.io/service-account-token`. Unset: they use the pod's own account.
+"""
 _AGAIN = 5.0
 """Seconds until a process that was broken off is started again."""
+_LOSES_ETH0 = (
+    "CRI-O is about to be restarted. From release 1.32 on it then takes eth0 from pods that were set up before Multus "
+    "came, because the network in use has another name now: set --override-network-name, or make those pods again"
+)
 
 
 class Errands:
@@ -57,6 +72,8 @@ class Errands:
         the other: the memory limit holds one of them. Raises RuntimeError.
         """
         if self._settings.restart_crio and self._changed and self._restart is None:
+            if self._settings.static_conf_file is None and not self._settings.override_network_name:
+                logger.warning(_LOSES_ETH0)
             self._restart = _started(Child("entrypoint.errands.crio", {}, "restart CRI-O"))
         if configured and self._removal is None:
             self._removal = _started(_removal(self._settings), after=self._restart)
@@ -98,15 +115,27 @@ def _repair(settings: Settings) -> Child | None:
     """Return the process that looks after pods without their networks; as above."""
     if not settings.repair_pods:
         return None
-    order = {**_order(settings), "mode": settings.repair_pods}
-    return Child("entrypoint.errands.repair", order, "repair pods without their networks")
+    order = {**_order(settings), "mode": settings.repair_pods, "bin_dirs": _plugin_dirs(settings)}
+    return Child("entrypoint.errands.pods", order, "repair pods without their networks")
 
 
-def _order(settings: Settings) -> dict[str, str | None]:
+def _plugin_dirs(settings: Settings) -> list[str]:
+    """Return where this container sees the node's plugins."""
+    more = settings.in_container(settings.additional_bin_dir) if settings.additional_bin_dir else None
+    return [str(settings.cni_bin_dir), *([str(more)] if more else [])]
+
+
+def token_file(settings: Settings) -> Path:
+    """Return the file with the token for errands at the API server."""
+    directory = os.environ.get(ACCOUNT)
+    return Path(directory, "token") if directory else settings.token_file
+
+
+def _order(settings: Settings) -> dict[str, Any]:
     """Return what every errand at the API server needs to know: never the token itself, which is in a file."""
     return {
         "node": settings.node_name,
         "server": settings.api_server,
-        "token_file": str(settings.token_file),
+        "token_file": str(token_file(settings)),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from entrypoint.cluster import client as cluster
 from entrypoint.settings import is_token
 
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
 _LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
@@ -65,18 +67,36 @@ def open_api(order: Order) -> cluster.Api:
     return cluster.Api(order.access())
 
 
+def missing_right(api: cluster.Api, answer: cluster.Answer, right: Mapping[str, str]) -> bool:
+    """Say whether a refusal is for want of a right (`verb`, `group`, `resource`, `subresource`, `namespace`).
+
+    A webhook or a quota refuses with 403 too, and means one object: the API server is asked whether the right is there.
+    Raises `cluster.UnreachableError`.
+    """
+    return answer.forbidden and not is_allowed(api.request("POST", REVIEWS, timeout=TIMEOUT, body=review(right)))
+
+
+def review(right: Mapping[str, str]) -> dict[str, Any]:
+    """Return the question whether this token has a right."""
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {name: value for name, value in right.items() if value}},
+    }
+
+
+def is_allowed(answer: cluster.Answer) -> bool:
+    """Say whether the answer to a `review` is yes."""
+    status = answer.document.get("status")
+    return answer.ok and isinstance(status, dict) and status.get("allowed") is True
+
+
 def refusal(answer: cluster.Answer, rule: str) -> Exception:
     """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
     if answer.forbidden:
         advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
         return GivenUpError(f"{answer.message}; {advice}")
     return NotYetError(answer.message, answer.retry_after)
-
-
-def is_terminating(answer: cluster.Answer) -> bool:
-    """Say whether a refusal is because the whole namespace is going."""
-    causes = (answer.document.get("details") or {}).get("causes") or []
-    return any(isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def delays() -> Iterator[float]:

@@ -1,11 +1,15 @@
 """Removing the startup taint from this node, in a short-lived process of its own.
 
 A node that registers with the taint takes no pods before Multus works, which ends the race of upstream issue 1387.
+It is removed once in a run of the entrypoint, when the node is configured. Whoever puts it on the node again after that
+means it (to keep pods off while he looks at the node), and it stays until this pod starts again. A node that registers
+anew gets a new pod, because Kubernetes deletes the pods of a node that is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -32,6 +36,13 @@ class Order(patience.Order):
 def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
     """Return the taints that stay: all but those of the key and, if one is named, the effect."""
     return [each for each in taints if each.get("key") != taint.key or taint.effect not in {None, each.get("effect")}]
+
+
+def of(node: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the taints of a node."""
+    spec = node.get("spec")
+    taints = spec.get("taints") if isinstance(spec, dict) else None
+    return [each for each in taints if isinstance(each, dict)] if isinstance(taints, list) else []
 
 
 def remove(order: Order, say: Say, pause: Pause) -> bool:
@@ -61,13 +72,13 @@ def _remove_once(api: cluster.Api, order: Order) -> str | None:
     _accept(found, order)
     if found.document.get("kind") != "Node":
         raise NotYetError("the API server's answer is no node: is something else at its address?")
-    taints = (found.document.get("spec") or {}).get("taints") or []
+    metadata, taints = found.document.get("metadata"), of(found.document)
     kept = without(taints, taint)
     if len(kept) == len(taints):
         return f"node {order.node} does not have the taint {taint} (any more)"
-    metadata = found.document.get("metadata") or {}
     # A merge patch replaces the whole list, so it must be refused when the list is not the one that was read.
-    body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "spec": {"taints": kept or None}}
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    body = {"metadata": {"resourceVersion": version}, "spec": {"taints": kept or None}}
     answer = api.request("PATCH", path, timeout=TIMEOUT, body=body, content_type=cluster.MERGE_PATCH)
     if answer.status == HTTPStatus.CONFLICT:
         return None

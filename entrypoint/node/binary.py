@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint.disk.looks import Signature, leads_away, listing, program_fault, signature
+from entrypoint.disk.looks import Signature, leads_away, listing, program_fault, signature, source_fault
 from entrypoint.node.part import Before, Fault, Interest, Leaving, LookFailedError, Wish, missing
 from entrypoint.node.steps import Compare, Copy, Remove, Step
 from entrypoint.settings import Settings
@@ -166,7 +166,7 @@ class Binary:
             source=source,
             there=os.path.lexists(path),
             fault=leads_away(path) or program_fault(path),
-            source_fault=program_fault(source) or ("is empty" if os.path.getsize(source) == 0 else None),
+            source_fault=source_fault(source),
             alike=_alike(path, source),
             compared=known[1] if known is not None and known[0] == pair else None,
         )

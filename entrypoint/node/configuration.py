@@ -74,7 +74,7 @@ class Configuration:
             self._source = Static(settings, path)
         else:
             self._source = Auto(settings, ledger, patient=patient, clock=clock)
-        self.mounted_from = _mounted_from(settings.cni_conf_dir)
+        self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
         self._dated: dict[str, tuple[object, float]] = {}
         self._stood = ""
@@ -147,12 +147,12 @@ class Configuration:
         path = settings.in_container(path_on_host)
         if path is None or not _is_the_hosts(path.parent, settings.cni_conf_dir):
             return None
-        return path if path.parent != settings.cni_conf_dir or mounts.is_usual(self.mounted_from) else None
+        return path if path.parent != settings.cni_conf_dir or mounts.is_usual(self._mounted_from) else None
 
     def _kubeconfig_named(self, content: bytes) -> Path | None:
         """Return where this container sees the kubeconfig that a configuration names; None where it does not."""
         named = meshes.named_in(content, "kubeconfig")
-        path = self._settings.in_container(named) if named and mounts.is_usual(self.mounted_from) else None
+        path = self._settings.in_container(named) if named and mounts.is_usual(self._mounted_from) else None
         directories = {self._settings.cni_conf_dir, self._settings.kubeconfig_file.parent}
         return path if path and path.parent in directories else None
 
@@ -334,7 +334,7 @@ class Configuration:
         settings = self._settings
         if draft.gone and draft.waits:
             yield f"no usable master any more, the configuration stays as it is: {draft.waits}"
-        if astray := kubeconfig_astray(settings, self.mounted_from, put.document):
+        if astray := kubeconfig_astray(settings, self._mounted_from, put.document):
             yield "; ".join(astray)
         taken = [name for name in seen.names if name.removesuffix(_CILIUM) in seen.outputs and name.endswith(_CILIUM)]
         if taken:
@@ -444,12 +444,3 @@ def _foreign_first(settings: Settings, names: Iterable[str], ours: set[str]) -> 
     if not first or first[0] in ours:
         return None
     return first[0], read(settings.cni_conf_dir / first[0])
-
-
-def _mounted_from(directory: Path) -> str | None:
-    """Ask the kernel where a directory is from; a container's mounts stay what they are at its start."""
-    try:
-        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return None
-    return mounts.source(mountinfo, os.path.realpath(directory))

@@ -3,12 +3,12 @@ import json
 
 import pytest
 import yaml
+from entrypoint.node.wanted import wrapping
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from entrypoint.cni import wrap
 from entrypoint.cni.document import MAX_DEPTH, MULTUS_TYPES, Master, examine, parse
-from entrypoint.node.wanted import wrapping
 from tests.node import DATA, MASTERS, settings_for
 
 numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,10 +20,3 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def host(tmp_path):
     return ScratchHost(tmp_path)
-
-
-@pytest.fixture
-def quiet_host():
-    """One in a place where nobody else makes files: the program watches each directory above for its next."""
-    with tempfile.TemporaryDirectory(prefix="quiet-", dir=sys.prefix) as directory:
-        yield ScratchHost(Path(directory))

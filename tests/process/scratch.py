@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import stat
-import statistics
 import subprocess
 import sys
 import time
@@ -24,8 +23,13 @@ MASTERS = DATA / "master-confs"
 
 ALIVE = ".alive"
 """How the files end by which instances know of each other."""
-PROMPT = 0.3
-"""Seconds within which a change is followed, in the median: far from the 20 ms of the bench, and far from a second."""
+SLEEPING = {
+    "x86_64": {"0": None, "7": 2, "61": None, "202": 3},  # read, poll, wait4, futex
+    "aarch64": {"63": None, "73": 2, "98": 3, "260": None},  # read, ppoll, futex, wait4
+}[os.uname().machine]
+"""The system calls in which a thread may sleep, and which of their arguments limits the sleep."""
+NO_LIMIT = {0, (1 << 32) - 1, (1 << 64) - 1}
+"""No pointer to a time, or -1. A `poll` with a limit of 0 does not sleep."""
 
 FLANNEL = {
     "name": "cbr0",
@@ -36,6 +40,15 @@ FLANNEL = {
     ],
 }
 MULTUS = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+
+
+def _limit(number, *arguments):
+    """Return the limit of a sleep, in milliseconds or where it stands in memory, from a thread's file `syscall`."""
+    if number not in SLEEPING:
+        return 0
+    place = SLEEPING[number]
+    limit = 0 if place is None else int(arguments[place], 16)
+    return float("inf") if limit in NO_LIMIT else limit
 
 
 def watches(program):
@@ -51,20 +64,20 @@ def stays(condition, seconds):
         time.sleep(0.002)
 
 
-def seconds_until(change, seen):
-    """Return how long after a change it is seen."""
-    start = time.monotonic()
-    change()
-    until(seen, what="the reaction")
-    return time.monotonic() - start
+def settled(*programs, waiting=False):
+    """Wait until all that has happened has been followed: nothing but something new, or a signal, makes one move.
 
-
-def assert_prompt(samples):
-    """Assert that reactions measured right after each other were prompt.
-
-    A program that polls once a second has just polled when the next sample starts, so its median is a second.
+    No thread has been given a CPU while each of them was seen to sleep without a limit of time. An event is there for a
+    program's thread before the call returns that caused it. One that is `waiting` says so every 30 s, no more often.
     """
-    assert statistics.median(samples) < PROMPT, samples
+    least = 10_000 if waiting else float("inf")
+
+    def rest():
+        before = [program.switches() for program in programs]
+        asleep = all(limit >= least for program in programs for limit in program.sleeps().values())
+        return asleep and before == [program.switches() for program in programs]
+
+    until(rest, lambda: "\n".join(f"rest of {each.pid}, {each.sleeps()}:\n{each.log}" for each in programs))
 
 
 class Volume:
@@ -134,24 +147,34 @@ class Program:
         return self.process.wait(BOUND)
 
     def stop(self, number=signal.SIGTERM):
-        """Send a signal; return the exit code and the seconds until the end."""
-        start = time.monotonic()
+        """Send a signal; return the exit code."""
         self.process.send_signal(number)
-        code = self.ends()
-        return code, time.monotonic() - start
+        return self.ends()
 
-    def context_switches(self):
-        """Return how often its threads have been scheduled."""
-        count = 0
-        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            count += int(fields["voluntary_ctxt_switches"])
-        return count
+    def freeze(self):
+        """Stop it where it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self.pid}/stat")
+        until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", what="its stop")
 
-    def is_asleep(self):
-        """Say whether each of its threads waits for something, not for a CPU nor for who traces it."""
-        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
-        return all(task.read_text().rpartition(")")[2].split()[0] == "S" for task in tasks)
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def switches(self):
+        """Return how often each of its threads has gone to sleep, or has lost its CPU."""
+        said = dict(self._of_threads("status"))
+        return {thread: [line for line in said[thread].splitlines() if "ctxt_switches" in line] for thread in said}
+
+    def sleeps(self):
+        """Return for how many milliseconds each thread sleeps in a system call at most; 0 for one that does not."""
+        return {int(thread): _limit(*said.split()) for thread, said in self._of_threads("syscall")}
+
+    def _of_threads(self, name):
+        """Yield each thread with what the kernel says of it."""
+        assert self.running(), self.log
+        for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                yield task.name, (task / name).read_text()
 
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

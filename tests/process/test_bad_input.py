@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, replace, stays
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, replace, settled
 from tests.waiting import until
 
 TOKENLESS = "no service account token"
@@ -50,7 +50,8 @@ def test_the_bin_dir_need_not_be_there_when_nothing_is_copied(host):
         assert not host.conf.exists()
         host.bin_dir.mkdir()
         overwrite(host.installed, "somebody else's")
-        stays(lambda: not host.conf.exists(), 0.2)
+        settled(program, waiting=True)
+        assert not host.conf.exists()
         host.installed.chmod(0o755)
         host.until_ready(program)
 
@@ -131,7 +132,8 @@ def test_a_kubeconfig_of_the_operators_that_is_not_there_leaves_the_node_not_con
             "error", "kubeconfig that is not there", f"{host.conf_dir}/{name} does not exist", "who writes it?"
         )
         until(host.conf.exists)
-        stays(lambda: not host.ready.exists(), 0.3)
+        settled(program)
+        assert not host.ready.exists()
         assert not program.lines("the node is configured")
         (host.conf_dir / name).write_text("theirs")
         until(host.ready.exists)
@@ -348,7 +350,7 @@ def test_an_unreadable_candidate_is_told(host):
 def test_a_master_of_two_mebibytes_is_refused_without_reading_it_all(host):
     with host.configured() as program:
         replace(host.conf_dir / "10-flannel.conflist", json.dumps(FLANNEL) + " " * (2 << 20))
-        stays(program.running, 0.2)
+        program.says("10-flannel.conflist", "larger than")
         assert host.wraps(**FLANNEL)
         host.master(mtu=1)
         until(lambda: host.wraps(mtu=1))

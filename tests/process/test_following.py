@@ -1,4 +1,7 @@
-"""The program follows its inputs within milliseconds, without polling."""
+"""The program follows its inputs by events alone: before each change it sleeps without a limit of time.
+
+How many milliseconds it takes is measured by `make bench`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import time
 
 import pytest
 
@@ -15,17 +17,16 @@ from tests.process.scratch import (
     FLANNEL,
     MULTUS,
     Volume,
-    assert_prompt,
     file_id,
     overwrite,
     replace,
-    seconds_until,
+    settled,
     stays,
     vanish,
 )
 from tests.waiting import until
 
-SAMPLES = 4  # with the first write no more than may be made in five seconds
+ROUNDS = 4  # with the first write no more than may be made in five seconds
 
 MODES = [
     [],
@@ -47,42 +48,29 @@ def test_a_rotated_token_is_in_the_kubeconfig_at_once_in_every_mode(host, mode):
         mode = [f"--multus-conf-file={static}"]
     if mode == ["--skip-multus-binary-copy"]:
         shutil.copy(host.multus, host.installed)
-    with host.configured(*mode):
+    with host.configured(*mode) as program:
         assert host.has_token("token-1")
-        assert_prompt(
-            [
-                seconds_until(
-                    lambda new=f"rotated-{i}": host.rotate(new), lambda new=f"rotated-{i}": host.has_token(new)
-                )
-                for i in range(SAMPLES)
-            ]
-        )
+        for i in range(ROUNDS):
+            settled(program)
+            host.rotate(f"rotated-{i}")
+            until(lambda i=i: host.has_token(f"rotated-{i}"))
         assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_swap_of_the_data_link_alone_is_enough(host):
     """A watch on the file itself would only see the removal of the old directory, which comes later."""
     host.account.keeps_old = True
-    with host.configured():
-        assert_prompt(
-            [
-                seconds_until(lambda i=i: host.rotate(f"swap-{i}"), lambda i=i: host.has_token(f"swap-{i}"))
-                for i in range(SAMPLES)
-            ]
-        )
+    with host.configured() as program:
+        settled(program)
+        host.rotate("swapped")
+        until(lambda: host.has_token("swapped"))
 
 
 def test_a_rotated_ca_is_in_the_kubeconfig_at_once(host):
-    def shows(text):
-        return base64.b64encode(text.encode()).decode() in host.kubeconfig.read_text()
-
-    with host.configured():
-        assert_prompt(
-            [
-                seconds_until(lambda new=f"CA {i}\n": host.rotate(authority=new), lambda new=f"CA {i}\n": shows(new))
-                for i in range(SAMPLES)
-            ]
-        )
+    with host.configured() as program:
+        settled(program)
+        host.rotate(authority="ANOTHER\n")
+        until(lambda: base64.b64encode(b"ANOTHER\n").decode() in host.kubeconfig.read_text())
 
 
 def test_a_ca_file_of_its_own_is_followed_too(host):
@@ -105,13 +93,11 @@ def test_a_token_of_a_plain_file_written_in_place_is_followed(host):
 
 @pytest.mark.parametrize("write", [overwrite, replace])
 def test_a_changed_master_is_wrapped_at_once(host, write):
-    with host.configured():
-        path = host.conf_dir / "10-flannel.conflist"
-        samples = []
-        for i in range(SAMPLES):
-            content = json.dumps({**FLANNEL, "name": f"net-{i}"})
-            samples.append(seconds_until(lambda c=content: write(path, c), lambda n=f"net-{i}": host.wraps(name=n)))
-        assert_prompt(samples)
+    with host.configured() as program:
+        for i in range(ROUNDS):
+            settled(program)
+            write(host.conf_dir / "10-flannel.conflist", json.dumps({**FLANNEL, "name": f"net-{i}"}))
+            until(lambda i=i: host.wraps(name=f"net-{i}"))
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.05, 1.0])
@@ -163,53 +149,48 @@ def test_a_removed_and_restored_master_keeps_the_configuration_with_a_warning(ho
 
 def test_with_cleanup_a_removed_master_takes_the_configuration_away_and_brings_it_back(host):
     path = host.conf_dir / "10-flannel.conflist"
-    with host.configured("--cleanup-config-on-exit", "--wait-timeout=1"):
-        samples = []
-        for _ in range(SAMPLES):
-            samples.append(seconds_until(path.unlink, lambda: not host.conf.exists()))
-            samples.append(seconds_until(host.master, host.conf.exists))
-        assert_prompt(samples)
+    with host.configured("--cleanup-config-on-exit", "--wait-timeout=1") as program:
+        for _ in range(ROUNDS):
+            settled(program)
+            path.unlink()
+            until(lambda: not host.conf.exists())
+            settled(program, waiting=True)
+            host.master()
+            until(host.conf.exists)
 
 
 def test_with_cleanup_a_master_may_be_away_for_longer_than_the_wait_timeout(host):
     with host.configured("--cleanup-config-on-exit", "--wait-timeout=0.3") as program:
         (host.conf_dir / "10-flannel.conflist").unlink()
         until(lambda: not host.conf.exists())
-        stays(program.running, 1.0)
+        settled(program, waiting=True)  # the time-out is no limit any more
         host.master()
         until(host.conf.exists)
 
 
 def test_an_earlier_name_overtakes_the_master_and_gives_it_back(host):
-    with host.configured():
-        samples = []
-        for i in range(SAMPLES):
-            name = f"early-{i}"
-            samples.append(
-                seconds_until(
-                    lambda n=name: replace(host.conf_dir / "05-early.conflist", json.dumps({**FLANNEL, "name": n})),
-                    lambda n=name: host.wraps(name=n),
-                )
-            )
-            samples.append(seconds_until((host.conf_dir / "05-early.conflist").unlink, lambda: host.wraps(name="cbr0")))
-        assert_prompt(samples)
+    with host.configured() as program:
+        for i in range(2):
+            settled(program)
+            replace(host.conf_dir / "05-early.conflist", json.dumps({**FLANNEL, "name": f"early-{i}"}))
+            until(lambda i=i: host.wraps(name=f"early-{i}"))
+            settled(program)
+            (host.conf_dir / "05-early.conflist").unlink()
+            until(lambda: host.wraps(name="cbr0"))
 
 
 def test_a_configuration_directory_that_is_removed_and_made_again_is_filled_again(host):
     with host.configured() as program:
-        samples = []
-        for i in range(SAMPLES):
+        for i in range(2):
+            settled(program)
             vanish(host.conf_dir)
             until(lambda: not host.ready.exists())
-
-            def again(mtu=i):
-                host.conf_dir.mkdir()
-                host.master(mtu=mtu)
-
-            samples.append(seconds_until(again, lambda i=i: host.wraps(mtu=i)))
+            settled(program)
+            host.conf_dir.mkdir()
+            host.master(mtu=i)
+            until(lambda i=i: host.wraps(mtu=i))
             until(host.ready.exists)
             assert host.has_token("token-1")
-        assert_prompt(samples)
         assert program.lines("--cni-conf-dir", "is not there")
 
 
@@ -239,13 +220,15 @@ def test_an_autoconfig_directory_of_its_own_is_followed_through_removal(host):
     host.master(directory=own)
     with host.start(f"--multus-autoconfig-dir={own}") as program:
         host.until_ready(program)
-        samples = []
-        for i in range(SAMPLES):
+        for i in range(2):
+            settled(program)
             shutil.rmtree(own.parent)
             until(lambda: not host.ready.exists())
+            settled(program)
             own.mkdir(parents=True)
-            samples.append(seconds_until(lambda i=i: host.master(directory=own, mtu=i), lambda i=i: host.wraps(mtu=i)))
-        assert_prompt(samples)
+            settled(program)
+            host.master(directory=own, mtu=i)
+            until(lambda i=i: host.wraps(mtu=i))
         assert program.lines("warning", "no usable master")
         assert host.names() == ["00-multus.conf", "multus.d"]
 
@@ -256,7 +239,7 @@ def test_an_autoconfig_directory_that_appears_after_the_start_is_waited_for(host
         program.says("waiting", str(own), "does not exist")
         for directory in (own.parent.parent, own.parent, own):
             directory.mkdir()
-            time.sleep(0.02)  # one by one, as an installer does
+            settled(program, waiting=True)  # one by one, as an installer does
         host.master(directory=own)
         until(lambda: host.wraps(name="cbr0"))
 
@@ -268,12 +251,9 @@ def test_a_service_account_directory_that_is_removed_and_made_again_is_followed(
         assert host.has_token("token-1")
         host.account = Volume(host.account.path, **{"token": "again-1", "ca.crt": "CA"})
         until(lambda: host.has_token("again-1"))
-        assert_prompt(
-            [
-                seconds_until(lambda i=i: host.rotate(f"new-{i}"), lambda i=i: host.has_token(f"new-{i}"))
-                for i in range(SAMPLES)
-            ]
-        )
+        settled(program)
+        host.rotate("new")
+        until(lambda: host.has_token("new"))
 
 
 def test_a_master_that_is_a_link_is_followed_to_its_target(host):
@@ -281,18 +261,13 @@ def test_a_master_that_is_a_link_is_followed_to_its_target(host):
     target.parent.mkdir()
     target.write_text(json.dumps({**FLANNEL, "name": "one"}))
     (host.conf_dir / "10-link.conflist").symlink_to(target)
-    with host.configured():
+    with host.configured() as program:
         assert host.wraps(name="one")
-        replace(target, json.dumps({**FLANNEL, "name": "replaced"}))
-        until(lambda: host.wraps(name="replaced"))
-        assert_prompt(
-            [
-                seconds_until(
-                    lambda i=i: overwrite(target, json.dumps({**FLANNEL, "mtu": i})), lambda i=i: host.wraps(mtu=i)
-                )
-                for i in range(SAMPLES)
-            ]
-        )
+        for write in (replace, overwrite):
+            settled(program)
+            write(target, json.dumps({**FLANNEL, "name": write.__name__}))
+            until(lambda write=write: host.wraps(name=write.__name__))
+        settled(program)
         other = target.with_name("other.conf")
         other.write_text(json.dumps({**FLANNEL, "name": "other"}))
         (host.conf_dir / "link.new").symlink_to(other)
@@ -305,7 +280,7 @@ def test_a_master_that_is_a_link_is_followed_to_its_target(host):
 
 
 def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped(host):
-    targets = [host.root / f"target-{i}" for i in range(SAMPLES + 1)]
+    targets = [host.root / f"target-{i}" for i in range(3)]
     for i, target in enumerate(targets):
         target.mkdir()
         host.master(directory=target, mtu=i)
@@ -316,14 +291,16 @@ def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped
         (host.root / "link").symlink_to(target)
         (host.root / "link").rename(host.conf_dir)
 
-    with host.configured():
-        assert_prompt(
-            [seconds_until(lambda i=i: swap(targets[i]), lambda i=i: host.wraps(mtu=i)) for i in range(1, SAMPLES + 1)]
-        )
+    with host.configured() as program:
+        for i in (1, 2):
+            settled(program)
+            swap(targets[i])
+            until(lambda i=i: host.wraps(mtu=i))
         until(host.kubeconfig.exists)
         host.master(mtu=1000)
         until(lambda: host.wraps(mtu=1000))
         targets[0].joinpath("10-flannel.conflist").unlink()
+        settled(program)
         assert host.wraps(mtu=1000)
 
 

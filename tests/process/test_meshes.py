@@ -323,7 +323,7 @@ def test_multus_is_removed(scene):
     """What it takes away on its way out is the list, although a mesh wrote it last."""
     scene.flags.append("--cleanup-config-on-exit")
     at_rest_with_meshes(scene)
-    code, _ = scene.program.stop()
+    code = scene.program.stop()
     assert code == 0
     assert not [name for name in scene.host.names() if name.startswith("00-multus")]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.process.scratch import Volume, stays
+from tests.process.scratch import Volume, settled
 from tests.waiting import until
 
 
@@ -51,12 +51,14 @@ def test_the_configuration_waits_for_the_readiness_indicator(host):
     top.mkdir()
     with host.start(*GATE) as program:
         program.says("waiting for", "/run/flannel/subnet.env", "--wait-for-readiness-indicator")
-        stays(lambda: not host.conf.exists(), 0.2)
+        settled(program, waiting=True)
+        assert not host.conf.exists()
         (top / "flannel").mkdir()
         (top / "flannel/subnet.env").write_text("x")
         host.until_ready(program)
         (top / "flannel/subnet.env").unlink()
-        stays(lambda: host.conf.exists() and host.ready.exists(), 0.3)
+        settled(program)
+        assert host.conf.exists()
 
 
 def test_an_indicator_that_does_not_come_in_time_ends_the_program(host):

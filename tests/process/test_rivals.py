@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.process.scratch import MULTUS, stays
+from tests.process.scratch import MULTUS, settled
 from tests.waiting import until
 
 MODES = {
@@ -32,7 +32,8 @@ def test_it_is_noticed_when_it_comes_and_when_it_goes(host, mode, content):
         rival.write_bytes(content)
         until(lambda: not host.ready.exists(), what="the verdict")
         program.says("error", "'00-a.json'", "sorts before 00-multus.conf", "remove or rename")
-        stays(lambda: not host.ready.exists(), 0.2)
+        settled(program)
+        assert not host.ready.exists()
         rival.unlink()
         until(host.ready.exists)
         until(lambda: program.log.count("the node is configured") == 2)
@@ -41,7 +42,8 @@ def test_it_is_noticed_when_it_comes_and_when_it_goes(host, mode, content):
 
 @pytest.mark.parametrize("name", ["00-a.cfg", "00-a.conf.bak", "00-a.conflist/"])
 def test_what_no_runtime_reads_is_none(host, name):
-    with host.configured():
+    with host.configured() as program:
         path = host.conf_dir / name
         path.mkdir() if name.endswith("/") else path.write_text("x")
-        stays(host.ready.exists, 0.3)
+        settled(program)
+        assert host.ready.exists() and not program.lines("not configured any more")

@@ -7,7 +7,6 @@ durations of docs/reliability.md. What each of them tried is printed at the end 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,3 @@ def long():
 def figure(record_property):
     """Say what was tried; it is printed at the end of the run."""
     return lambda text: record_property("figure", text)
-
-
-@pytest.fixture
-def strace():
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace (apt-get install strace)")

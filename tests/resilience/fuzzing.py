@@ -9,10 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from entrypoint.cni.document import Master, Unusable, Verdict, examine
-from entrypoint.disk.looks import File
 from entrypoint.node.plan import decide
 from entrypoint.node.values import Memory, Write
+
+from entrypoint.cni.document import Master, Unusable, Verdict, examine
+from entrypoint.disk.looks import File
 from tests.node import master, seen, settings_for
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from entrypoint.node.leaving import REMOVAL_COUNTS
+
 from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
 from tests.waiting import until
 
@@ -285,7 +286,7 @@ class Lives:
         new = self._stack.enter_context(self.host.start(*self.flags))
         new.says("the node is configured")
         self._meanwhile()
-        assert self.program.stop(signal.SIGTERM)[0] == 0
+        assert self.program.stop(signal.SIGTERM) == 0
         self._meanwhile()
         self.program, self._before = new, None
         self.counts["starts"] += 1
@@ -307,7 +308,7 @@ class Lives:
         self.start()
 
     def end(self, number):
-        code, _ = self.program.stop(number)
+        code = self.program.stop(number)
         assert code == (0 if number == signal.SIGTERM else -number)
 
     def close(self):

@@ -209,7 +209,7 @@ def test_a_clean_up_on_a_full_disk_never_leaves_a_node_without_any_configuration
     """A hard link takes an inode of a tmpfs: the master's name cannot be given back on each of them."""
     with host.configured("--cleanup-config-on-exit", "--rename-conf-file") as program:
         _fill(tmpfs)
-        code, _ = program.stop()
+        code = program.stop()
         assert code == 0
         restored = "10-flannel.conflist" in host.names()
         assert restored or program.lines("cannot clean up", "No space left")
@@ -229,7 +229,7 @@ def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
             host.rotate("token-last")
             until(lambda: host.has_token("token-last"))
             program.says("wrote", str(host.kubeconfig))
-            code, _ = program.stop()
+            code = program.stop()
             assert code == 0
             assert "logging" not in program.log
 
@@ -256,7 +256,7 @@ def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is
 def test_on_a_read_only_disk_it_ends_in_time_even_if_it_cannot_clean_up(host, tmpfs):
     with host.configured("--cleanup-config-on-exit") as program:
         _turn_read_only(tmpfs)
-        code, _ = program.stop()
+        code = program.stop()
         assert code == 0
         program.says("cannot clean up", str(host.conf), "Read-only")
         subprocess.run(["umount", "-l", tmpfs], check=True)

@@ -169,7 +169,7 @@ def test_an_update_with_surge_leaves_no_moment_without_a_ready_one(host, long, f
         for number in range(2, rounds + 2):
             successor = Pod(host, f"pod-{number}", "--cleanup-config-on-exit")
             other = stack.enter_context(successor.running())
-            assert program.stop()[0] == 0
+            assert program.stop() == 0
             pod, program = successor, other
             assert pod.owns()
             until(lambda: len(presences(host)) == 1)

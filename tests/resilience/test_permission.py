@@ -210,7 +210,7 @@ def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_i
         until(lambda: place.done(host), what="what was held up")
         until(host.ready.exists, what="being ready")
         assert len(said) == len(set(said)), program.log
-        code, _ = program.stop()
+        code = program.stop()
         assert code == 0
 
 
@@ -232,7 +232,7 @@ def test_a_forbidden_clean_up_is_told_and_ends_in_time(host):
     with host.start("--cleanup-config-on-exit", prefix=UNPRIVILEGED) as program:
         host.until_ready(program)
         with _forbidden(host.conf_dir, 0o500):
-            code, _ = program.stop()
+            code = program.stop()
         assert code == 0
         program.says("cannot clean up", str(host.conf), DENIED)
     assert host.conf.exists()

@@ -65,7 +65,7 @@ def test_after_any_events_the_node_is_right_and_the_program_as_big_as_before(hos
         assert after[1] == before[1]
         assert abs(after[0] - before[0]) <= 2
         assert after[2] - before[2] < 4096
-        code, _ = program.stop()
+        code = program.stop()
         assert code == 0
 
 

@@ -14,8 +14,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from entrypoint.cluster import lists
-from entrypoint.cluster.lists import Get
+from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects
 from entrypoint.cni.document import InvalidJsonError, parse
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -23,14 +22,26 @@ GOT = "k8s.v1.cni.cncf.io/network-status"
 _GOT_ONCE = "k8s.v1.cni.cncf.io/networks-status"
 """Its name until Multus 3.8."""
 _MIRROR = "kubernetes.io/config.mirror"
+_TEMPLATE = "pod-template-hash"
 
 _LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _ITEM = re.compile(rf"(?:(?P<namespace>{_LABEL})?\s*/\s*)?(?P<name>{_LABEL})(?:\s*@\s*[^\s/@]{{0,15}})?")
 """What Multus takes between two commas: [NAMESPACE/]NAME[@INTERFACE]."""
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""What an object in Kubernetes may be called."""
+_LONGEST, _MOST = 64 << 10, 100
+"""The most bytes of an annotation that is read, and the most networks that a pod can be meant to have.
+
+Who makes a pod may write 256 KiB there, which would become some MiB for each of 110 pods.
+"""
+_SHOWN = 5
+"""How many of the networks that a pod lacks are named."""
 
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """Media type of a list without what the objects specify and report: annotations are all that is needed of most pods."""
 
+ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
+"""Field selector of the pods that have not come to their end."""
 LIST_RULE = '{apiGroups: [""], resources: [pods], verbs: [get, list]}'
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -50,15 +61,29 @@ class Pod(NamedTuple):
     """It is kubelet's, from a file on the node."""
     outdated: bool = False
     """What Multus told of it is of an earlier sandbox; or kubelet has yet to report the new one's address."""
+    controller_uid: str = ""
+    template: str = ""
+    """The label selector of the pods that a ReplicaSet makes; empty where no such label tells them apart."""
 
     def __str__(self) -> str:
         """Return it as messages name it."""
-        return f"{self.namespace}/{self.name} ({', '.join(self.lacks)})"
+        return f"{self.namespace}/{self.name} ({self.lacking})"
+
+    @property
+    def lacking(self) -> str:
+        """The networks that it lacks, as messages name them."""
+        return shown(self.lacks, _SHOWN)
 
     @property
     def path(self) -> str:
         """Where the API has it."""
         return path_of(self.namespace, self.name)
+
+
+def shown(names: Iterable[str], most: int) -> str:
+    """Return some names as a message lists them: the first `most`, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def path_of(namespace: str, name: str) -> str:
@@ -70,20 +95,23 @@ def find(get: Get, node: str) -> Iterator[Pod]:
     """Yield the pods of a node that lack networks.
 
     Of all pods only the metadata is taken, and all of those that look as if, or whose address is to be compared, as
-    they are now. Raises `lists.RefusedError`, and `cluster.UnreachableError`.
+    they are now. One that is larger than any answer may be is passed over: that is its maker's doing, and the others
+    shall not wait for it. Raises `RefusedError`, and `UnreachableError`.
     """
-    alive = f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
     suspects: dict[tuple[str, str], None] = {}
-    for each in lists.objects(get, "/api/v1/pods", selector=alive, accept=METADATA, cached=True):
-        metadata = each.get("metadata") or {}
+    for each in objects(get, "/api/v1/pods", selector=f"spec.nodeName={node},{ALIVE}", accept=METADATA, cached=True):
+        metadata = part(each, "metadata")
         if lacking(metadata) or (_wanted(metadata) and _told(metadata)):
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
     for namespace, name in suspects:
-        answer = get(path_of(namespace, name))
+        try:
+            answer = get(path_of(namespace, name))
+        except TooLargeError:
+            continue
         if answer.status == HTTPStatus.NOT_FOUND:
             continue  # gone since
         if not answer.ok:
-            raise lists.RefusedError(answer)
+            raise RefusedError(answer)
         found = examine(answer.document)
         if found is not None:
             yield found
@@ -94,28 +122,51 @@ def examine(document: Mapping[str, Any]) -> Pod | None:
 
     A pod with an address has been set up. One on the node's network never is, whatever it asks for.
     """
-    metadata, spec, status = (document.get(part) or {} for part in ("metadata", "spec", "status"))
+    metadata, spec, status = (part(document, name) for name in ("metadata", "spec", "status"))
     lacks = lacking(metadata)
     outdated = not lacks and _outdated(metadata, status)
     if outdated:
         lacks = _wanted(metadata)
     if not lacks or spec.get("hostNetwork") or metadata.get("deletionTimestamp") or not status.get("podIP"):
         return None
+    controller = controller_of(metadata)
+    group, _, _ = str(controller.get("apiVersion")).rpartition("/")
+    template = part(metadata, "labels").get(_TEMPLATE)
     return Pod(
         namespace=str(metadata.get("namespace")),
         name=str(metadata.get("name")),
         uid=str(metadata.get("uid")),
         lacks=tuple(lacks),
-        controller=_controller(metadata),
-        static=_MIRROR in (metadata.get("annotations") or {}),
+        controller=f"{controller.get('kind')}{'.' if group else ''}{group}" if controller else None,
+        static=_MIRROR in part(metadata, "annotations"),
         outdated=outdated,
+        controller_uid=str(controller.get("uid", "")),
+        template=f"{_TEMPLATE}={template}" if template else "",
     )
 
 
+def part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object within one; an empty one where there is none."""
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the owner reference of what made an object; an empty one where nothing did."""
+    owners = metadata.get("ownerReferences")
+    for owner in owners if isinstance(owners, list) else ():
+        if isinstance(owner, dict) and owner.get("controller") is True:
+            return owner
+    return {}
+
+
 def lacking(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the networks that a pod's annotation asks for and that it did not get, as NAMESPACE/NAME."""
+    """Return the networks that a pod's annotation asks for and that it did not get, as NAMESPACE/NAME.
+
+    None where what it got cannot be read for its length: nothing is known of such a pod.
+    """
     wanted = _wanted(metadata)
-    if not wanted:
+    if not wanted or len(_told_of(metadata)) > _LONGEST:
         return []
     missing = Counter(wanted) - Counter(str(each.get("name")) for each in _status(metadata) if not each.get("default"))
     return list(missing.elements())
@@ -124,7 +175,9 @@ def lacking(metadata: Mapping[str, Any]) -> list[str]:
 def _outdated(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Say whether the pod has none of the addresses that its default network gave it when Multus set it up."""
     told = _told(metadata)
-    has = {_address(each.get("ip")) for each in [{"ip": status.get("podIP")}, *(status.get("podIPs") or ())]} - {None}
+    others = status.get("podIPs")
+    listed = [{"ip": status.get("podIP")}, *(others if isinstance(others, list) else ())]
+    has = {_address(each.get("ip")) for each in listed if isinstance(each, dict)} - {None}
     return bool(told and has) and not told & has
 
 
@@ -143,43 +196,47 @@ def _address(text: object) -> Address | None:
 
 
 def _wanted(metadata: Mapping[str, Any]) -> list[str]:
-    return _asked((metadata.get("annotations") or {}).get(ASKED, ""), str(metadata.get("namespace")))
+    return _asked(str(part(metadata, "annotations").get(ASKED, "")), str(metadata.get("namespace")))
 
 
 def _status(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what Multus told of a pod's networks, the default one too; each as often as the pod has it."""
-    annotations = metadata.get("annotations") or {}
-    return _objects(annotations.get(GOT) or annotations.get(_GOT_ONCE) or "")
+    return _objects(_told_of(metadata))
+
+
+def _told_of(metadata: Mapping[str, Any]) -> str:
+    annotations = part(metadata, "annotations")
+    return str(annotations.get(GOT) or annotations.get(_GOT_ONCE) or "")
 
 
 def _asked(annotation: str, namespace: str) -> list[str]:
     """Read the annotation as Multus does: JSON, or a list with commas.
 
-    One that Multus would refuse asks for nothing: a new pod with it would not start at all.
+    One that Multus would refuse asks for nothing: a new pod with it would not start at all. So does one with more
+    networks than a pod can have, or with a name that no object has.
     """
     if any(character in annotation for character in '[{"'):
         named = [(each.get("namespace") or "", each.get("name")) for each in _objects(annotation)]
+    elif annotation.count(",") >= _MOST:
+        return []
     else:
         items = [_ITEM.fullmatch(item.strip()) for item in annotation.split(",")]
         named = [(item["namespace"] or "", item["name"]) if item else ("", None) for item in items]
-    if not all(isinstance(where, str) and isinstance(name, str) and name for where, name in named):
+    if len(named) > _MOST or not all(_is_name(where or namespace) and _is_name(name) for where, name in named):
         return []
     return [f"{where or namespace}/{name}" for where, name in named]
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _OBJECT.fullmatch(name) is not None
+
+
 def _objects(annotation: str) -> list[dict[str, Any]]:
     """Return a list of objects; none for what is anything else. Who makes a pod may write whatever he likes there."""
+    if len(annotation) > _LONGEST:
+        return []
     try:
         document = parse(annotation.encode("utf-8", "replace"))
     except InvalidJsonError:
         return []
     return document if isinstance(document, list) and all(isinstance(each, dict) for each in document) else []
-
-
-def _controller(metadata: Mapping[str, Any]) -> str | None:
-    owners: Iterable[Mapping[str, Any]] = metadata.get("ownerReferences") or ()
-    for owner in owners:
-        if owner.get("controller") is True:
-            group = str(owner.get("apiVersion")).rpartition("/")[0]
-            return f"{owner.get('kind')}{'.' if group else ''}{group}"
-    return None

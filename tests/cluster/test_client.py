@@ -1,0 +1,324 @@
+"""The client and lists against servers that mean harm, and what room a memory limit leaves for both."""
+
+import gzip
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from entrypoint.cluster import client
+from tests.fake_api import authority, pem
+from tests.waiting import until
+
+MIB = 1 << 20
+PODS = "/api/v1/pods"
+
+
+@pytest.fixture
+def api_client(api):
+    made = client.Api(client.Access(api.url, "good-token", pem(authority())))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def get(api_client):
+    return lambda path, *, accept=client.JSON: api_client.get(path, timeout=20, accept=accept)
+
+
+def answers(api, monkeypatch, *given):
+    """Have the server answer with these, one after the other, and the last one ever again."""
+    left = list(given)
+    monkeypatch.setattr(api, "answer", lambda *_: left.pop(0) if len(left) > 1 else left[0])
+
+
+# ---- one answer ----
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"<html>a proxy's page</html>", "is it an API server?"),
+        (b"[]", "it is no object"),
+        (b"\xff\xfe", "is it an API server?"),
+        (b'{"a":' * 200_000, "nested too deeply"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is it an API server?"),
+    ],
+    ids=["html", "a list", "no UTF-8", "deep objects", "deep lists", "a number"],
+)
+def test_an_answer_that_is_no_json_object_is_no_answer(api, api_client, monkeypatch, content, why):
+    answers(api, monkeypatch, (200, content))
+    with pytest.raises(client.UnreachableError, match=rf"the answer cannot be read as JSON: {why}"):
+        api_client.get("/version", timeout=20)
+
+
+def test_a_refusal_that_is_no_json_is_told_by_its_status(api, api_client, monkeypatch):
+    answers(api, monkeypatch, (502, b"<html>Bad Gateway</html>"))
+    assert api_client.get("/version", timeout=20).message == "502"
+
+
+def test_an_answer_of_any_size_is_read_no_further_than_there_is_room(api, api_client, monkeypatch):
+    answers(api, monkeypatch, (200, b'"' + b"x" * (client.LARGEST + MIB) + b'"'), (200, b"{}"))
+    with pytest.raises(client.TooLargeError, match="more than 4096 KiB, for which there is no room"):
+        api_client.get("/version", timeout=20)
+    assert api_client.get("/version", timeout=20).ok  # on a connection of its own
+
+
+def test_an_answer_in_an_encoding_that_was_not_asked_for_is_not_unpacked(api, api_client, monkeypatch):
+    api.headers["Content-Encoding"] = "gzip"
+    asked = []
+    packed = gzip.compress(b'{"a": "' + b"x" * (64 * MIB) + b'"}')
+    monkeypatch.setattr(api, "answer", lambda *request: asked.append(request[2]["Accept-Encoding"]) or (200, packed))
+    with pytest.raises(client.UnreachableError, match="encoding that was not asked for"):
+        api_client.get("/version", timeout=20)
+    assert asked == ["identity"]
+
+
+@contextmanager
+def dripping(beginning):
+    """Serve an answer that begins so and then goes on by a byte now and then, for ever."""
+    stop = threading.Event()
+    ended = threading.Event()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(beginning)
+                while not stop.wait(0.02):
+                    connection.sendall(b"x")
+            ended.set()
+
+        threading.Thread(target=drip, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", ended
+        stop.set()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n{",
+    ],
+    ids=["status", "continue", "header", "body", "chunk"],
+)
+def test_a_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_asked(beginning):
+    with dripping(beginning) as (url, ended):
+        slow = client.Api(client.Access(url, "t", None))
+        with pytest.raises(client.UnreachableError, match=r"no answer within 0\.3 s"):  # else never
+            slow.get("/version", timeout=0.3)
+        until(ended.is_set, "the connection to be cut, so that no thread stays for ever")
+
+
+def test_what_the_server_says_is_quoted_in_part_and_without_control_characters(api, api_client, monkeypatch):
+    answers(api, monkeypatch, (403, {"message": "no\n\x1b[31m" + "x" * 5000}))
+    said = api_client.get("/version", timeout=20).message
+    assert said.startswith("403 no\\n\\x1b[31mxxx")
+    assert len(said) < 350
+
+
+# ---- lists ----
+
+
+def names(found):
+    return [each["metadata"]["name"] for each in found]
+
+
+def test_pages_that_are_too_large_are_asked_for_again_with_fewer_objects(api, get):
+    for number in range(25):
+        api.add_network(f"lan-{number:02}", "x" * MIB)
+    found = names(client.objects(get, "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"))
+    assert sorted(set(found)) == [f"lan-{number:02}" for number in range(25)]
+    limits = [path.partition("limit=")[2].partition("&")[0] for _, path in api.requests]
+    assert limits[:3] == ["100", "20", "4"]
+
+
+def test_a_list_from_the_servers_memory_that_is_too_large_is_taken_in_pages_from_its_database(api, get):
+    for number in range(110):
+        api.add_pod(f"pod-{number:03}", metadata={"annotations": {"x": "y" * (256 << 10)}})
+    found = client.objects(get, PODS, selector="spec.nodeName=node-1", cached=True)
+    assert set(names(found)) == {f"pod-{number:03}" for number in range(110)}
+    assert "resourceVersion=0" in api.requests[0][1]
+    assert not any("resourceVersion" in path for _, path in api.requests[1:])
+
+
+def test_a_single_object_that_is_too_large_ends_the_list(api, get):
+    api.add_network("huge", "x" * (5 * MIB))
+    with pytest.raises(client.TooLargeError):
+        list(client.objects(get, "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"))
+
+
+@pytest.mark.parametrize("tokens", [["a"], ["a", "b", "a", "b"]], ids=["the same", "in turn"])
+def test_a_list_that_leads_back_into_itself_is_given_up(api, get, monkeypatch, tokens):
+    pages = [(200, {"metadata": {"continue": token}, "items": [{}]}) for token in tokens]
+    answers(api, monkeypatch, *pages)
+    with pytest.raises(client.UnreachableError, match=r"the list /api/v1/pods of the API server does not end"):
+        list(client.objects(get, PODS))
+
+
+def test_a_list_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(client, "_PAGES", 50)
+    pages = iter(range(1000))
+    endless = lambda path, *, accept=None: client.Answer(200, {"metadata": {"continue": str(next(pages))}})  # noqa: E731
+    with pytest.raises(client.UnreachableError, match="does not end"):
+        list(client.objects(endless, PODS))
+    assert next(pages) < 60
+
+
+@pytest.mark.parametrize("metadata", ["x", 5, ["continue"], {"continue": {"a": 1}}])
+def test_bookkeeping_of_another_kind_is_no_traceback(metadata):
+    given = iter([{"metadata": metadata, "items": []}, {"items": []}])
+    assert list(client.objects(lambda path, *, accept=None: client.Answer(200, next(given)), PODS)) == []
+
+
+# ---- memory ----
+
+
+def group(directory, **files):
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (directory / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+def v2(top, limit, used, statistics="", below=""):
+    group(top)
+    (top / "cgroup.controllers").touch()
+    group(top / below, memory__max=limit, memory__current=used, memory__stat=statistics)
+
+
+def v1(top, limit, used, statistics="", below=""):
+    below = f"memory/{below}"
+    group(top / below, memory__limit_in_bytes=limit, memory__usage_in_bytes=used, memory__stat=statistics)
+
+
+PATHS = {v1: "12:memory:{}\n0::/\n", v2: "0::{}\n"}
+
+
+@pytest.fixture(params=[v1, v2], ids=["v1", "v2"])
+def room(request, tmp_path):
+    """Return what is found with these figures, for both versions."""
+
+    def found(limit, used, statistics="", below="", own="/"):
+        request.param(tmp_path / "cgroup", limit, used, statistics, below)
+        (tmp_path / "own").write_text(PATHS[request.param].format(own))
+        return client.room(tmp_path / "cgroup", tmp_path / "own")
+
+    found.version = request.param
+    return found
+
+
+def test_a_limit_of_the_containers_own_group_leaves_what_is_not_in_use(room):
+    assert room(50 * MIB, 30 * MIB) == client.Room(50 * MIB, 20 * MIB)
+
+
+def test_without_a_control_group_namespace_the_own_group_is_at_the_top(room):
+    assert room(50 * MIB, 30 * MIB, own="/kubepods/pod1/abc") == client.Room(50 * MIB, 20 * MIB)
+
+
+def test_where_the_hosts_groups_can_be_seen_the_own_one_counts(room):
+    room(4096 * MIB, 1024 * MIB)
+    assert room(80 * MIB, 70 * MIB, below="pod1", own="/pod1") == client.Room(80 * MIB, 10 * MIB)
+
+
+def test_a_path_that_leads_out_of_the_mount_is_not_followed(room):
+    assert room(50 * MIB, 30 * MIB, own="/../../other") == client.Room(50 * MIB, 20 * MIB)
+
+
+def test_no_limit_is_no_limit(room, tmp_path):
+    assert room("max" if room.version is v2 else (1 << 63) - 4096, 30 * MIB) is None
+    assert client.room(tmp_path / "nothing", tmp_path / "nothing") is None
+
+
+def test_what_the_kernel_takes_back_is_not_in_use(room):
+    """Page cache that no process has mapped, and with version 2 the kernel's own caches too."""
+    figures = {"inactive_file": 8, "active_file": 20, "file_mapped" if room.version is v2 else "mapped_file": 6}
+    prefix = "" if room.version is v2 else "total_"
+    statistics = "\n".join(f"{prefix}{name} {size * MIB}" for name, size in figures.items())
+    assert room(50 * MIB, 50 * MIB, statistics).available == 22 * MIB
+    if room.version is v2:
+        assert room(50 * MIB, 50 * MIB, f"{statistics}\nslab_reclaimable {3 * MIB}").available == 25 * MIB
+
+
+@pytest.mark.parametrize(
+    ("found", "largest"),
+    [
+        (None, client.LARGEST),
+        (client.Room(4096 * MIB, 1024 * MIB), client.LARGEST),
+        (client.Room(96 * MIB, 16 * MIB), 2 * MIB),
+        (client.Room(96 * MIB, -MIB), client.SMALLEST),
+    ],
+)
+def test_less_is_read_of_an_answer_where_less_room_is_left(monkeypatch, found, largest):
+    monkeypatch.setattr(client, "room", lambda: found)
+    assert client.largest_answer() == largest
+
+
+def test_a_shortfall_names_the_limit_that_would_do_and_a_loaded_client_needs_no_room(monkeypatch):
+    monkeypatch.setattr(client, "room", lambda: client.Room(50 * MIB, 20 * MIB))
+    monkeypatch.delitem(sys.modules, "kubernetes.client.api_client", raising=False)
+    said = client.shortfall()
+    assert "limit of 50 MiB leaves 20 MiB" in said
+    assert "set a limit of at least 56 MiB" in said
+    monkeypatch.setitem(sys.modules, "kubernetes.client.api_client", client)
+    assert client.shortfall() is None
+
+
+def test_the_client_takes_no_more_than_we_reckon_with():
+    code = (
+        "from entrypoint.cluster import client\n"
+        "def own(): return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
+        "before = own()\n"
+        "api = client.Api(client.Access('https://127.0.0.1:1', 't', None))\n"
+        "try: api.get('/version', timeout=1)\n"
+        "except client.UnreachableError: pass\n"
+        "print(own() - before)"
+    )
+    growth = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) * 1024
+    assert growth < client.CLIENT_SIZE
+    assert 1.5 * growth > client.CLIENT_SIZE  # else containers that could hold it would be refused
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("limit", "fits"), [(20 * MIB, False), (100 * MIB, True)])
+def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit, fits):
+    directory, limit_file = limited_group
+    limit_file.write_text(str(limit))
+    code = (
+        "import os, sys\n"
+        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "from entrypoint.cluster import client\n"
+        "print(client.room().limit, client.shortfall())"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
+    seen, said = process.stdout.strip().split(" ", 1)
+    assert int(seen) == limit, process.stderr
+    assert (said == "None") is fits
+
+
+@pytest.mark.process
+def test_pods_with_all_that_their_makers_may_write_do_not_fill_a_small_container(api, limited_group):
+    directory, limit_file = limited_group
+    limit_file.write_text(str(64 * MIB))
+    for number in range(110):
+        annotations = {"k8s.v1.cni.cncf.io/networks": "lan", "x": "\N{SNOWMAN}" * (80 << 10)}
+        api.add_pod(f"pod-{number:03}", metadata={"annotations": annotations})
+    code = (
+        "import os, sys\n"
+        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "from entrypoint.cluster import client, pods\n"
+        "api = client.Api(client.Access(sys.argv[2], 'good-token', sys.argv[3]))\n"
+        "get = lambda path, *, accept=client.JSON: api.get(path, timeout=60, accept=accept)\n"
+        "print(sum(1 for each in pods.find(get, 'node-1')))"
+    )
+    command = [sys.executable, "-c", code, str(directory), api.url, pem(authority())]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "110\n"), process.stderr
