@@ -237,7 +237,7 @@ def _prepared(root, scene):
 
 
 def _without_repetitions(calls):
-    """Of a row of looks at the same name, keep the first and the last: `uninstall` watches for 1.5 s in 75 of them."""
+    """Of a row of looks at the same name, keep the first and the last."""
     return [
         call
         for before, call, after in zip([None, *calls], calls, [*calls[1:], None], strict=False)
@@ -302,6 +302,8 @@ def _assert_whole(before, died, after, where):
     for name in set(died) - set(before) - set(after) - masters:
         assert name.rpartition("/")[2].startswith(".multus-entrypoint-"), (name, where)
         assert not name.endswith(RUNTIME_SUFFIXES), (name, where)
+    live = [[name for name in each if name.endswith(RUNTIME_SUFFIXES)] for each in (before, died, after)]
+    assert live[1] or not (live[0] and live[2]), ("the node has no network", where)
     if _configurations(before) and _configurations(after):
         assert _configurations(died), ("a node that had a configuration has none", where)
     if _configurations(died):
