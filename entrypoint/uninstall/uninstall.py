@@ -85,17 +85,16 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
     if found is None:
         return False
     with contextlib.nullcontext() if settings.dry_run else _turn(settings):
-        if owner.living(settings.kubeconfig_file.parent):
+        at_work = bool(owner.living(settings.kubeconfig_file.parent))
+        if at_work:
             say(f"{'would refuse' if settings.dry_run else 'refused'}: {_AT_WORK}")
-            if not settings.dry_run:
-                return False
-        well = _in_turn(settings, force=force, say=say)
+        well = (settings.dry_run or not at_work) and _in_turn(settings, force=force, say=say) and not at_work
     if left := found.plain + len(found.attached) + len(found.damaged):
         say(
             f"pods keep {left} record{'s' if left > 1 else ''} in {data_dir}, which nobody takes away when they are "
             "deleted later, and nobody reads: remove the directory once they are gone"
         )
-    return well and not (settings.dry_run and owner.living(settings.kubeconfig_file.parent))
+    return well
 
 
 def _turn(settings: Settings) -> contextlib.AbstractContextManager[None]:
@@ -109,28 +108,24 @@ def _in_turn(settings: Settings, *, force: bool, say: Say) -> bool:
     try:
         ledger.load()
         seen = look(settings, ledger.says)
-    except LookFailedError as error:
-        say(f"cannot look at what is there, so all of it stays: {error}")
-    except OSError as error:
-        say(f"cannot look at what is there, so all of it stays: {error.filename} {error.strerror}")
-    else:
-        return _apply(settings, ledger, decide(settings, ledger.says, seen, force=force), say)
-    return False
+    except (LookFailedError, OSError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        say(f"cannot look at what is there, so all of it stays: {why}")
+        return False
+    return _apply(settings, ledger, decide(settings, ledger.says, seen, force=force), say)
 
 
 # ---- looking ----
 
 
 class Program(NamedTuple):
-    """An installed program."""
+    """An installed program: what tells that it is ours, or why that cannot be said."""
 
     path: Path
-    ours: str | None
-    """What tells that we installed it."""
+    ours: str = ""
     foreign: str = ""
-    """Or why that cannot be said."""
-    source: bool = False
-    """It is the very file that the image's should be: there is no other."""
+    is_source: bool = False
+    """It is the very file that it would be compared with, and was never copied."""
 
 
 class Seen(NamedTuple):
@@ -174,22 +169,20 @@ def _our_names(settings: Settings, book: Book) -> set[str]:
 
 def _program(settings: Settings, name: str, known: str | None) -> Program:
     """Compare an installed program with the ledger, and with the image's beside the multus binary."""
-    path, source = settings.cni_bin_dir / name, settings.multus_bin_file
-    source = source if name == PROGRAMS[0] else source.with_name(name)
+    path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
+    source = binary if name == PROGRAMS[0] else binary.with_name(name)
     if path.is_symlink() or not path.is_file():
-        return Program(path, None, "it is no regular file, so it is not the one of this image")
-    if not source.is_file() or name not in PROGRAMS:
-        if known is not None and programs.digest(path, lambda: False) == known:
-            return Program(path, "the ledger says that it is ours")
-        return Program(path, None, f"it is not what the ledger has, and nothing to compare it with is at {source}")
-    if moving.same_file(source, path):
-        return Program(path, None, f"nothing to compare it with: --multus-bin-file={source} is that very file", True)
-    same, digest = programs.compared(path, source, lambda: False)
+        return Program(path, foreign="it is no regular file, so it is not the one of this image")
+    comparable = name in PROGRAMS and source.is_file()
+    if comparable and moving.same_file(source, path):
+        why = f"nothing to compare it with: --multus-bin-file={source} is that very file"
+        return Program(path, foreign=why, is_source=True)
+    same, digest = programs.compared(path, source if comparable else path, lambda: False)
     if digest == known:
         return Program(path, "the ledger says that it is ours")
-    return (
-        Program(path, "it is the one of this image") if same else Program(path, None, "it is not the one of this image")
-    )
+    if comparable:
+        return Program(path, "it is the one of this image" if same else "", "it is not the one of this image")
+    return Program(path, foreign=f"it is not what the ledger has, and nothing to compare it with is at {source}")
 
 
 # ---- deciding: pure ----
@@ -291,7 +284,7 @@ def _programs(settings: Settings, seen: Seen, *, force: bool) -> Iterator[Step]:
     for program in seen.programs:
         if settings.skip_binary_copy and program.path.name in PROGRAMS:
             yield Keep(program.path, "--skip-multus-binary-copy is set")
-        elif program.ours or (force and not program.source):
+        elif program.ours or (force and not program.is_source):
             yield Remove(program.path, program.ours or "--force", "programs")
         else:
             yield Keep(program.path, program.foreign)
@@ -306,37 +299,35 @@ def _apply(settings: Settings, ledger: Ledger, plan: Plan, say: Say) -> bool:
     steps = [step for each in plan for step in each]
     if not steps and not os.path.lexists(ledger.path) and not _is_own_directory(directory):
         say("nothing to do: nothing of Multus is left on this node")
-    takes = any(isinstance(step, Remove | GiveBack) and step.path.parent != settings.cni_bin_dir for step in steps)
+    takes = any(isinstance(step, Remove) and step.what != "programs" for step in steps)
     if takes and not settings.skip_binary_copy and not os.path.lexists(settings.binary_file):
-        say(
-            f"warning: there is no {settings.binary_file}: if the binary was installed elsewhere, say where with "
-            "--cni-bin-dir, and run this again"
-        )
+        where = "if the binary was installed elsewhere, say where with --cni-bin-dir, and run this again"
+        say(f"warning: there is no {settings.binary_file}: {where}")
     if not dry_run:
         for path in files.sweep((settings.cni_conf_dir, directory, settings.cni_bin_dir)):
             say(f"removed the temporary file {path}")
         owner.sweep(directory)
-    well = True
-    for stage, waits in zip(plan, (_STAYS_WITH_THE_NAME, _STAYS_WITH_THE_CONFIGURATION, ""), strict=True):
-        for step in stage:
-            well = _do(step, ledger, dry_run=dry_run, say=say) and well
-        if waits and not well:
-            say(waits)
+    for stage, stays in zip(plan, _STAYS, strict=True):
+        done = [_do(step, ledger, dry_run=dry_run, say=say) for step in stage]
+        well = all(done)
+        if not well:
+            say(stays)
             break
-    else:
-        if dry_run:
-            if _is_own_directory(directory):
-                say(f"would remove {directory} if it is empty")
-        elif well:
-            return _remove_directory(settings, say)
-    if not dry_run:
-        with contextlib.suppress(OSError):
-            ledger.save()
-    return well
+    if dry_run and well and _is_own_directory(directory):
+        say(f"would remove {directory} if it is empty")
+    if dry_run or well:
+        return well and (dry_run or _remove_directory(settings, say))
+    with contextlib.suppress(OSError):
+        ledger.save()
+    return False
 
 
-_STAYS_WITH_THE_NAME = "everything else stays: without its own name the network has no configuration but ours"
-_STAYS_WITH_THE_CONFIGURATION = "the kubeconfig, the programs and the ledger stay: a configuration needs them"
+_STAYS = (
+    "everything else stays: without its own name the network has no configuration but ours",
+    "the kubeconfig, the programs and the ledger stay: a configuration needs them",
+    "the ledger stays, for the next run",
+)
+"""What is said when steps of one of a plan's lists have failed."""
 
 
 def _do(step: Step, ledger: Ledger, *, dry_run: bool, say: Say) -> bool:
@@ -454,31 +445,24 @@ class _Access:
 
     def keep(self) -> None:
         """Write our kubeconfig anew where it is not made from this pod's service account, unless an installer does."""
-        directory = self._settings.kubeconfig_file.parent
-        if owner.living(directory) or not os.path.lexists(self._settings.kubeconfig_file):
+        path = self._settings.kubeconfig_file
+        if owner.living(path.parent) or not os.path.lexists(path):
             return  # without one Multus, if it is there, uses another one
         with _turn(self._settings):
-            try:
-                seen = self._part.look()
-                if not isinstance(seen.kubeconfig, File) or not wrap.is_our_kubeconfig(seen.kubeconfig.content):
-                    return
+            new = set(self._kept()) - self._said
+        self._said |= new
+        for message in sorted(new):
+            self._say(message)
+
+    def _kept(self) -> Iterator[str]:
+        fault = "while this waits, no new pod can start on this node: the installer's token ended with its pod, and"
+        try:
+            seen = self._part.look()
+            if isinstance(seen.kubeconfig, File) and wrap.is_our_kubeconfig(seen.kubeconfig.content):
                 wish = self._part.wish(seen, Before())
+                yield from (f"{fault} {each}" for each in (*wish.faults, *wish.warnings))
                 for step in wish.steps:
                     attempted(step, Doing(Ledger(self._settings.ledger_file), lambda: False))
-                    self._once(f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile")
-            except (LookFailedError, StepError) as error:
-                self._fault(str(error))
-            else:
-                for each in (*wish.faults, *wish.warnings):
-                    self._fault(str(each))
-
-    def _fault(self, message: str) -> None:
-        self._once(
-            "while this waits, no new pod can start on this node, because the installer's token ended with its pod: "
-            f"{message}"
-        )
-
-    def _once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            self._say(message)
+                    yield f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile"
+        except (LookFailedError, StepError) as error:
+            yield f"{fault} {error}"
