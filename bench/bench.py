@@ -10,29 +10,30 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import table
-from cgroups import Limits
-from node import PROGRAM, content, make_binary, wait_for
-from places import PASS, WAITING, WATCHING, Host, unless_spoilt
-from processes import Usage, activity, machine, memory, wait_until_asleep
+from node import PROGRAM, activity, content, machine, make_binary, memory, wait_for, wait_until_asleep
+from places import PASS, WAITING, Container, Host, Limits, Usage, charged_when_asleep, unless_spoilt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from node import Node
-    from places import Place, Started
-    from processes import Memory
-    from table import Measured
+    from places import Started
+
+    Place = Host | Container
+    Measured = dict[str, list[float]]  # the samples of each row, by its name; one that could not be measured is missing
 
 SLOW = Limits(cpus=0.1, memory=50 << 20)
 """What upstream's own manifests set."""
 SMALL = Limits(memory=50 << 20)
+BETWEEN = 0.02
+"""Seconds between two changes, so that the program is asleep when the next one comes."""
 
 
 class Effort(NamedTuple):
@@ -43,14 +44,124 @@ class Effort(NamedTuple):
     """Under a tenth of a CPU, of which each takes a second or two."""
     peaks: int
     samples: int
-    """Of each change to the node."""
-    exits: int
+    """Of each change to the node, and of the end."""
     idle: float
     """Seconds."""
 
 
-FULL = Effort(starts=12, slow_starts=7, peaks=6, samples=50, exits=50, idle=60)
-QUICK = Effort(starts=1, slow_starts=1, peaks=1, samples=2, exits=1, idle=2)
+FULL = Effort(starts=12, slow_starts=7, peaks=6, samples=50, idle=60)
+QUICK = Effort(starts=1, slow_starts=1, peaks=1, samples=2, idle=2)
+
+# ---- the table ----
+
+BARE_CPU = "bare interpreter: CPU"
+BARE_WALL = "bare interpreter: wall time"
+BARE_SLOW = "bare interpreter: upstream's limits"
+BARE_RESIDENT = "bare interpreter: resident memory"
+BARE_PEAK = "bare interpreter, 50 MiB: peak"
+CPU = "empty node: CPU to configured"
+WALL = "empty node: wall time"
+RESTART_CPU = "restart: CPU to configured"
+RESTART_WALL = "restart: wall time"
+SLOW_WALL = "empty node, upstream's limits: wall"
+RESTART_SLOW = "restart, upstream's limits: wall"
+RESIDENT = "asleep: resident memory"
+PEAK = "empty node, 50 MiB: peak"
+HITS = "empty node, 50 MiB: limit hit"
+SWITCHES = "idle: context switches"
+IDLE_CPU = "idle: CPU"
+TOKEN = "token rotated, new kubeconfig"
+CHANGED = "master changed, new configuration"
+REMOVED = "master removed, none left"
+FIRST = "new first candidate, switched"
+EXIT = "SIGTERM, process ended"
+
+
+class Row(NamedTuple):
+    """One line of the table: its unit, the row that it is divided by, and what is asked for."""
+
+    unit: str
+    bare: str | None
+    median_below: float | None = None
+    p99_below: float | None = None
+    most: float | None = None
+
+    @property
+    def aim(self) -> str:
+        """Say what is asked for."""
+        if self.most is not None:
+            return f"<= {self.most:g} {self.unit}".rstrip()
+        both = [f"{limit:g}" for limit in (self.median_below, self.p99_below) if limit is not None]
+        return f"< {', '.join(both)} {self.unit}" if both else ""
+
+
+ROWS = {
+    BARE_CPU: Row("ms", BARE_CPU),
+    BARE_WALL: Row("ms", BARE_WALL),
+    BARE_SLOW: Row("ms", BARE_SLOW),
+    BARE_RESIDENT: Row("MiB", BARE_RESIDENT),
+    BARE_PEAK: Row("MiB", BARE_PEAK),
+    CPU: Row("ms", BARE_CPU),
+    WALL: Row("ms", BARE_WALL, median_below=300),
+    RESTART_CPU: Row("ms", BARE_CPU),
+    RESTART_WALL: Row("ms", BARE_WALL, median_below=250),
+    SLOW_WALL: Row("ms", BARE_SLOW, median_below=2500),
+    RESTART_SLOW: Row("ms", BARE_SLOW, median_below=2500),
+    RESIDENT: Row("MiB", BARE_RESIDENT, median_below=28),
+    PEAK: Row("MiB", BARE_PEAK),
+    HITS: Row("x", None, most=0),
+    SWITCHES: Row("", None, most=0),
+    IDLE_CPU: Row("ms", None, most=1),
+    **dict.fromkeys((TOKEN, CHANGED, REMOVED, FIRST), Row("ms", BARE_WALL, median_below=5, p99_below=25)),
+    EXIT: Row("ms", BARE_WALL, median_below=50),
+}
+
+
+class Figures(NamedTuple):
+    """What was found in one place."""
+
+    median: float
+    p99: float
+    samples: int
+    ratio: float | None
+    met: bool | None
+
+
+def figures(name: str, measured: Measured) -> Figures | None:
+    """Return what a row shows of what was measured in one place; None when it was not measured there."""
+    row, samples = ROWS[name], measured.get(name)
+    if not samples:
+        return None
+    median = statistics.median(samples)
+    p99 = statistics.quantiles(samples, n=100, method="inclusive")[98] if len(samples) > 1 else median
+    bare = statistics.median(measured[row.bare]) if row.bare else 0
+    verdicts = [
+        *([median < row.median_below] if row.median_below is not None else []),
+        *([p99 < row.p99_below] if row.p99_below is not None else []),
+        *([max(samples) <= row.most] if row.most is not None else []),
+    ]
+    return Figures(median, p99, len(samples), median / bare if bare else None, all(verdicts) if verdicts else None)
+
+
+def lines(found: dict[str, Measured]) -> Iterator[str]:
+    """Yield the lines of the table: a block of columns for each place, then the aim and whether it was met there."""
+    yield f"{'':37}{''.join(f' {place:-^31}' for place in found)}".rstrip()
+    titles = f" {'median':>8}{'99th %':>9}{'x bare':>8}{'n':>6}" * len(found)
+    yield f"{'':37}{titles}      aim         {'  '.join(f'{place:9}' for place in found)}".rstrip()
+    for name, row in ROWS.items():
+        each = [figures(name, measured) for measured in found.values()]
+        numbers, verdicts = "", []
+        for one in each:
+            verdicts.append("" if one is None or one.met is None else "met" if one.met else "MISSED")
+            if one is None:
+                numbers += f" {'-':>8}{'':23}"
+                continue
+            ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
+            numbers += f" {one.median:8.2f}{one.p99:9.2f}{ratio:>8}{one.samples:6}"
+        yield f"{name:37}{numbers} {row.unit:4} {row.aim:11} {'  '.join(f'{each:9}' for each in verdicts)}".rstrip()
+
+
+# ---- measuring ----
 
 
 def main() -> None:
@@ -73,16 +184,18 @@ def main() -> None:
         found = {place.name: measure(place, effort) for place in places}
         for name, idle in unless_spoilt(lambda: idleness(places, effort.idle)).items():
             found[name] |= idle
-    rows = table.rows(effort.idle)
-    print(f"{machine()}; binary of 64 MiB; ratios to `python -c pass`\n")
-    print("\n".join([*table.lines(rows, found), *(f"\n{each}" for each in left_out)]))
+    print(f"{machine()}; binary of 64 MiB; idle for {effort.idle:g} s; ratios to `python -c pass`\n")
+    print("\n".join([*lines(found), *(f"\n{each}" for each in left_out)]))
     if options.json:
-        document = {
-            "machine": machine(),
-            "effort": effort._asdict(),
-            "left out": left_out,
-            "rows": as_json(rows, found),
+        rows = {
+            name: {
+                place: {**one._asdict(), "all": measured[name]}
+                for place, measured in found.items()
+                if (one := figures(name, measured)) is not None
+            }
+            for name in ROWS
         }
+        document = {"machine": machine(), "effort": effort._asdict(), "left out": left_out, "rows": rows}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
@@ -96,97 +209,56 @@ def find_places(scratch: Path, only: str | None, image: str | None) -> tuple[lis
         if host.without_limits:
             left_out.append(f"Left out on the host, under 0.1 CPU and in 50 MiB: {host.without_limits}.")
     if only != "host":
-        import container  # needs the tests' requirements
-
-        obstacle = container.obstacle()
-        if obstacle:
-            left_out.append(f"Left out, the container: {obstacle}.")
+        container = Container(scratch, image)
+        if container.obstacle:
+            left_out.append(f"Left out, the container: {container.obstacle}.")
         else:
-            places.append(container.Container(scratch, image or container.build()))
+            places.append(container)
     return places, left_out
-
-
-def as_json(rows: Sequence[table.Row], found: dict[str, Measured]) -> list[dict[str, object]]:
-    """Return the table for machines: the same figures by row and place, and every sample."""
-    return [
-        {
-            "name": row.name.strip(),
-            "unit": row.unit,
-            "aim": row.aim.text,
-            **{
-                place: {**each._asdict(), "all": measured[row.name]}
-                for place, measured in found.items()
-                if (each := table.figures(row, measured)) is not None
-            },
-        }
-        for row in rows
-    ]
-
-
-# ---- one place ----
 
 
 def measure(place: Place, effort: Effort) -> Measured:
     """Return the samples of all rows but those about idleness."""
     measured: Measured = {}
-    add_starts(place, effort.starts, measured)
-    if place.without_limits is None:
-        add_slow_starts(place, effort.slow_starts, measured)
-        add_peaks(place, effort.peaks, measured)
-    add_memory_and_exits(place, effort.exits, measured)
-    measured |= unless_spoilt(lambda: reactions(place, effort.samples))
-    return measured
 
+    def add(name: str, sample: float) -> None:
+        measured.setdefault(name, []).append(sample)
 
-def add(measured: Measured, name: str, sample: float) -> None:
-    """Add one sample to a row."""
-    measured.setdefault(name, []).append(sample)
-
-
-def add_starts(place: Place, count: int, measured: Measured) -> None:
-    """Start the bare interpreter, the program on an empty node and the program once more, in turn.
-
-    And once more on an empty node, for what comes after the node is configured: the watch, for example.
-    """
-
-    def until_asleep() -> float:
-        node = place.new_node()
-        with place.start(node, Limits()) as program:
-            return program.cpu_until_asleep(node.ready)
-
-    names = (
-        (table.BARE_CPU, table.BARE_WALL),
-        (table.CPU, table.WALL),
-        (table.BARE_CPU, table.BARE_WALL),
-        (table.RESTART_CPU, table.RESTART_WALL),
-    )
-    if count > 1:
+    if effort.starts > 1:
         one_round(place, Limits())  # only warms the page cache
-    for _ in range(count):
+    for _ in range(effort.starts):
+        names = ((BARE_CPU, BARE_WALL), (CPU, WALL), (BARE_CPU, BARE_WALL), (RESTART_CPU, RESTART_WALL))
         for (cpu, wall), usage in zip(names, one_round(place, Limits()), strict=True):
-            add(measured, cpu, usage.cpu)
-            add(measured, wall, usage.wall)
-        add(measured, table.WHOLE_CPU, unless_spoilt(until_asleep))
-
-
-def add_slow_starts(place: Place, count: int, measured: Measured) -> None:
-    """Do the same under the limits of upstream's manifests; of interest is how long it takes."""
-    names = (table.BARE_SLOW, table.SLOW, table.BARE_SLOW, table.RESTART_SLOW)
-    for _ in range(count):
-        for name, usage in zip(names, one_round(place, SLOW), strict=True):
-            add(measured, name, usage.wall)
+            add(cpu, usage.cpu)
+            add(wall, usage.wall)
+    if place.without_limits is None:
+        for _ in range(effort.slow_starts):
+            slow_names = (BARE_SLOW, SLOW_WALL, BARE_SLOW, RESTART_SLOW)
+            for name, usage in zip(slow_names, one_round(place, SLOW), strict=True):
+                add(name, usage.wall)
+        for _ in range(effort.peaks):
+            add(BARE_PEAK, unless_spoilt(lambda: peak(place, WAITING))[0])
+            most, hits = unless_spoilt(lambda: peak(place))
+            add(PEAK, most)
+            add(HITS, hits)
+    for sample in range(effort.samples):
+        if sample % 3 == 0:  # in turn, yet not as often: only what the program does is aimed at
+            add(BARE_RESIDENT, unless_spoilt(lambda: held(place, WAITING)))
+        for name, took in unless_spoilt(lambda each=sample: one_of_each(place, f"sample-{each}-")).items():
+            add(name, took)
+    return measured
 
 
 def one_round(place: Place, limits: Limits) -> tuple[Usage, ...]:
     """Return what the bare interpreter, the empty node, the bare interpreter and the restart took."""
 
     def bare() -> Usage:
-        with place.start_bare(node, limits, PASS) as started:
-            return started.usage_until_end()
+        with place.start(node, limits, PASS) as started:
+            return started.usage()
 
     def configuring() -> Usage:
         with place.start(node, limits) as started:
-            return started.usage_until_ready(node.ready)
+            return started.usage(node.ready)
 
     def on_an_empty_node() -> Usage:
         nonlocal node
@@ -197,133 +269,83 @@ def one_round(place: Place, limits: Limits) -> tuple[Usage, ...]:
     return tuple(unless_spoilt(start) for start in (bare, on_an_empty_node, bare, configuring))
 
 
-def add_peaks(place: Place, count: int, measured: Measured) -> None:
-    """Add what a group of 50 MiB is charged until the node is configured and the program asleep.
+def peak(place: Place, bare: str | None = None) -> tuple[float, int]:
+    """Return the most that a group of 50 MiB is charged until the node is configured and the program asleep.
 
     With as little as possible in the page cache before, as on a node that has just booted: a page that is there
     already is charged to whoever had it read.
     """
-    bare_names = (table.BARE_PEAK, table.BARE_PEAK_OWN, table.BARE_PEAK_CACHE)
-    names = (table.PEAK, table.PEAK_OWN, table.PEAK_CACHE, table.HITS)
-
-    def bare() -> Sequence[float]:
-        node = place.new_node()
-        with place.start_bare(node, SMALL, WAITING, cold=True) as started:
-            return started.charged(node.ready)
-
-    def configuring() -> Sequence[float]:
-        node = place.new_node()
-        with place.start(node, SMALL, cold=True) as started:
-            return started.charged(node.ready)
-
-    for _ in range(count):
-        for row_names, found in ((bare_names, unless_spoilt(bare)), (names, unless_spoilt(configuring))):
-            for name, sample in zip(row_names, found, strict=False):
-                add(measured, name, sample)
-
-
-def add_memory_and_exits(place: Place, count: int, measured: Measured) -> None:
-    """Add what an interpreter and the program hold while they sleep, and how long the program takes to end then."""
     node = place.new_node()
-
-    def bare() -> Memory:
-        with place.start_bare(node, place.limits, WAITING) as started:
-            started.wait_ready(node.ready)
-            wait_until_asleep(started.pid)
-            return memory(started.pid)
-
-    def program() -> tuple[Memory, float]:
-        with place.start(node, place.limits) as started:
-            started.wait_ready(node.ready)
-            wait_until_asleep(started.pid)
-            return memory(started.pid), started.exit_time()
-
-    def bare_end() -> float:
-        with place.start_bare(node, place.limits, WATCHING + WAITING) as started:
-            started.wait_ready(node.ready)
-            wait_until_asleep(started.pid)
-            return started.kill_time()
-
-    for each in range(count):
-        if each % 3 == 0:  # in turn, yet not as often: only what the program does is aimed at
-            add(measured, table.BARE_EXIT, unless_spoilt(bare_end))
-            held = unless_spoilt(bare)
-            add(measured, table.BARE_RESIDENT, held.resident)
-            add(measured, table.BARE_PROPORTIONAL, held.proportional)
-        held, took = unless_spoilt(program)
-        add(measured, table.RESIDENT, held.resident)
-        add(measured, table.PROPORTIONAL, held.proportional)
-        add(measured, table.EXIT, took)
+    with place.start(node, SMALL, bare, cold=True) as started:
+        return charged_when_asleep(started, node.ready)
 
 
-# ---- what happens once the node is configured ----
+def held(place: Place, bare: str) -> float:
+    """Return the MiB that an interpreter holds while it sleeps."""
+    with asleep(place, bare) as (_, started):
+        return memory(started.pid)
 
 
 @contextlib.contextmanager
-def asleep(place: Place) -> Iterator[tuple[Node, Started]]:
+def asleep(place: Place, bare: str | None = None) -> Iterator[tuple[Node, Started]]:
     """Configure a node and yield it with the program that sleeps on it."""
     node = place.new_node()
-    with place.start(node, place.limits) as program:
-        program.wait_ready(node.ready)
-        wait_until_asleep(program.pid)
-        yield node, program
-        program.check()
+    with place.start(node, place.limits, bare) as started:
+        started.wait_ready(node.ready)
+        wait_until_asleep(started.pid)
+        yield node, started
 
 
 def idleness(places: Sequence[Place], seconds: float) -> dict[str, Measured]:
     """Count what the program does in each place while nothing happens to its node; in all places at once."""
     with contextlib.ExitStack() as stack:
-        programs = {place.name: stack.enter_context(asleep(place))[1] for place in places}
-        for program in programs.values():
-            wait_until_asleep(program.pid)  # making the nodes was an event to the others
-        before = {name: activity(program.pid) for name, program in programs.items()}
+        pids = {place.name: stack.enter_context(asleep(place))[1].pid for place in places}
+        for pid in pids.values():
+            wait_until_asleep(pid)  # making the nodes was an event to the others
+        before = {name: activity(pid) for name, pid in pids.items()}
         time.sleep(seconds)
-        after = {name: activity(program.pid) for name, program in programs.items()}
+        after = {name: activity(pid) for name, pid in pids.items()}
     return {
         name: {
-            table.SWITCHES.format(f"{seconds:g}"): [after[name].switches - before[name].switches],
-            table.IDLE_CPU.format(f"{seconds:g}"): [after[name].cpu - before[name].cpu],
+            SWITCHES: [after[name].switches - before[name].switches],
+            IDLE_CPU: [after[name].cpu - before[name].cpu],
         }
-        for name in programs
+        for name in pids
     }
 
 
-def reactions(place: Place, count: int) -> Measured:
-    """Return the milliseconds from each kind of change to its result.
+def one_of_each(place: Place, mark: str) -> dict[str, float]:
+    """Make each kind of change once, with a `mark` never used before, and end; return the milliseconds of each.
 
-    Each time with a new process, because one makes no more than five writes of a file in five seconds.
+    With a new process, because one makes no more than five writes of a file in five seconds. What it holds is looked at
+    before.
     """
-    measured: Measured = {}
-    for sample in range(count):
-        with asleep(place) as (node, _):
-            for name, took in one_of_each(node, f"sample-{sample}-", place.between).items():
-                add(measured, name, took)
-    return measured
+    with asleep(place) as (node, started):
+        resident = memory(started.pid)
+        earlier = node.conf_dir / "05-earlier.conflist"
 
+        def reaction(change: Callable[[], object], seen: Callable[[], bool]) -> float:
+            time.sleep(BETWEEN)
+            before = time.perf_counter()
+            change()
+            return wait_for(seen, before)
 
-def one_of_each(node: Node, mark: str, between: float) -> dict[str, float]:
-    """Make each kind of change once, with a `mark` never used before; return the milliseconds that each took."""
-    earlier = node.conf_dir / "05-earlier.conflist"
+        def appear(path: Path, name: str) -> float:
+            prepared = node.prepare_master(name)
+            return reaction(lambda: prepared.rename(path), lambda: node.wraps(name))
 
-    def reaction(change: Callable[[], object], seen: Callable[[], bool]) -> float:
-        time.sleep(between)
-        started = time.perf_counter()
-        change()
-        return wait_for(seen, started) * 1e3
-
-    def appear(path: Path, name: str) -> float:
-        prepared = node.prepare_master(name)
-        return reaction(lambda: prepared.rename(path), lambda: node.wraps(name))
-
-    link = node.next_token(mark)
-    took = {
-        table.TOKEN: reaction(lambda: node.rotate(link), lambda: mark.encode() in content(node.kubeconfig)),
-        table.CHANGED: appear(node.master, mark),
-        table.FIRST: appear(earlier, f"{mark}earlier"),
-    }
-    reaction(earlier.unlink, lambda: node.wraps(mark))
-    took[table.REMOVED] = reaction(node.master.unlink, lambda: not node.output.exists())
-    return took
+        link = node.next_token(mark)
+        took = {
+            TOKEN: reaction(lambda: node.rotate(link), lambda: mark.encode() in content(node.kubeconfig)),
+            CHANGED: appear(node.master, mark),
+            FIRST: appear(earlier, f"{mark}earlier"),
+        }
+        reaction(earlier.unlink, lambda: node.wraps(mark))
+        took[REMOVED] = reaction(node.master.unlink, lambda: not node.output.exists())
+        wait_until_asleep(started.pid)
+        if started.group is not None:
+            started.group.check(started.pid)
+        return {**took, RESIDENT: resident, EXIT: started.exit_time()}
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import random
 import select
 import struct
+import termios
 import threading
 import time
 from collections import Counter
@@ -118,18 +120,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Inotify:
     """One watch on one directory."""
 
-    def __init__(self, directory, mask=CREATED | DELETED | MODIFIED | MOVED_FROM | MOVED_TO):
+    ALL = CREATED | DELETED | MODIFIED | MOVED_FROM | MOVED_TO
+
+    def __init__(self, directory, mask=ALL):
+        self._idle, self.wakes = False, 0
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         assert self._fd >= 0, os.strerror(ctypes.get_errno())
         assert _libc.inotify_add_watch(self._fd, os.fsencode(directory), mask) >= 0, os.strerror(ctypes.get_errno())
 
-    def wait(self, stopping=None, within=None):
+    def wait(self, stopping):
         """Return the next events as (mask, cookie, name). Raises `StoppedError` when the stop comes first."""
-        sources = [self._fd] if stopping is None else [self._fd, stopping]
-        ready, _, _ = select.select(sources, [], [], within)
+        self._idle = True
+        ready, _, _ = select.select([self._fd, stopping], [], [])
+        self._idle = False
+        self.wakes += 1
         if stopping in ready:
             raise StoppedError
-        return self.pending() if ready else []
+        return self.pending()
+
+    def idle(self):
+        """Say whether it is waited for the next event, and there is none."""
+        return self._idle and not any(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
 
     def pending(self):
         events = []
@@ -171,6 +182,7 @@ class Mesh(threading.Thread):
         """How often it wrote each configuration file, by name; counted before anybody can see it."""
         self.crashes = []
         self.failure = None
+        self._listening = None
         self._told, self._tell = os.pipe()
         self._cleaning = True
 
@@ -209,6 +221,23 @@ class Mesh(threading.Thread):
         assert not self.is_alive() and self.failure is None, self.failure
         os.close(self._tell)
         os.close(self._told)
+
+    @contextlib.contextmanager
+    def listen(self, mask=Inotify.ALL):
+        """Watch the directory."""
+        with contextlib.closing(Inotify(self.directory, mask)) as inotify:
+            before, self._listening = self._listening, inotify
+            try:
+                yield inotify
+            finally:
+                self._listening = before
+
+    def rests(self):
+        """Return what stays the same as long as only a new event makes it move; None while it is at work."""
+        with contextlib.suppress(AttributeError, OSError):  # it has just begun or ended to listen
+            if self._listening.idle():
+                return self._listening, self._listening.wakes
+        return None
 
     def install_binary(self):
         beside = self.binary.with_name(self.type + ".install")
@@ -283,7 +312,7 @@ class SmallIstio(Mesh):
 
     def _until_something_happens(self):
         """Watch anew, look, then wait for any file of the directory to be created, written or removed."""
-        with contextlib.closing(Inotify(self.directory, CREATED | MODIFIED | DELETED | MOVED_TO)) as inotify:
+        with self.listen(CREATED | MODIFIED | DELETED | MOVED_TO) as inotify:
             if not self._fault():
                 inotify.wait(self._told)
 
@@ -316,7 +345,7 @@ class SmallIstio(Mesh):
 
     def _primary_path(self):
         """Return the configuration to build on, which is waited for (`getCNIConfigFilepath`)."""
-        with contextlib.closing(Inotify(self.directory, CREATED | MODIFIED | DELETED | MOVED_TO)) as inotify:
+        with self.listen(CREATED | MODIFIED | DELETED | MOVED_TO) as inotify:
             name = self._primary
             while not name:
                 name = next(iter(loadable(self.directory)), "")
@@ -420,7 +449,7 @@ class SmallLinkerd(Mesh):
 
     def work(self):
         self.install_binary()
-        with contextlib.closing(Inotify(self.directory)) as inotify:
+        with self.listen() as inotify:
             self._write(self.kubeconfig, b"kubeconfig")
             for name in sorted(os.listdir(self.directory)):
                 self._reconfigure(name)
@@ -506,7 +535,7 @@ class SmallLinkerdScript(Mesh):
 
     def work(self):
         self.install_binary()
-        with contextlib.closing(Inotify(self.directory, CREATED | MOVED_TO | MODIFIED)) as inotify:
+        with self.listen(CREATED | MOVED_TO | MODIFIED) as inotify:
             for name in os.listdir(self.directory):
                 path = self.directory / name
                 if name.endswith(("conf", "conflist")) and path.is_file():
@@ -584,7 +613,6 @@ class Ledger:
         self._inotify = Inotify(directory, CREATED | DELETED | MODIFIED | MOVED_FROM | MOVED_TO | CLOSED)
         self._prefix = program_prefix
         self._moving = {}
-        self._last = time.monotonic()
         self._events = []
         self._program = Counter()
 
@@ -600,11 +628,6 @@ class Ledger:
         self._look()
         return self._program
 
-    def quiet_for(self):
-        """Return the seconds since a change of a configuration was last seen; to be asked again and again."""
-        self._look()
-        return time.monotonic() - self._last
-
     def forget(self):
         """Count from now on."""
         self._look()
@@ -619,7 +642,6 @@ class Ledger:
                 self._moving[cookie] = name
             if not name.endswith((".conf", ".conflist")):
                 continue
-            self._last = time.monotonic()
             source = self._moving.get(cookie, "") if mask & MOVED_TO else ""
             self._events.append((mask, name, source))
             if source.startswith(self._prefix):

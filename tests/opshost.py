@@ -255,9 +255,15 @@ class ScratchHost:
             else:
                 process = Forked(arguments, **options)
         process.log = lambda: log.read_text(errors="surrogateescape")
-        process.says = lambda *words: until(
-            lambda: all(word in process.log() for word in words), lambda: f"{words}: it said\n{process.log()}"
-        )
+
+        def says(*words):
+            """Wait until the log has all these words."""
+            ended = process.poll() is not None  # before the log is looked at
+            found = all(word in process.log() for word in words)
+            assert found or not ended, f"it has ended without {words}:\n{process.log()}"
+            return found
+
+        process.says = lambda *words: until(lambda: says(*words), lambda: f"{words}: it said\n{process.log()}")
         return process
 
     @contextmanager
@@ -277,7 +283,10 @@ class ScratchHost:
     def configure(self, flags=None):
         """Bring the node into the state in which the program leaves it."""
         with self.running(flags) as process:
-            until(self.ready.exists, lambda: f"the node to be configured: the program said\n{process.log()}")
+            until(
+                lambda: self.ready.exists() or process.poll() is not None,
+                lambda: f"the node to be configured: the program said\n{process.log()}",
+            )
         assert process.returncode == 0, process.log()
 
     def outcome(self, *arguments, flags=None, **more):

@@ -66,8 +66,10 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass_and_every_finding_is_exp
     only(outcome)
     assert list(outcome)[-7:] == CLUSTER
     cluster.add_node("node-1")
+    cluster.add_network("of-a-file")
+    flags(member, '--multus-conf-patch={"clusterNetwork": "of-a-file"}', configured=True)
     shown = member.outcome(flags=[*member.flags, TAINT_FLAG])
-    assert set(shown) - set(outcome) == {"cluster.taint"}
+    assert set(shown) - set(outcome) == {"cluster.taint", "networks.default", "networks.files"}
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     assert re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE) == list(shown)
 
@@ -114,6 +116,9 @@ NO_MULTUS = {**BROKEN, "plugins.present": "fail"}
 OTHER_MASTER = {"configuration.first": "fail", "configuration.current": "fail"}
 NO_PLUGIN = {"plugins.present": "fail"}
 NOT_CURRENT = {"configuration.current": "fail"}
+WARNED = {"configuration.warnings": "warn"}
+DAMAGED_MASTER = {"configuration.current": "warn", **WARNED}
+"""What was made of it is still in use."""
 
 
 def linked(host, target):
@@ -140,20 +145,19 @@ def more_plugins(host):
     host.configure()
 
 
-def static(host, name="70-multus.conf", copied=None, **changes):
-    """Bring the host into static mode, without starting the program."""
+def static(host, name="70-multus.conf", **changes):
+    """Bring the host into static mode."""
     document = {"cniVersion": "0.3.1", "name": "m", "type": "multus", "delegates": [FLANNEL], **changes}
     document = {key: value for key, value in document.items() if value is not None}
     document["kubeconfig"] = "/etc/cni/net.d/multus.d/multus.kubeconfig"
-    source = host.image / name
+    source, copy = host.image / name, host.conf_dir / name
     source.write_text(json.dumps(document))
     host.generated.unlink()
     (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "90-flannel.conflist")
     host.flags = [f"--multus-conf-file={source}"]
-    if copied is not False:
-        (host.conf_dir / name).write_text(copied or source.read_text())
-        (host.conf_dir / name).chmod(0o644)
-        source.chmod(0o644)
+    with host.running():
+        until(copy.exists)
+    return copy
 
 
 def flags(host, *more, configured=False):
@@ -180,22 +184,22 @@ NODE = [
     (more_plugins, NO_PLUGIN, "bridge"),
     (more_plugins, NO_PLUGIN, "macvlan"),
     (more_plugins, NO_PLUGIN, "whereabouts"),
-    (lambda host: host.master("00-a.conf", '{"name": "a", "type": "x"}'), OTHER_MASTER, ""),
+    (lambda host: host.master("00-a.conf", {"cniVersion": "0.3.1", "name": "a", "type": "x"}), OTHER_MASTER, ""),
     (lambda host: (host.conf_dir / "00-a.json").write_text("{}"), {"configuration.first": "fail"}, ""),
     (lambda host: host.generated.write_text("{"), BROKEN, ""),
     (lambda host: host.generated.write_text('{"name": "x", "type": "bridge"}'), NO_MULTUS, ""),
     (lambda host: host.generated.write_text('{"name": "x", "type": "../\\u0000"}'), NO_MULTUS, ""),
     (
         very_many_delegates,
-        NOT_CURRENT | {"plugins.present": "skipped", "kubeconfig.path": "skipped"},
+        NOT_CURRENT | {"configuration.valid": "fail", "plugins.present": "skipped", "kubeconfig.path": "skipped"},
         "",
     ),
     (nested, NOT_CURRENT | {"configuration.valid": "fail"}, "wraps Multus in itself"),
     (lambda host: host.generated.unlink(), NO_CONFIGURATION, ""),
     (lambda host: host.master(document={**FLANNEL, "name": "changed"}), NOT_CURRENT, ""),
-    (lambda host: (host.conf_dir / "10-flannel.conflist").unlink(), NOT_CURRENT, ""),
-    (lambda host: host.master(document="cut off {"), NOT_CURRENT, "10-flannel.conflist"),
-    (lambda host: host.master(document='{\n  "name": "x",,\n}'), NOT_CURRENT, "line 2 column"),
+    (lambda host: (host.conf_dir / "10-flannel.conflist").unlink(), NOT_CURRENT | WARNED, ""),
+    (lambda host: host.master(document="cut off {"), DAMAGED_MASTER, "10-flannel.conflist"),
+    (lambda host: host.master(document='{\n  "name": "x",,\n}'), DAMAGED_MASTER, "line 2 column"),
     (lambda host: (host.conf_dir / "00-multus.conflist").write_text("{}"), NOT_CURRENT, ""),
     (
         lambda host: (host.master(document={**FLANNEL, "name": "changed"}), flags(host, "--skip-config-watch")),
@@ -203,8 +207,8 @@ NODE = [
         "",
     ),
     (static, {}, ""),
-    (lambda host: static(host, copied=False), NO_CONFIGURATION, ""),
-    (lambda host: static(host, copied="{}"), NO_MULTUS | {"plugins.present": "skipped"}, ""),
+    (lambda host: static(host).unlink(), NO_CONFIGURATION, ""),
+    (lambda host: static(host).write_text("{}"), NO_MULTUS | {"plugins.present": "skipped"}, ""),
     (
         lambda host: static(host, "00-multus.conf", type="flannel"),
         {"configuration.valid": "fail", "kubeconfig.path": "skipped"},
@@ -260,7 +264,7 @@ def test_a_node_without_any_directory_is_told_so_and_nothing_crashes(tmp_path):
     host.multus.unlink()
     outcome = host.outcome()
     assert outcome["node.directories"]["status"] == "fail"
-    assert "hostPath" in outcome["node.directories"]["advice"]
+    assert "volume" in outcome["node.directories"]["advice"]
     assert outcome["cluster.reachable"]["status"] == "skipped"
     assert not any(finding["status"] == "pass" for finding in outcome.values())
 

@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,23 +46,20 @@ _AT_WORK = (
 Say = Callable[[str], None]
 
 
-class Keep(NamedTuple):
-    """A step that does nothing, and says why."""
+@dataclass(frozen=True)
+class Keep(Step):
+    """Leave this there, and say why."""
 
-    path: Path
+    verb, done, vital = "keep", "kept", False
+
     because: str
     needs_the_rest: bool = False
     """Nothing else may be taken away, or the node could start no pod."""
-    verb: str = "keep"
-    vital: bool = False
 
     @property
-    def did(self) -> str:
-        return f"kept {self.path}: {self.because}"
-
-    @property
-    def would(self) -> str:
-        return f"would keep {self.path}: {self.because}"
+    def detail(self) -> str:
+        """Say why."""
+        return f": {self.because}"
 
     def do(self, doing: Doing) -> None:
         """Do nothing."""
