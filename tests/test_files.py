@@ -244,9 +244,13 @@ def test_removing_what_is_gone_is_fine(tmp_path):
     files.remove(tmp_path / "a")
 
 
-def test_a_directory_is_made_once_and_a_file_in_its_place_is_an_error(tmp_path):
-    files.make_directory(tmp_path / "d")
-    files.make_directory(tmp_path / "d")
+def test_a_directory_is_made_once_whatever_the_umask_and_a_file_in_its_place_is_an_error(tmp_path):
+    before = os.umask(0o077)
+    try:
+        files.make_directory(tmp_path / "d")
+        files.make_directory(tmp_path / "d")
+    finally:
+        os.umask(before)
     assert mode(tmp_path / "d") == 0o755
     (tmp_path / "f").touch()
     with pytest.raises(FileExistsError):

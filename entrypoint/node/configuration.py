@@ -178,7 +178,7 @@ class Configuration:
         awaited = before.awaited or _gate(seen, before)
         if awaited:
             return self._held_back(seen, before, draft, awaited, in_use=in_use)
-        stands = meshes.standing({path.name: seen.outputs[path.name] for path in settings.output_files})
+        stands = meshes.standing(self._chainable(seen, before))
         output, doubled = meshes.settled(put, stands)
         due = not holds(seen.outputs.get(output.name, Absent()), output.document, output.mode)
         patience = meshes.Patience(seen.now, seen.outputs, seen.since, seen.stood, draft.since)
@@ -190,7 +190,7 @@ class Configuration:
         steps = (*first, *self._put(seen, before, put, output, stands, due=due), *self._removals(seen, before, output))
         steps = (*steps, *draft.behind)
         after = self._names_after(seen, steps) | {output.name}
-        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document, before.coming)]
+        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document)]
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return _of(
@@ -231,6 +231,21 @@ class Configuration:
         if before.configured:
             return _of(draft, faults=(*faults, Fault("binary.executable", awaited)), in_use=in_use)
         return _of(draft, waits=awaited, in_use=False)
+
+    def _chainable(self, seen: Seen, before: Before) -> dict[str, Look]:
+        """Return the outputs in which a mesh may stand: beside a static configuration, only one that is ours."""
+        put, outputs = (
+            before.ledger.configuration,
+            {path.name: seen.outputs[path.name] for path in self._settings.output_files},
+        )
+        if self._settings.static_conf_file is None:
+            return outputs
+        own = self._settings.static_conf_file.name
+        return {
+            name: look
+            for name, look in outputs.items()
+            if name == own or (put and isinstance(look, File) and meshes.is_ours(look.content, put.document))
+        }
 
     def _put(
         self, seen: Seen, before: Before, put: Put, output: Put, stands: meshes.Standing | None, *, due: bool
@@ -291,11 +306,22 @@ class Configuration:
             order = runtime.in_order(seen.names)
             look = (seen.outputs.get(order[0]) or (seen.first or ("", None))[1]) if order else None
             found = (order[0], look.content) if isinstance(look, File) else None
-        return found is not None and not list(self._faults(seen, {*seen.names}, *found, frozenset()))
+        if found is None or self._lacks_kubeconfig(seen, found[1]):
+            return False
+        return not list(self._faults(seen, {*seen.names}, *found))
 
-    def _faults(
-        self, seen: Seen, names: set[str], name: str, content: bytes, coming: frozenset[Path]
-    ) -> Iterator[Fault]:
+    def _lacks_kubeconfig(self, seen: Seen, content: bytes) -> Path | None:
+        """Return the kubeconfig that a configuration names, if this container can see that it is not there."""
+        path = self._kubeconfig_named(content)
+        if path is None:
+            return None
+        return (
+            None
+            if path.name in (seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours)
+            else path
+        )
+
+    def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""
         settings = self._settings
         if before := overtaken(settings.cni_conf_dir, names, name, content, seen.first):
@@ -303,13 +329,12 @@ class Configuration:
         if fault := runtime.fault(name, content):
             found = f"the CNI runtime will not use Multus with {settings.cni_conf_dir / name}: {fault}"
             yield Fault("configuration.valid", found)
-        kubeconfig = self._kubeconfig_named(content)
-        if kubeconfig is not None and kubeconfig not in coming:
-            there = seen.names if kubeconfig.parent == settings.cni_conf_dir else seen.beside_ours
-            if kubeconfig.name not in there:
-                found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
-                todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
-                yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
+        kubeconfig = self._lacks_kubeconfig(seen, content)
+        # That ours is gone for a moment is no fault: its own part puts it back, or says why it cannot.
+        if kubeconfig is not None and kubeconfig != settings.kubeconfig_file:
+            found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
+            todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
+            yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
         indicator = meshes.named_in(content, "readinessindicatorfile")
         if seen.indicators.get(indicator) is False:
             found = f"Multus lets every pod wait for its readiness indicator, and {indicator} does not exist"

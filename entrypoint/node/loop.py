@@ -165,12 +165,6 @@ class _History:
         self.vital = False
         """Without the step that failed the node is not configured."""
 
-    def repeats(self, step: Step) -> bool:
-        """Say whether a step leaves the same behind as the last one, whatever was there before."""
-        if isinstance(step, Write) and isinstance(self.step, Write):
-            return step._replace(over=None) == self.step._replace(over=None)
-        return step == self.step
-
 
 class Loop:
     """The resident process, and what it remembers from one pass to the next."""
@@ -242,7 +236,7 @@ class Loop:
         self._configured = self._configured or self._ready
         # What is left to do after that is done at once, and so is the look at what is watched only now.
         unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
-        again = (unfinished) or self._interests() != watched
+        again = unfinished or self._interests() != watched
         return earliest(
             *later,
             *(wish.until for wish in decision.wishes),
@@ -310,6 +304,8 @@ class Loop:
         elif wanted and not self._owner.accompanied:
             self._owner.join(able=False)
         self._forget_lost()
+        if not wanted and self._ledger.stands():
+            return False, False, []
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
             if not mine:
                 return False, False, []
@@ -341,7 +337,7 @@ class Loop:
         if self._wakeup.stopping:
             raise programs.CancelledError  # whoever removed what is missing may have meant it
         now, history = self._clock(), self._histories.setdefault(step.path, _History())
-        repeats = history.repeats(step)
+        repeats = history.step == step  # whatever was there before
         not_before = earliest(history.writes.free_at(now), history.retry.at if repeats else None)
         if not_before is not None and now < not_before:
             return not_before

@@ -187,7 +187,10 @@ SCENES = [
 
 
 @pytest.mark.usefixtures("strace")
-@pytest.mark.parametrize("scene", [each() for each in SCENES], ids=[each.__name__ for each in SCENES])
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(each(), id=each.__name__, marks=() if each is Install else pytest.mark.thorough) for each in SCENES],
+)
 def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(tmp_path, scene, long, figure):
     scene.play(_prepared(tmp_path / "first", scene), tmp_path / "trace")  # Python writes down what it has compiled
     host = _prepared(tmp_path / "model", scene)
