@@ -3,10 +3,17 @@
 
 # The release of Multus whose binary the image carries.
 ARG MULTUS_VERSION=v4.3.1
+# The digests behind the two tags (sha256:...), which `make image` takes from images/Dockerfile. Empty: the tag decides.
+ARG MULTUS_DIGEST=
+ARG DEBIAN_DIGEST=
 
-FROM ghcr.io/k8snetworkplumbingwg/multus-cni:${MULTUS_VERSION} AS multus
+FROM ghcr.io/k8snetworkplumbingwg/multus-cni:${MULTUS_VERSION}${MULTUS_DIGEST:+@${MULTUS_DIGEST}} AS multus
 
-FROM docker.io/library/debian:trixie-slim AS build
+# The licenses of the Go modules in the multus binary, as `make licenses` has collected them. Its image has none of them; a
+# release gives them as the build context of this name.
+FROM scratch AS licenses
+
+FROM docker.io/library/debian:trixie-slim${DEBIAN_DIGEST:+@${DEBIAN_DIGEST}} AS build
 # hadolint ignore=DL3008 # Debian's archive keeps only the newest build of a package: a pin would break within weeks.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
@@ -23,7 +30,7 @@ RUN --mount=type=secret,id=pip-config --mount=type=secret,id=ca-certificates \
     # Wheels only: where one is missing for a platform, say so instead of looking for a compiler.
     && /opt/build/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements-build.txt \
     && /opt/build/bin/pip --python /opt/multus-entrypoint install --no-cache-dir --no-compile \
-        --only-binary :all: --require-hashes -r requirements.txt \
+        --only-binary :all: --no-deps --require-hashes -r requirements.txt \
     # Half of the kubernetes client is its other, asynchronous self, which nothing imports: 64 MB of the image.
     && rm -r /opt/multus-entrypoint/lib/python3.13/site-packages/kubernetes/aio
 COPY pyproject.toml README.md LICENSE ./
@@ -38,7 +45,7 @@ RUN SOURCE_DATE_EPOCH=315532800 \
     && /opt/multus-entrypoint/bin/python3 -m compileall -q -f --invalidation-mode unchecked-hash \
         /opt/multus-entrypoint/lib
 
-FROM docker.io/library/debian:trixie-slim
+FROM docker.io/library/debian:trixie-slim${DEBIAN_DIGEST:+@${DEBIAN_DIGEST}}
 # The standard library is compiled anew for the reason above: Debian's own byte code holds time stamps, and once they do
 # not match, every start compiles what it imports.
 # The names in / and beside the binary are those of the images of Multus 3.9 and 4.3, so that their DaemonSets need another
@@ -62,11 +69,13 @@ COPY --from=multus /usr/src/multus-cni/bin/multus /usr/src/multus-cni/bin/passth
 COPY images/70-multus.conf /usr/src/multus-cni/images/70-multus.conf
 # Multus has the license of this project, and it belongs beside the binary.
 COPY LICENSE /usr/src/multus-cni/LICENSE
+COPY --from=licenses / /usr/src/multus-cni/licenses/
 # For the script in MicroShift's DaemonSet; Debian's package of it brings systemd along.
 COPY images/uuidgen /usr/local/bin/uuidgen
 
 # Again, because an ARG ends with its stage.
 ARG MULTUS_VERSION=v4.3.1
+ARG DEBIAN_DIGEST=
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="multus-entrypoint" \
@@ -75,6 +84,7 @@ LABEL org.opencontainers.image.title="multus-entrypoint" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim" \
+      org.opencontainers.image.base.digest="${DEBIAN_DIGEST}" \
       io.multus-entrypoint.multus-version="${MULTUS_VERSION}"
 # So that the program can say which Multus it installs.
 ENV MULTUS_VERSION="${MULTUS_VERSION}"

@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr 3 '*' $(CORES) \& $(CORES) '<' 5 \| 12)
 # One test at a time goes to a worker: tests/conftest.py has them in the order that takes least time.
 PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
-.PHONY: help demo check test resilience resilience-soak resilience-others lint types
+.PHONY: help demo check test test-all resilience resilience-soak resilience-others lint types
 .PHONY: bench fleet docs lock clean
 .PHONY: manifests picture
 
@@ -17,7 +17,7 @@ help: ## list the targets
 
 $(VENV)/made: requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -30,11 +30,15 @@ check: $(VENV)/made ## lint, types and the tests without processes and container
 
 .PHONY: quick
 quick: $(VENV)/made
-	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py
+	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py $(wildcard tests/check tests/cluster tests/cni tests/errands tests/node)
 
-test: $(VENV)/made ## run all tests, eight minutes
-	@echo "make test: about 8 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
-	$(PYTEST) -n $(WORKERS)
+test: $(VENV)/made ## run the tests, three minutes
+	@echo "make test: about 3 minutes on two cores, some container tests (podman and root) included; make check takes 30 seconds"
+	$(PYTEST) -n $(WORKERS) -m "not thorough"
+
+test-all: $(VENV)/made ## run the tests that make test leaves out because they take long
+	@echo "make test-all: about 9 minutes on two cores: what make test leaves out, and not that once more"
+	$(PYTEST) -n $(WORKERS) -m thorough
 
 resilience: $(VENV)/made ## run the long form of the resilience tests, about an hour
 	$(MAKE) --jobs=2 --keep-going --output-sync=target resilience-soak resilience-others
@@ -72,13 +76,20 @@ picture: $(VENV)/made ## draw the beginning of the demo's output for the README
 manifests: ## copy the manifests to where Kustomize may read them
 	cp deployments/multus-daemonset.yml deployments/base/
 	cp deployments/multus-uninstall.yml deployments/base/uninstall/
+	cp deployments/multus-policy.yml deployments/components/policy/
+
+# The kubernetes client asks for these too, and only its asynchronous half, which nothing imports, has a use for them.
+# pip-compile leaves out what it is told to call unsafe. The rest is complete, so that pip need not look further
+# (--no-deps); tests/test_requirements.py looks whether it is.
+LEFT_OUT = aiohttp aiohttp-retry aiohappyeyeballs aiosignal frozenlist multidict propcache yarl
 
 lock: $(VENV)/made ## resolve the dependencies anew and lock them with hashes
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
 	for file in requirements requirements-build requirements-dev; do \
-	  $(VENV)/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe --no-header \
-	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$file.txt $$file.in || exit 1; \
+	  $(VENV)/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header \
+	    $(addprefix --unsafe-package=,$(LEFT_OUT)) --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    --output-file $$file.txt $$file.in || exit 1; \
 	done
 
 clean: ## remove what the targets made
@@ -89,6 +100,14 @@ ENGINE ?= podman
 IMAGE ?= ghcr.io/multus-entrypoint/multus-entrypoint:v$(VERSION)
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
 MULTUS_VERSION ?= v4.3.1
+# The digests of the images that it starts from, where images/Dockerfile has them; another MULTUS_VERSION than there has none.
+digest = $(shell sed -nE 's|^FROM $(1)@(sha256:[0-9a-f]{64}) .*|\1|p' images/Dockerfile)
+DEBIAN := docker.io/library/debian:trixie-slim
+MULTUS = ghcr.io/k8snetworkplumbingwg/multus-cni:$(MULTUS_VERSION)
+DEBIAN_DIGEST ?= $(call digest,$(DEBIAN))
+MULTUS_DIGEST ?= $(call digest,$(MULTUS))
+# Where `make licenses` puts what belongs beside the multus binary.
+LICENSES := build/licenses-$(MULTUS_VERSION)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # Dates every file of the image: two builds of one commit are the same, as far as Debian's archive has not moved on.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
@@ -98,10 +117,18 @@ SECRETS = $(if $(wildcard $(SSL_CERT_FILE)),--secret=id=ca-certificates$(COMMA)s
   $(if $(wildcard $(PIP_CONFIG_FILE)),--secret=id=pip-config$(COMMA)src=$(PIP_CONFIG_FILE))
 COMMA := ,
 
-.PHONY: image test-container
+.PHONY: image test-container digests licenses
 image: ## build the container image
 	$(ENGINE) build --network=host $(DATE_FLAGS) $(SECRETS) --build-arg=MULTUS_VERSION=$(MULTUS_VERSION) \
+	  --build-arg=MULTUS_DIGEST=$(MULTUS_DIGEST) --build-arg=DEBIAN_DIGEST=$(DEBIAN_DIGEST) \
+	  $(if $(wildcard $(LICENSES)),--build-context=licenses=$(LICENSES)) \
 	  --build-arg=VERSION=$(VERSION) --build-arg=REVISION=$(REVISION) $(BUILD_FLAGS) --tag=$(IMAGE) .
+
+digests: ## pin the images that the image starts from, as they are today (needs docker, and access to their registries)
+	tools/pin.sh images/Dockerfile $(DEBIAN) $(MULTUS)
+
+licenses: ## collect the licenses of Multus's Go modules for the image (needs git and go, and access to both)
+	tools/multus_licenses.sh $(MULTUS_VERSION) $(LICENSES)
 
 test-container: $(VENV)/made ## run the tests of the image (needs podman and root)
 	$(PYTEST) -n $(WORKERS) -m container

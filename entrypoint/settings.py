@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint.cni.document import GENERATED, is_candidate_name, version_key
+from entrypoint.cni.document import GENERATED, VERSIONS, is_candidate_name
 
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 _HOST_CONF_DIR = "/etc/cni/net.d"
@@ -108,6 +108,11 @@ class Settings(NamedTuple):
         return name in patterns or (
             is_candidate_name(name) and any(fnmatch.fnmatchcase(name, each) for each in patterns)
         )
+
+    @property
+    def takes_any_version(self) -> bool:
+        """The master's CNI version may be any: another one is written over it."""
+        return self.force_cni_version and self.cni_version is not None
 
     @property
     def multus_options(self) -> dict[str, Any]:
@@ -292,13 +297,10 @@ def _host_path(option: str, value: str) -> str:
 
 
 def _cni_version(value: str) -> str | None:
-    if not value:
-        return None
-    try:
-        version_key(value)
-    except ValueError as error:
-        raise InvalidSettingError("--cni-version", str(error)) from None
-    return value
+    if value and value not in VERSIONS:
+        # Multus and the plugins compare it as text: 1.0 is none of theirs.
+        raise InvalidSettingError("--cni-version", f"expected a CNI version of {', '.join(VERSIONS)}, got {value!r}")
+    return value or None
 
 
 def _kubeconfig_mode(value: str) -> int:
@@ -322,10 +324,8 @@ def _taint(value: str) -> Taint | None:
             f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
         )
     if key.startswith(_NOT_FOR_STARTUP):
-        raise InvalidSettingError(
-            "--startup-taint",
-            f"{key} is Kubernetes' own taint: give the nodes one for this, such as multus-cni.io/not-ready",
-        )
+        fault = f"expected a taint for this alone, such as multus-cni.io/not-ready, got Kubernetes' own, {value!r}"
+        raise InvalidSettingError("--startup-taint", fault)
     return Taint(key, effect or None)
 
 

@@ -31,6 +31,7 @@ USAGE, TROUBLESHOOTING = ROOT / "docs/usage.md", ROOT / "docs/troubleshooting.md
 MASTERS = ROOT / "tests/data/master-confs"
 PATHS_IN_THE_CONTAINER = (
     *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
+    "--plugin-bin-dir",
     *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
 )
 K3S = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
@@ -64,7 +65,7 @@ class Node:
             path.mkdir(parents=True)
         for place in (conf_dir, directory / "host/var/lib/multus/net.d"):
             shutil.copy(MASTERS / master, place)
-        for name in ("usr/src/multus-cni/bin/multus", "tmp/multus"):
+        for name in ("usr/src/multus-cni/bin/multus", "tmp/multus", "plugins/ipvlan", "plugins/macvlan"):
             binary = directory / name
             binary.parent.mkdir(parents=True, exist_ok=True)
             binary.write_bytes(b"\x7fELF")

@@ -23,8 +23,8 @@ from pathlib import Path
 from tests.waiting import BOUND
 
 ROOT = Path(__file__).parent.parent
-EXECED = ("PYTHON", "LC_", "LANG")
-"""Variables that begin so are read when Python starts: they need a start by `exec`."""
+EXECED = ("PYTHON", "LC_", "LANG", "LD_")
+"""Variables that begin so are read when a program is loaded: they need a start by `exec`."""
 LONGEST_ORDER = 1 << 22
 
 
@@ -184,7 +184,8 @@ def end_after(program):
 
 if __name__ == "__main__":
     import entrypoint.cli.commands
-    import entrypoint.disk.watch  # noqa: F401 - what each resident process loads after its first pass
+    import entrypoint.cli.dryrun
+    import entrypoint.node.loop  # noqa: F401 - what is loaded once it is known what to do
     from entrypoint.__main__ import main
 
     gc.collect()

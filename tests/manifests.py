@@ -95,6 +95,18 @@ def containers(daemon_set):
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
+def host_paths(daemon_set):
+    """Return the runtime's directories on the host: of the configuration, and of the plugins."""
+    spec, first = daemon_set["spec"]["template"]["spec"], containers(daemon_set)[0]
+    sources = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
+    found = []
+    for flag in ("--cni-conf-dir=", "--cni-bin-dir="):
+        (path,) = [arg.removeprefix(flag) for arg in first["args"] if arg.startswith(flag)]
+        (mount,) = [one for one in first["volumeMounts"] if f"{path}/".startswith(f"{one['mountPath']}/")]
+        found.append(sources[mount["name"]] + path.removeprefix(mount["mountPath"]))
+    return tuple(found)
+
+
 def memory(quantity):
     """Return the bytes that a quantity such as 50Mi means."""
     number, unit = re.fullmatch(r"(\d+)(\D*)", str(quantity)).groups()

@@ -4,41 +4,17 @@ import hashlib
 import json
 from pathlib import Path
 
-import click
 from entrypoint.node.values import Binary, Candidate, Memory, Plan, Remove, Rename, Seen, Write
 
-from entrypoint.cli.flags import ENTRYPOINT
-from entrypoint.cli.options import FlagCommand, chosen
 from entrypoint.cni.document import examine
 from entrypoint.disk.looks import Absent, File
-from entrypoint.settings import Settings, build
+from entrypoint.settings import Settings
+from tests.flags import DATA, IN_CLUSTER, MASTERS, click_error, flags, options, settings_for
 
-DATA = Path(__file__).parent / "data"
-MASTERS = DATA / "master-confs"
-IN_CLUSTER = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+__all__ = ("DATA", "IN_CLUSTER", "MASTERS", "click_error", "flags", "options", "settings_for")
+
 FLANNEL = (MASTERS / "10-flannel.conflist").read_bytes()
 CRIO = (MASTERS / "11-crio-ipv4-bridge.conflist").read_bytes()
-
-
-def flags(root: Path, *more: str) -> list[str]:
-    return [
-        f"--cni-conf-dir={root}/net.d",
-        f"--cni-bin-dir={root}/bin",
-        f"--multus-bin-file={root}/src/multus",
-        f"--service-account-dir={root}/sa",
-        "--multus-conf-file=auto",
-        *more,
-    ]
-
-
-def options(*arguments: str) -> dict[str, object]:
-    """What the command line makes of these arguments."""
-    command = FlagCommand("x", params=[*ENTRYPOINT])
-    return chosen(command.make_context("x", list(arguments)))
-
-
-def settings_for(root: Path, *more: str, environ: dict[str, str] | None = None) -> Settings:
-    return build(options(*flags(root, *more)), IN_CLUSTER if environ is None else environ)
 
 
 def scratch(root: Path) -> Path:
@@ -50,14 +26,6 @@ def scratch(root: Path) -> Path:
     (root / "sa/token").write_text("token-1")
     (root / "sa/ca.crt").write_text("CA 1\n")
     return root
-
-
-def click_error(*arguments: str) -> str:
-    try:
-        options(*arguments)
-    except click.UsageError as error:
-        return error.format_message()
-    raise AssertionError("no usage error")
 
 
 def master(name: str, content: bytes | dict[str, object], since: float = 0.0) -> Candidate:

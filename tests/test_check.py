@@ -66,8 +66,10 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass_and_every_finding_is_exp
     only(outcome)
     assert list(outcome)[-7:] == CLUSTER
     cluster.add_node("node-1")
+    cluster.add_network("of-a-file")
+    flags(member, '--multus-conf-patch={"clusterNetwork": "of-a-file"}', configured=True)
     shown = member.outcome(flags=[*member.flags, TAINT_FLAG])
-    assert set(shown) - set(outcome) == {"cluster.taint"}
+    assert set(shown) - set(outcome) == {"cluster.taint", "networks.default", "networks.files"}
     documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
     assert re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE) == list(shown)
 
@@ -189,7 +191,7 @@ NODE = [
     (lambda host: host.generated.write_text('{"name": "x", "type": "../\\u0000"}'), NO_MULTUS, ""),
     (
         very_many_delegates,
-        NOT_CURRENT | {"plugins.present": "skipped", "kubeconfig.path": "skipped"},
+        NOT_CURRENT | {"configuration.valid": "fail", "plugins.present": "skipped", "kubeconfig.path": "skipped"},
         "",
     ),
     (nested, NOT_CURRENT | {"configuration.valid": "fail"}, "wraps Multus in itself"),

@@ -53,18 +53,6 @@ def test_every_supported_python_is_tested():
     assert versions == [f"3.{minor}" for minor in range(int(oldest), 15)]
 
 
-def test_no_image_is_released_before_it_was_scanned():
-    steps = JOBS["release"]["image"]["steps"]
-    actions = [step.get("uses", "").partition("@")[0] for step in steps]
-    scan = steps[actions.index("aquasecurity/trivy-action")]["with"]
-    (push,) = [index for index, step in enumerate(steps) if step.get("with", {}).get("push")]
-    build = steps[actions.index("docker/build-push-action")]["with"]
-    assert actions.index("docker/build-push-action") < actions.index("aquasecurity/trivy-action") < push
-    assert build["load"] is True
-    assert build["build-args"] == steps[push]["with"]["build-args"]
-    assert (scan["image-ref"], scan["severity"], scan["exit-code"]) == (build["tags"], "CRITICAL", "1")
-
-
 def test_the_end_to_end_scripts_are_well_formed_can_be_called_and_are_all_on_their_page():
     for path in SCRIPTS:
         subprocess.run(["bash", "-n", path], check=True)
@@ -75,7 +63,14 @@ def test_the_end_to_end_scripts_are_well_formed_can_be_called_and_are_all_on_the
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    command = ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *SCRIPTS, ROOT / ".ci/run"]
+    command = [
+        "shellcheck",
+        "--external-sources",
+        "--source-path=SCRIPTDIR",
+        *SCRIPTS,
+        *ROOT.glob("tools/*.sh"),
+        ROOT / ".ci/run",
+    ]
     subprocess.run(command, check=True)
 
 
@@ -88,16 +83,3 @@ def test_a_step_says_which_variable_it_needs(missing):
         ran = subprocess.run(["bash", path], env=environ, capture_output=True, text=True)
         assert ran.returncode != 0
         assert f"{missing}: " in ran.stderr, path
-
-
-def test_one_release_of_multus_is_named_in_all_places():
-    named = {
-        "Makefile": r"^MULTUS_VERSION \?= (v[\d.]+)$",
-        "Dockerfile": r"^ARG MULTUS_VERSION=(v[\d.]+)$",
-        "README.md": r"brings Multus ([\d.]+) along",
-        "docs/migrating.md": r"brings Multus ([\d.]+)\*\*",
-        "CHANGELOG.md": r"image around Multus ([\d.]+),",
-    }
-    found = {name: re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE) for name, pattern in named.items()}
-    assert {each.removeprefix("v") for versions in found.values() for each in versions} == {"4.3.1"}
-    assert [name for name, versions in found.items() if not versions] == []

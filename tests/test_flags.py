@@ -75,7 +75,7 @@ INVALID = {
     "additional-bin-dir": ["opt/bin"],
     "multus-log-file": ["multus.log"],
     "log-format": ["xml"],
-    "startup-taint": ["key:Never", ":NoSchedule", "a b", "key:"],
+    "startup-taint": ["key:Never", ":NoSchedule", "a b", "key:", "node.kubernetes.io/unschedulable:NoSchedule"],
     "multus-master-cni-file-name": ["/etc/passwd", "../x.conf", "00-multus.conf"],
     **{flag: ["maybe", "2", "truee", "on"] for flag in BOOLEANS},
 }

@@ -94,7 +94,10 @@ def test_an_unchanged_candidate_is_not_read_again(root, monkeypatch):
     host = Host(settings_for(root))
     examined = []
     real = examine
-    monkeypatch.setattr("entrypoint.node.candidates.examine", lambda content: examined.append(content) or real(content))
+    monkeypatch.setattr(
+        "entrypoint.node.candidates.examine",
+        lambda content, *more, **said: examined.append(content) or real(content, *more, **said),
+    )
     for _ in range(3):
         host.observe()
     assert len(examined) == 1

@@ -24,6 +24,7 @@ from tests.manifests import (
     charted,
     containers,
     documents,
+    host_paths,
     kustomize,
     memory,
     notes,
@@ -33,7 +34,7 @@ from tests.manifests import (
 
 pytestmark = pytest.mark.process  # kubectl, for most of them
 
-PLAIN, UNINSTALL = "multus-daemonset.yml", "multus-uninstall.yml"
+PLAIN, UNINSTALL, POLICY = "multus-daemonset.yml", "multus-uninstall.yml", "multus-policy.yml"
 RELEASES = ["1.37", "1.35"]
 """The Kubernetes release that is current at the time of writing, and the oldest that still gets fixes."""
 ALL_OF_THE_CHART = {
@@ -63,7 +64,8 @@ class Manifest:
     def _documents(self, switched_on):
         kind, _, platform = self.name.partition(" ")
         if kind == "helm":
-            return charted({"platform": platform, **(ALL_OF_THE_CHART if switched_on else {})})
+            values = {"platform": platform, "admissionPolicy": False}  # which tests/test_policy.py looks at
+            return charted({**values, **(ALL_OF_THE_CHART if switched_on else {})})
         return documents(DEPLOYMENTS / self.name, switched_on=switched_on)
 
     def only(self, kind):
@@ -75,8 +77,7 @@ class Manifest:
 
     def host_paths(self):
         """Return the runtime's directories on the host: of the configuration, and of the plugins."""
-        hosts = {each["name"]: each["hostPath"]["path"] for each in self.spec["volumes"] if "hostPath" in each}
-        return hosts["cni"], hosts["cnibin"]
+        return host_paths(self.daemon_set)
 
     def flags(self, name):
         return [flag for flag in self.first["args"] if flag.partition("=")[0] == name]
@@ -154,7 +155,8 @@ def test_the_manifests_of_a_platform_keep_every_rule(platform):
 def every_object_fits_the_schema_of_a_kubernetes_release(each):
     for release in RELEASES:
         for document in (*each.found, *each.switched_on):
-            fits_the_schema(json.dumps(document), release)
+            if document["kind"] != "SecurityContextConstraints":  # OpenShift's
+                fits_the_schema(json.dumps(document), release)
 
 
 @rule()
@@ -185,7 +187,7 @@ def the_role_holds_what_multus_uses_and_nothing_else(each):
     """Looked up in Multus: k8sclient.go gets, draclient.go gets claims and lists slices, SetNetworkStatus updates."""
     definition = ("k8s.cni.cncf.io", "network-attachment-definitions", "get")
     pods = [("", "pods", "get"), ("", "pods/status", "update")]
-    events = [(group, "events", verb) for group in ("", "events.k8s.io") for verb in ("create", "patch", "update")]
+    events = [("", "events", verb) for verb in ("create", "patch")]  # core/v1, by an EventBroadcaster
     devices = [("resource.k8s.io", "resourceclaims", "get"), ("resource.k8s.io", "resourceslices", "list")]
     scc = [("security.openshift.io", "securitycontextconstraints", "use")] if "openshift" in each.name else []
     assert granted(each.found) == {definition, *pods, *events, *devices, *scc}
@@ -261,6 +263,7 @@ def every_pod_reaches_every_node_early_and_says_why_it_failed(each):
 def a_rollout_goes_node_by_node_starts_the_new_pod_first_and_waits_for_the_ready_file(each):
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     assert each.daemon_set["spec"]["updateStrategy"] == strategy
+    assert each.containers[-1]["readinessProbe"]["failureThreshold"] == 1  # the file says it for certain
     assert not any("ports" in container for container in each.containers)  # two pods of a node could not share one
     (flag,) = each.flags("--ready-file")
     probe = each.containers[-1]["readinessProbe"]["exec"]["command"]
@@ -301,9 +304,9 @@ def the_uninstaller_has_an_account_of_its_own_for_what_multus_does_meanwhile(eac
     assert names == {"multus-uninstall"}
     assert binding["roleRef"]["name"] == "multus-uninstall"
     assert binding["subjects"] == [{"kind": "ServiceAccount", **account}]
-    assert granted(each.found) == granted(manifest(PLAIN).found)
-    running_as = "multus" if each.name.startswith("openshift") else account["name"]
-    assert each.spec["serviceAccountName"] == running_as
+    platform = each.name.partition("/")[0]
+    assert granted(each.found) == granted(manifest(PLAIN if platform == UNINSTALL else platform).found)
+    assert each.spec["serviceAccountName"] == account["name"]
     volume = each.token_volume()
     assert volume == manifest(PLAIN).token_volume()
     mounting = [one["name"] for one in each.containers if volume["name"] in str(one.get("volumeMounts"))]
@@ -334,6 +337,32 @@ def the_configuration_of_the_config_map_is_the_one_that_the_image_carries(each):
     assert json.loads(text) == json.loads((ROOT / "images" / "70-multus.conf").read_text())
 
 
+@rule(installs=True)
+def a_static_configuration_is_for_root_alone_as_the_cis_benchmark_wants_it(each):
+    (mode,) = [volume["configMap"]["defaultMode"] for volume in each.spec["volumes"] if "configMap" in volume]
+    assert mode == 0o600
+
+
+@rule(installs=False)
+def network_namespaces_are_looked_for_where_the_records_name_them(each):
+    """On Talos /var/run is a directory of its own, and /run/netns is created empty by the mount: nobody lives there."""
+    (path,) = [volume["hostPath"]["path"] for volume in each.spec["volumes"] if volume["name"] == "netns"]
+    (mount,) = [mount for mount in each.first["volumeMounts"] if mount["name"] == "netns"]
+    assert (path, mount["mountPath"]) == ("/var/run/netns", "/host/var/run/netns")
+
+
+@rule()
+def no_mount_stays_behind_when_a_link_on_its_way_changes(each):
+    """As `current` on MicroK8s: the runtime would read another directory than the one that is mounted."""
+    assert not [path for path in each.host_paths() if "/current/" in path and f"/host{path}" not in str(each.first)]
+    assert not [mapping for mapping in walk(each.spec["volumes"]) if "/current" in str(mapping.get("path"))]
+
+
+@rule()
+def the_system_bus_is_mounted_nowhere_until_crio_is_to_be_restarted(each):
+    assert "dbus" not in json.dumps(each.found)
+
+
 @rule()
 def the_kubeconfig_is_named_by_the_path_that_it_has_on_the_host(each):
     path = f"{each.host_paths()[0]}/multus.d/multus.kubeconfig"
@@ -345,30 +374,36 @@ def the_kubeconfig_is_named_by_the_path_that_it_has_on_the_host(each):
 @rule()
 def it_differs_from_the_plain_manifest_in_the_paths_on_the_host_and_in_what_its_file_says(each):
     ours, theirs = by_kind(each.found), by_kind(manifest(PLAIN if each.installs else UNINSTALL).found)
-    spec = ours["DaemonSet"]["spec"]["template"]["spec"]
-    for volume in spec["volumes"]:
-        if volume["name"] in ("cni", "cnibin"):
+    platform = each.name.removeprefix("helm ").removesuffix("/uninstall")
+    specs = [found["DaemonSet"]["spec"]["template"]["spec"] for found in (ours, theirs)]
+    for volume in specs[0]["volumes"]:
+        if volume["name"] in ("cni", "cnibin") and platform != "microk8s":
             volume["hostPath"]["path"] = {"cni": "/etc/cni/net.d", "cnibin": "/opt/cni/bin"}[volume["name"]]
-    first = containers(ours["DaemonSet"])[0]
+    first, other = (containers(found["DaemonSet"])[0] for found in (ours, theirs))
     first["args"] = [flag for flag in first["args"] if not flag.startswith("--multus-kubeconfig-file-host=")]
-    platform = each.name.removeprefix("helm ")
-    if platform == "crio":
-        first["args"].remove("--restart-crio=false")
-        first["volumeMounts"] = [mount for mount in first["volumeMounts"] if mount["name"] != "dbus"]
-        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "dbus"]
+    if platform == "crio" and each.installs:
+        first["args"].remove("--override-network-name=true")
     elif platform == "openshift":
-        ours["ClusterRole"]["rules"].pop()
-    elif platform == "openshift/uninstall":
-        spec["serviceAccountName"] = "multus-uninstall"
+        assert ours["ClusterRole"]["rules"].pop()["resourceNames"] == ["multus-entrypoint"]
+        assert (ours.pop("SecurityContextConstraints", None) is not None) == each.installs
+    elif platform == "microk8s":
+        root = "/var/snap/microk8s"
+        assert [one["hostPath"] for one in specs[0]["volumes"] if one["name"] in ("cni", "cnibin")] == [
+            {"path": root, "type": "Directory"}
+        ]
+        assert f"--cni-bin-dir=/host{root}/current/opt/cni/bin" in first["args"]
+        first["args"][1:4] = other["args"][1:4]
+        for holder, key in [(specs, "volumes"), ((first, other), "volumeMounts")]:
+            for one in holder:
+                one[key] = [named for named in one[key] if named["name"] not in ("cni", "cnibin")]
     assert ours == theirs
-    assert len(each.found) == len(theirs)
 
 
 # ---- the platforms, for `kubectl apply -k`, and the chart ----
 
 
 def test_every_manifest_of_the_directory_is_tested_here():
-    assert {path.name for path in DEPLOYMENTS.iterdir()} == {PLAIN, UNINSTALL, "helm", *PLATFORMS}
+    assert {path.name for path in DEPLOYMENTS.iterdir()} == {PLAIN, UNINSTALL, POLICY, "helm", "components", *PLATFORMS}
 
 
 def test_a_field_that_does_not_exist_does_not_fit_the_schema():
@@ -425,7 +460,14 @@ def test_the_chart_has_every_platform_in_its_schema():
     assert sorted(schema()["platform"]["enum"]) == sorted({"", *PLATFORMS} - {"base"})
 
 
-MOUNTED = {"cni-conf-dir", "cni-bin-dir", "multus-autoconfig-dir", "ready-file", "service-account-dir"}
+MOUNTED = {
+    "plugin-bin-dir",
+    "cni-conf-dir",
+    "cni-bin-dir",
+    "multus-autoconfig-dir",
+    "ready-file",
+    "service-account-dir",
+}
 """Flags that follow from what the chart mounts where."""
 
 
@@ -500,13 +542,13 @@ def test_the_chart_passes_on_what_is_for_the_scheduler_and_the_registry():
 @pytest.mark.parametrize("platform", ["", "k3s"])
 def test_the_notes_of_the_chart_take_multus_off_again_with_the_image_that_was_installed(platform):
     image = "registry.example.com/infra/multus-entrypoint"
-    text = notes({"platform": platform, "image": {"repository": image}})
+    text = notes({"platform": platform, "image": {"repository": image, "tag": "v9"}})
     said = [line.strip() for line in text.splitlines() if line.startswith("  ")]
     kubectl = Path(sys.executable).parent / "kubectl"
     apply = said[2].removesuffix(" | kubectl apply -f -").replace("kubectl", f"'{kubectl}'", 1)
     applied = subprocess.run(["sh", "-c", apply], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     daemon_set = only(parse(applied), "DaemonSet")
-    assert {each["image"] for each in containers(daemon_set)} == {f"{image}:v{entrypoint.__version__}"}
+    assert {each["image"] for each in containers(daemon_set)} == {f"{image}:v9"}
     assert ("/var/lib/rancher/k3s/data/cni" in str(daemon_set)) == bool(platform)
     assert (ROOT / said[4].split()[-1]).exists()
     assert said[5] == "helm -n kube-system uninstall any"

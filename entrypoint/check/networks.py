@@ -157,9 +157,9 @@ def _plugins(networks: Networks, programs: Programs) -> Finding:
         return warned(PLUGINS, found, f"are they in {programs.unseen} on the host?")
     if missing:
         advice = (
-            "install them on this node, for example with --plugin-bin-dir: a pod that asks for one of these networks"
+            "install them on this node (--plugin-bin-dir does): a pod that asks for such a network cannot start here"
         )
-        return failed(PLUGINS, found, f"{advice} cannot start here")
+        return failed(PLUGINS, found, advice)
     if unreadable:
         return warned(PLUGINS, "; ".join(unreadable), "correct these networks")
     there = shown(faults, _SHOWN * _SHOWN)

@@ -9,12 +9,10 @@ from pathlib import Path
 import click
 
 from entrypoint import __version__
-from entrypoint.cli import dryrun, flags, options, remarks
+from entrypoint.cli import flags, options, remarks
 from entrypoint.cli import resident as running
 from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
-from entrypoint.cni import wrap
 from entrypoint.disk import signals
-from entrypoint.node import loop
 from entrypoint.settings import InvalidSettingError, Settings, build
 from entrypoint.telling import log as logs
 
@@ -81,10 +79,14 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if wanted.dry_run:
         signals.end_at_once()
         with logs.failures_reported():
+            from entrypoint.cli import dryrun
+
             in_order = dryrun.run(wanted, say=echo)
         if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
     else:
+        from entrypoint.node import loop  # with Jinja2 and watchdog, which `install` has no use for
+
         sys.exit(loop.serve(wanted))
 
 
@@ -94,6 +96,8 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     What is not the resident program takes over the flags of the one that runs in this container. A value that is wrong
     is a usage error.
     """
+    from entrypoint.cni import wrap
+
     taken = None if resident else running.take_over(context)
     try:
         wanted = build(options.chosen(context), os.environ)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 
-from entrypoint.cli.masking import masked
+from entrypoint.cni.document import MULTUS, InvalidJsonError, parse
 from entrypoint.node.loop import Decision, decide_once
 from entrypoint.node.steps import Write
 from entrypoint.settings import Settings
@@ -44,3 +46,59 @@ def _would_do(settings: Settings, decision: Decision) -> Iterator[str]:
             f"would look for pods of node {settings.node_name} that lack networks they ask for, "
             f"and {acts[settings.repair_pods]} (--repair-pods)"
         )
+
+
+# ---- what is shown of a file ----
+
+MASK = '"(masked)"'
+
+_KEYS = """
+    address addresses allmulti args backend bandwidth bcqueuelen bridge cni CNIDeviceInfoFile cniVersions compress
+    conditionsV4 conditionsV6 containerPort daemonSocketPath dataDir device deviceID disableCheck
+    disableContainerInterface disableGC domain dst egressBurst egressRate enabledad externalSetMarkChain
+    firewalldZone forceAddress fromArg gateway group gw hairpinMode hostIP hostPort hwaddr id infinibandGUID
+    ingressBurst ingressPolicy ingressRate interface ip ipMasq ipMasqBackend ipRanges ips iptablesAdminChainName
+    isDefaultGateway isGateway kernelpath linkInContainer loadOnlyInlinedPlugins mac macspoofchk markMasqBit masqAll
+    master maxAge maxBackups maxID maxSize minID mode mtu multiQueue nameservers option options owner pciBusID
+    plugins portIsolation portMappings preserveDefaultVlan priority promisc promiscMode protocol provide rangeEnd
+    ranges rangeStart request resolvConf routes search selinuxContext skipDefault snat subnet sysctl table txQLen
+    vlan vlanId vlanTrunk vrfname
+"""
+"""What the CNI specification and its reference plugins define, and Multus in its options' options.
+
+Not `value`, which the dhcp plugin takes and which may be anything.
+"""
+_SHOWN = frozenset((*_KEYS.split(), *MULTUS))
+"""The keys whose values are no secrets: a list of the words for secrets would never be complete."""
+_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|-?[0-9][0-9.eE+-]*|[{}\[\]]', re.DOTALL)
+_USER_IN_URL = re.compile(r"(?<=://)[^\s,]+(?=@)")
+_YAML_TOKEN = re.compile(r'(?m)^( *token: )".*"$')
+
+
+def masked(content: bytes) -> str:
+    """Return a JSON document, or our kubeconfig, as it stands, without the strings and numbers that may be secrets.
+
+    In a document those are shown that stand under a key of `_SHOWN`, without who logs in at a URL.
+    """
+    text = content.decode("utf-8", "replace")
+    try:
+        parse(content)
+    except InvalidJsonError:
+        return _YAML_TOKEN.sub(rf"\1{MASK}", text)
+    within = [""]  # the key that the value of each open object or list has
+
+    def shown(found: re.Match[str]) -> str:
+        token, string, key = found[0], found[1], found[2]
+        if token in {"{", "["}:
+            within.append(within[-1])
+        elif token in {"}", "]"}:
+            within.pop()
+        elif key:
+            within[-1] = json.loads(string)
+        elif within[-1] not in _SHOWN:
+            return MASK
+        elif string and (login := _USER_IN_URL.sub("(masked)", value := json.loads(string))) != value:
+            return json.dumps(login)
+        return token
+
+    return _TOKEN.sub(shown, text)

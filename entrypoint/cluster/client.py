@@ -157,7 +157,7 @@ class Api:
         Any HTTP answer is returned, refusals too. Raises `UnreachableError`, and `TooLargeError`.
         """
         headers = {"Accept": accept, "Content-Type": content_type, "Accept-Encoding": "identity"}
-        done: list[tuple[int, str | None, bytes] | Exception] = []
+        done: list[tuple[int, str | None, bytearray] | Exception] = []
 
         def ask() -> None:
             try:
@@ -190,7 +190,7 @@ class Api:
 
     def _ask(
         self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None, timeout: float
-    ) -> tuple[int, str | None, bytes]:
+    ) -> tuple[int, str | None, bytearray]:
         """Return status, Retry-After and content of the answer."""
         if not self._connections:
             pool = self._client.rest_client.pool_manager.connection_from_url(self._host)
@@ -209,7 +209,7 @@ class Api:
                 response.close()
                 raise TooLargeError(f"the answer has more than {most >> 10} KiB, for which there is no room")
         response.release_conn()
-        return response.status, response.headers.get("Retry-After"), bytes(content)
+        return response.status, response.headers.get("Retry-After"), content
 
     def _noted(self, connection: Any) -> Any:
         self._connections.append(connection)

@@ -38,17 +38,17 @@ def fault(name: str, content: bytes) -> str | None:
         return str(error)
     if not isinstance(document, dict):
         return f"expected a JSON object, found {cni.kind(document)}"
-    if why := cni.fault(document):
-        return why
-    if name.endswith(".conflist"):
-        if not isinstance(document.get("plugins"), list):
-            return "a .conflist must hold a list of 'plugins': give the file the suffix .conf"
-        first = document["plugins"][0]
-    elif not cni.is_text(document.get("type")):
+    listed = name.endswith(".conflist")
+    if listed and not isinstance(document.get("plugins"), list):
+        return "a .conflist must hold a list of 'plugins': give the file the suffix .conf"
+    if not listed and "plugins" in document and not cni.is_text(document.get("type")):
         return "a list of 'plugins' is only read from a .conflist: give the file that suffix"
-    else:
-        first = document
-    if first["type"] == "multus":
-        return None
-    what = "the 'multus' of the thin plugin" if first["type"] in cni.MULTUS_TYPES else "Multus"
-    return f"it runs {first['type']!r} and not {what}"
+    try:
+        first = (cni.as_list if listed else cni.as_single)(document).first_plugin
+    except cni.UnusableError as error:
+        return str(error)
+    if first == "multus":
+        wrong = cni.misfit(document["plugins"][0] if listed else document, cni.MULTUS)
+        return f"{wrong}: Multus refuses it" if wrong else None
+    what = "the 'multus' of the thin plugin" if first in cni.MULTUS_TYPES else "Multus"
+    return f"it runs {first!r} and not {what}"

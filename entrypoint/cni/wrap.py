@@ -17,13 +17,16 @@ import jinja2
 from entrypoint.cni.document import (
     GENERATED_CONF,
     GENERATED_CONFLIST,
+    MULTUS,
     InvalidJsonError,
     Master,
     depth_fault,
-    for_multus,
+    field,
+    misfit,
     parse,
     size_fault,
     version_key,
+    with_field,
 )
 
 DEFAULT_NETWORK_NAME = "multus-cni-network"
@@ -61,13 +64,16 @@ def multus_configuration(master: Master, wrapping: Wrapping) -> tuple[str, bytes
     """
     version, document = _versions(master, wrapping)
     file_name = GENERATED_CONFLIST if version_key(version) >= _LIST_SINCE else GENERATED_CONF
-    document = for_multus(document)
+    inlined = wrapping.override_network_name and master.only_inlined
+    capabilities = {"capabilities": dict.fromkeys(master.capabilities, True)} if master.capabilities else {}
     content = _rendered(
         file_name.removeprefix("00-") + ".j2",
         cni_version=version,
-        level=_list_options(wrapping, document),
+        # Our list has to say as the master does: a runtime (CRI-O) takes no attachments down that it does not know,
+        # and under the master's name it loads no further plugins either.
+        level={key: True for key, on in (("disableGC", master.no_gc), ("loadOnlyInlinedPlugins", inlined)) if on},
         name=master.name if wrapping.override_network_name else DEFAULT_NETWORK_NAME,
-        plugin=list(merged(_plugin(master, wrapping), wrapping.patch).items()),
+        plugin=list(merged({"type": "multus", **capabilities, **wrapping.options}, wrapping.patch).items()),
         master=document,
     )
     parse(content)  # never write what the runtime could not read
@@ -92,38 +98,19 @@ def _versions(master: Master, wrapping: Wrapping) -> tuple[str, dict[str, Any]]:
     would call CHECK, which the master's plugins do not know.
     """
     wanted = wrapping.cni_version or master.cni_version or ASSUMED_CNI_VERSION
-    forced = wrapping.force_cni_version and wrapping.cni_version is not None
-    if master.cni_version is None or forced:
-        return wanted, _with_version(master.document, wanted)
+    document = master.document
+    if wrapping.force_cni_version and wrapping.cni_version is not None:
+        document = {key: value for key, value in document.items() if key != "cniVersions"}
+        return wanted, with_field(document, "cniVersion", wanted)
+    if master.cni_version is None:
+        return wanted, with_field(document, "cniVersion", wanted)
     if version_key(wanted) >= _CHECK_SINCE > version_key(master.cni_version):
         raise CannotWrapError(
             f"--cni-version={wanted} cannot wrap a master of CNI version {master.cni_version}: from 0.4.0 on the "
             "runtime uses CHECK, which older plugins do not answer; raise the master's cniVersion or drop the flag"
         )
-    if not master.document.get("cniVersion"):
-        return wanted, _with_version(master.document, master.cni_version)  # Multus has no use for `cniVersions`
-    return wanted, master.document
-
-
-def _list_options(wrapping: Wrapping, document: dict[str, Any]) -> dict[str, bool]:
-    """Return what our list has to say as the master does.
-
-    Its `disableGC` keeps a runtime (CRI-O) from taking attachments down that it does not know. A list with the
-    master's name has the master's directory of further plugins, too.
-    """
-    keys = ["disableGC", *(["loadOnlyInlinedPlugins"] if wrapping.override_network_name else [])]
-    return {key: True for key in keys if document.get(key) is True and "plugins" in document}
-
-
-def _with_version(document: dict[str, Any], version: str) -> dict[str, Any]:
-    if "cniVersion" in document:
-        return {**document, "cniVersion": version}
-    return {"cniVersion": version, **document}
-
-
-def _plugin(master: Master, wrapping: Wrapping) -> dict[str, Any]:
-    capabilities = {"capabilities": dict.fromkeys(master.capabilities, True)} if master.capabilities else {}
-    return {"type": "multus", **capabilities, **wrapping.options}
+    # Multus has no use for `cniVersions`.
+    return wanted, document if document.get("cniVersion") else with_field(document, "cniVersion", master.cni_version)
 
 
 def _json(value: object) -> str:
@@ -148,8 +135,8 @@ _TEMPLATES.filters["json"] = _json
 # ---- the patch ----
 
 
-PROTECTED = frozenset({"type", "delegates", "cniversion", "name"})
-"""What the program decides itself, in small letters: Multus, written in Go, takes a key in any case for its own."""
+PROTECTED = frozenset({"type", "delegates", "cniVersion", "name"})
+"""What the program decides itself."""
 
 _NODE_NAME = "__NODE_NAME__"
 
@@ -186,11 +173,18 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
         raise InvalidPatchError("expected a JSON object")
     if fault := depth_fault(patch):
         raise InvalidPatchError(fault)
-    touched = [key for key in patch if key.lower() in PROTECTED]
-    if touched:
+    if touched := [key for key in patch if field(MULTUS, key) in PROTECTED]:
         raise InvalidPatchError(f"{', '.join(touched)}: what this program decides itself cannot be patched")
+    # Multus, written in Go, takes a key in any letters for its own.
+    patch = {field(MULTUS, key) or key: value for key, value in patch.items()}
+    if wrong := misfit(patch, MULTUS):
+        raise InvalidPatchError(f"{wrong}: Multus would refuse the configuration, and every pod fail")
+    if patch.get("cniDir") == "":
+        raise InvalidPatchError("cniDir is empty: Multus needs a directory for its records, and every pod would fail")
+    if patch.get("prevResult") is not None:
+        raise InvalidPatchError("prevResult: the result of an earlier plugin comes from the runtime, and of no file")
     # Multus looks for the default network in a namespace that only a path as clusterNetwork makes needless.
-    if "auxiliaryCNIChainName" in patch and "/" not in str(patch.get("clusterNetwork", "")):
+    if patch.get("auxiliaryCNIChainName") and "/" not in (patch.get("clusterNetwork") or ""):
         raise InvalidPatchError(
             "auxiliaryCNIChainName: every pod fails with it, unless clusterNetwork is the path of a configuration"
         )

@@ -185,7 +185,11 @@ class _Repair:
             if why := self._why_left(pod):
                 self._leave(pod, why)
                 continue
-            why, asked = self._evict(pod)
+            try:
+                why, asked = self._evict(pod)
+            except cluster.TooLargeError:
+                self._leave(pod, "the pods of its namespace are too large to be looked at")
+                continue
             if why:
                 held.append(f"{pod}: {why}")
                 retry_after = max(retry_after, asked)
@@ -302,12 +306,11 @@ class _Repair:
 
         Each node has its own pod of a DaemonSet, and in a large cluster some node is always down.
         """
-        on_this_node = pod.controller == "DaemonSet.apps"
-        selector = f"spec.nodeName={self._order.node}," * on_this_node + podnetworks.ALIVE
+        selector = f"spec.nodeName={self._order.node}," * (pod.controller == "DaemonSet.apps") + podnetworks.ALIVE
         path = podnetworks.path_of(pod.namespace, "").rstrip("/")
         found: dict[str, _Sibling] = {}
         try:
-            for each in cluster.objects(self._get, path, selector=selector, labels=pod.template, cached=on_this_node):
+            for each in cluster.objects(self._get, path, selector=selector, labels=pod.template, cached=True):
                 metadata = part(each, "metadata")
                 if controller_of(metadata).get("uid") == pod.controller_uid:
                     found[str(metadata.get("uid"))] = _Sibling.of(each)

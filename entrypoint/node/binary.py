@@ -83,7 +83,7 @@ class Binary:
         """Say how to install them, and what a configuration that names Multus has to wait for."""
         settings, multus = self._settings, seen.multus
         faults = []
-        if not seen.directory:
+        if not seen.directory and not (settings.skip_binary_copy and settings.plugin_bin_dir is None):
             faults.append(missing("--cni-bin-dir", settings.cni_bin_dir))
         if seen.plugins_missing:
             faults.append(missing("--plugin-bin-dir", settings.plugin_bin_dir or Path()))

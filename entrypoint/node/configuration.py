@@ -57,6 +57,8 @@ class Seen(NamedTuple):
     """What the runtime reads first, when its name is none of ours."""
     indicators: Mapping[str, bool | None] = {}
     """Whether each readiness indicator is there that a configuration names; None where this container cannot see."""
+    gate: Path | None = None
+    """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
 
 
@@ -107,7 +109,7 @@ class Configuration:
         outputs = {name: told(_output(path), path) for name, path in paths.items()}
         self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-        source = self._source.look()
+        source, gate = self._source.look(), settings.readiness_gate
         documents = [look.content for look in (*outputs.values(), source) if isinstance(look, File)]
         return Seen(
             now=now,
@@ -119,6 +121,7 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
+            gate=None if gate is None or gate.exists() else gate,
             renamed=renaming.look(settings, self._ledger.says),
         )
 
@@ -172,10 +175,10 @@ class Configuration:
             return _of(draft, steps=steps, in_use=in_use)
         warnings = [*draft.warnings, *self._warnings(seen, put, draft)]
         draft = draft._replace(waits=None)
-        awaited = before.awaited or self._gate(seen, before)
+        awaited = before.awaited or _gate(seen, before)
         if awaited:
             return self._held_back(seen, before, draft, awaited, in_use=in_use)
-        stands = meshes.standing({path.name: seen.outputs[path.name] for path in settings.output_files})
+        stands = meshes.standing(self._chainable(seen, before))
         output, doubled = meshes.settled(put, stands)
         due = not holds(seen.outputs.get(output.name, Absent()), output.document, output.mode)
         patience = meshes.Patience(seen.now, seen.outputs, seen.since, seen.stood, draft.since)
@@ -187,7 +190,7 @@ class Configuration:
         steps = (*first, *self._put(seen, before, put, output, stands, due=due), *self._removals(seen, before, output))
         steps = (*steps, *draft.behind)
         after = self._names_after(seen, steps) | {output.name}
-        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document, before.coming)]
+        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document)]
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return _of(
@@ -222,22 +225,27 @@ class Configuration:
             return ()
         return tuple(renaming.give_back(settings, before.ledger, seen.renamed))
 
-    def _gate(self, seen: Seen, before: Before) -> str | None:
-        """Return what `--wait-for-readiness-indicator` waits for, unless our configuration stands already."""
-        gate, name = self._settings.readiness_gate, self._settings.readiness_indicator_file
-        place = seen.indicators.get(name)
-        there = place if place is not None else gate is None or gate.exists()
-        if gate is None or there or self._ours(seen, before):
-            return None
-        return f"waiting for {gate} (--wait-for-readiness-indicator)"
-
     def _held_back(self, seen: Seen, before: Before, draft: Draft, awaited: str, *, in_use: bool) -> Wish:
         """Hold the configuration back: one that names a program that is not there stops every pod."""
         faults = draft.faults
-        if before.configured or self._ours(seen, before):
-            faults = (*faults, Fault("binary.executable", awaited))
-        waits = None if before.configured else awaited
-        return _of(draft, faults=faults, waits=waits, in_use=in_use)
+        if before.configured:
+            return _of(draft, faults=(*faults, Fault("binary.executable", awaited)), in_use=in_use)
+        return _of(draft, waits=awaited, in_use=False)
+
+    def _chainable(self, seen: Seen, before: Before) -> dict[str, Look]:
+        """Return the outputs in which a mesh may stand: beside a static configuration, only one that is ours."""
+        put, outputs = (
+            before.ledger.configuration,
+            {path.name: seen.outputs[path.name] for path in self._settings.output_files},
+        )
+        if self._settings.static_conf_file is None:
+            return outputs
+        own = self._settings.static_conf_file.name
+        return {
+            name: look
+            for name, look in outputs.items()
+            if name == own or (put and isinstance(look, File) and meshes.is_ours(look.content, put.document))
+        }
 
     def _put(
         self, seen: Seen, before: Before, put: Put, output: Put, stands: meshes.Standing | None, *, due: bool
@@ -298,11 +306,22 @@ class Configuration:
             order = runtime.in_order(seen.names)
             look = (seen.outputs.get(order[0]) or (seen.first or ("", None))[1]) if order else None
             found = (order[0], look.content) if isinstance(look, File) else None
-        return found is not None and not list(self._faults(seen, {*seen.names}, *found, frozenset()))
+        if found is None or self._lacks_kubeconfig(seen, found[1]):
+            return False
+        return not list(self._faults(seen, {*seen.names}, *found))
 
-    def _faults(
-        self, seen: Seen, names: set[str], name: str, content: bytes, coming: frozenset[Path]
-    ) -> Iterator[Fault]:
+    def _lacks_kubeconfig(self, seen: Seen, content: bytes) -> Path | None:
+        """Return the kubeconfig that a configuration names, if this container can see that it is not there."""
+        path = self._kubeconfig_named(content)
+        if path is None:
+            return None
+        return (
+            None
+            if path.name in (seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours)
+            else path
+        )
+
+    def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""
         settings = self._settings
         if before := overtaken(settings.cni_conf_dir, names, name, content, seen.first):
@@ -310,13 +329,12 @@ class Configuration:
         if fault := runtime.fault(name, content):
             found = f"the CNI runtime will not use Multus with {settings.cni_conf_dir / name}: {fault}"
             yield Fault("configuration.valid", found)
-        kubeconfig = self._kubeconfig_named(content)
-        if kubeconfig is not None and kubeconfig not in coming:
-            there = seen.names if kubeconfig.parent == settings.cni_conf_dir else seen.beside_ours
-            if kubeconfig.name not in there:
-                found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
-                todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
-                yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
+        kubeconfig = self._lacks_kubeconfig(seen, content)
+        # That ours is gone for a moment is no fault: its own part puts it back, or says why it cannot.
+        if kubeconfig is not None and kubeconfig != settings.kubeconfig_file:
+            found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
+            todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
+            yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
         indicator = meshes.named_in(content, "readinessindicatorfile")
         if seen.indicators.get(indicator) is False:
             found = f"Multus lets every pod wait for its readiness indicator, and {indicator} does not exist"
@@ -427,6 +445,13 @@ def _output(path: Path) -> Look:
     if why := leads_away(path):
         return Absent(why, missing=False)
     return own(path)
+
+
+def _gate(seen: Seen, before: Before) -> str | None:
+    """Return what `--wait-for-readiness-indicator` waits for before this run has configured the node."""
+    if seen.gate is None or before.configured:
+        return None
+    return f"waiting for {seen.gate} (--wait-for-readiness-indicator)"
 
 
 def _is_the_hosts(directory: Path, mounted: Path) -> bool:

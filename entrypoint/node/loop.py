@@ -89,7 +89,8 @@ class Decision(NamedTuple):
     @property
     def able(self) -> bool:
         """Nothing is in the way of a node that is as it must be, once the steps are done."""
-        return not self.failed and not any(wish.faults or wish.waits for wish in self.wishes)
+        barred = any(wish.waits or any(fault.bars for fault in wish.faults) for wish in self.wishes)
+        return not self.failed and not barred
 
     @property
     def ready(self) -> bool:
@@ -164,12 +165,6 @@ class _History:
         self.vital = False
         """Without the step that failed the node is not configured."""
 
-    def repeats(self, step: Step) -> bool:
-        """Say whether a step leaves the same behind as the last one, whatever was there before."""
-        if isinstance(step, Write) and isinstance(self.step, Write):
-            return step._replace(over=None) == self.step._replace(over=None)
-        return step == self.step
-
 
 class Loop:
     """The resident process, and what it remembers from one pass to the next."""
@@ -184,7 +179,7 @@ class Loop:
         self._started, self._first = clock(), True
         self._configured = False
         """The node was configured once in this run."""
-        self._ready = False
+        self._ready, self._able = False, False
         self._retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._standing_by = False
         self._histories: dict[Path, _History] = {}
@@ -228,18 +223,20 @@ class Loop:
         decision = self._decide()
         self._give_up_if_fatal(decision)
         self._reporter.warnings(self._warnings(decision), self._clock())  # before anything is written
-        done, later = self._do_in_turn(decision)
+        mine, done, later = self._do_in_turn(decision)
         if self._owner.superseded:
             return self._stand_by(unwatched)
         if done:
             decision = self._decide()
         self._first = False
-        self._stood = frozenset(path for wish in decision.wishes for path in wish.stands)
-        self._ready = decision.ready
+        stands = (path for wish in decision.wishes for path in wish.stands)
+        self._stood = frozenset([*stands, *(path for path in self._stood if not os.path.lexists(path))])
+        self._able = self._able or decision.able
+        self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
         self._configured = self._configured or self._ready
         # What is left to do after that is done at once, and so is the look at what is watched only now.
-        unfinished = done and any(wish.steps for wish in decision.wishes) and not later
-        again = unfinished or any(wish.afterwards for wish in decision.wishes) or self._interests() != watched
+        unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
+        again = unfinished or self._interests() != watched
         return earliest(
             *later,
             *(wish.until for wish in decision.wishes),
@@ -294,8 +291,10 @@ class Loop:
 
     # ---- doing ----
 
-    def _do_in_turn(self, decision: Decision) -> tuple[bool, list[float]]:
-        """Do the steps if this instance owns the node; return whether any was done, and when to go on with others.
+    def _do_in_turn(self, decision: Decision) -> tuple[bool, bool, list[float]]:
+        """Do the steps if this instance owns the node.
+
+        Return whether it does, whether any was done, and when to go on with others.
 
         It takes the node once it can configure it. Before, it writes what it can where nobody else can.
         """
@@ -305,11 +304,13 @@ class Loop:
         elif wanted and not self._owner.accompanied:
             self._owner.join(able=False)
         self._forget_lost()
+        if not wanted and self._ledger.stands():
+            return False, False, []
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
             if not mine:
-                return False, []
+                return False, False, []
             done, later = self._do(decision) if wanted else (False, [])
-            return done, [*later, *self._save_ledger()]
+            return True, done, [*later, *self._save_ledger()]
 
     def _do(self, decision: Decision) -> tuple[bool, list[float]]:
         """Do each part's steps in their order; when one has to wait, so do those behind it."""
@@ -336,7 +337,7 @@ class Loop:
         if self._wakeup.stopping:
             raise programs.CancelledError  # whoever removed what is missing may have meant it
         now, history = self._clock(), self._histories.setdefault(step.path, _History())
-        repeats = history.repeats(step)
+        repeats = history.step == step  # whatever was there before
         not_before = earliest(history.writes.free_at(now), history.retry.at if repeats else None)
         if not_before is not None and now < not_before:
             return not_before
@@ -383,6 +384,8 @@ class Loop:
 
     def _save_ledger(self) -> list[float]:
         """Put the ledger on disk; return when to try again where that failed."""
+        if not self._settings.cni_conf_dir.is_dir():
+            return []  # once it is back, that is an event
         now, history = self._clock(), self._histories.setdefault(self._ledger.path, _History())
         not_before = earliest(history.writes.free_at(now), history.retry.at)
         if not_before is not None and now < not_before:
@@ -415,23 +418,26 @@ class Loop:
     def _note_removal(self, step: Step, *, removed: bool) -> None:
         if removed:
             self._put_back[step.path] = self._clock()
-        elif not isinstance(step, Write | Copy):
+        elif step.did and not isinstance(step, Write | Copy):
             self._put_back.pop(step.path, None)
+            self._stood -= {step.path}
 
     def _forget_lost(self) -> None:
         """Start anew for the files of directories that were removed: making them again is no fight and no repair."""
         lost = self._watcher.lost_directories()
         if lost:
-            gone = {path for path in (*self._histories, *self._stood) if os.path.realpath(path.parent) in lost}
-            self._histories = {path: each for path, each in self._histories.items() if path not in gone}
-            self._stood -= gone
+            kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
+            self._histories = kept
+            mounted = (self._settings.cni_conf_dir, self._settings.cni_bin_dir)
+            gone = [directory for directory in mounted if os.path.realpath(directory) in lost]
+            self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in gone))
 
     # ---- telling ----
 
     def _tell(self, decision: Decision, unwatched: Sequence[str]) -> float | None:
         """Let the ready file, the log and the errands follow the verdict; return when they want to go on."""
         now = self._clock()
-        ready_file = self._ready_file.told(ready=decision.ready, now=now)
+        ready_file = self._ready_file.told(ready=self._ready, now=now)
         obstacles = [*self._ready_file.complaints, *unwatched]
         wanted = {step.path for wish in decision.wishes for step in (*wish.steps, *wish.afterwards)}
         failures = [
@@ -440,7 +446,7 @@ class Loop:
             if each.failure and (path in wanted or path == self._ledger.path)
         ]
         verdict = Verdict(
-            ready=decision.ready,
+            ready=self._ready,
             errors=[*decision.messages, *failures, *obstacles],
             warnings=self._warnings(decision),
             waits=decision.waits,
@@ -448,7 +454,7 @@ class Loop:
         return earliest(
             ready_file,
             self._reporter.told(verdict, now),
-            self._errands.pass_done(configured=decision.ready, now=now),
+            self._errands.pass_done(configured=self._ready, now=now),
             now + _UNWATCHED if obstacles else None,
         )
 
@@ -549,5 +555,7 @@ def undo(settings: Settings, each_part: Sequence[Part], ledger: Ledger, why: Lea
             yield step.did, False
         if any(map(os.path.lexists, settings.output_files)):
             break
-    with contextlib.suppress(OSError):
-        ledger.save()
+    ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)
+    if os.path.lexists(ledger.path):  # else somebody has removed it, as preStop hooks do
+        with contextlib.suppress(OSError):
+            ledger.save()

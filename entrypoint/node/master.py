@@ -119,6 +119,9 @@ class Auto:
         candidates = [self._candidate(name, by_name[name], known, now) for name in live]
         old = {name: by_name.get(name + RETIRED_SUFFIX) for name in olds}
         retired = {name: self._candidate(name, entry, known, now) for name, entry in old.items() if entry}
+        # One that is removed and made anew again and again, as a log is, is not given its time anew.
+        gone = {name: each for name, each in known.items() if name not in self._known and each.candidate.broken_since}
+        self._known |= {name: each for name, each in gone.items() if now < each.seen + GRACE}
         there = os.path.lexists(settings.autoconfig_dir) or bool(entries)
         patch_fault = self._look_at_patch()
         return Seen(
@@ -160,11 +163,18 @@ class Auto:
         current, before = signature(status), known.get(entry.name)
         if before is None or before.signature != current or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            found = _examined(name, entry.path, before.candidate if before else None, now, patient=self._patient)
+            found = _examined(
+                name,
+                entry.path,
+                before.candidate if before else None,
+                now,
+                patient=self._patient,
+                any_version=self._settings.takes_any_version,
+            )
             if isinstance(found.verdict, Unread):
                 return found  # and not remembered: the next look tries again
-            before = _Known(current, settled, found)
-        self._known[entry.name] = before
+            before = _Known(current, settled, found, now)
+        self._known[entry.name] = before._replace(seen=now)
         return before.candidate
 
     # ---- deciding ----
@@ -185,7 +195,7 @@ class Auto:
             what = ", ".join(choice.damaged)
             found = f"in {self._settings.autoconfig_dir}: {what}"
             todo = "what was made of it stays; have the default network write it again"
-            damage = Fault("configuration.current", found, todo)
+            damage = Fault("configuration.current", found, todo, bars=False)
             draft = Draft(faults=(damage,), warnings=choice.skipped, waits=self._waits(seen, choice))
         else:
             draft = Draft(gone=True, warnings=choice.skipped, waits=self._waits(seen, choice))
@@ -257,15 +267,19 @@ class _Known(NamedTuple):
     settled: bool
     """The file had not just been changed when it was read: another change would have changed its signature."""
     candidate: Candidate
+    seen: float
+    """When it was there last (monotonic seconds)."""
 
 
-def _examined(name: str, path: str, before: Candidate | None, now: float, *, patient: bool) -> Candidate:
+def _examined(
+    name: str, path: str, before: Candidate | None, now: float, *, patient: bool, any_version: bool
+) -> Candidate:
     """Read and judge a file. One that is merely touched is no newer than before."""
     look = read(path)
     if isinstance(look, Absent) and look.failed:
         return Candidate(name, Unread(look.why), now)
     digest = hashlib.sha256(look.content).hexdigest() if isinstance(look, File) else None
-    verdict = examine(look.content) if isinstance(look, File) else Unusable(look.why)
+    verdict = examine(look.content, name, any_version=any_version) if isinstance(look, File) else Unusable(look.why)
     since = before.since if before and before.digest == digest else now
     broken_since = None
     if isinstance(verdict, Unusable):
@@ -358,7 +372,7 @@ def _no_network(settings: Settings, name: str, master: Master) -> str | None:
 
 def _require_no_file(settings: Settings, seen: Seen, master: Master, file_name: str) -> None:
     """Refuse a list with the name of a file: libcni looks for more plugins in a directory of a list's name."""
-    if settings.override_network_name and file_name.endswith(SUFFIXES[1]) and master.name in seen.names:
+    if settings.override_network_name and file_name.endswith(SUFFIXES[1]) and master.name in {*seen.names, file_name}:
         raise wrap.CannotWrapError(
             f"--override-network-name: libcni looks for plugins in a directory {master.name}, and a file has that name "
             "here: remove it, or drop the flag"

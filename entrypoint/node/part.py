@@ -39,6 +39,8 @@ class Fault(NamedTuple):
     """In the first pass it ends the program; later what is there stays."""
     fatal: bool = False
     """It ends the program."""
+    bars: bool = True
+    """With it this run cannot configure the node, and so is not ready before it could once."""
 
     def __str__(self) -> str:
         """Return it as one message."""
@@ -78,15 +80,12 @@ class Before(NamedTuple):
     """A newer instance owns the node: what stands is its, and counts as well."""
     awaited: str | None = None
     """What a configuration has to wait for, by the parts before."""
-    coming: frozenset[Path] = frozenset()
-    """What the parts before are about to write."""
     give_up_at: float = float("inf")
     """When `--wait-timeout` ends, until the node was configured once (monotonic seconds)."""
 
     def and_then(self, wish: Wish) -> Before:
         """Return what is known to the next part."""
-        coming = self.coming | {step.path for step in wish.steps}
-        return self._replace(awaited=self.awaited or wish.awaited, coming=coming)
+        return self._replace(awaited=self.awaited or wish.awaited)
 
 
 class Leaving(NamedTuple):

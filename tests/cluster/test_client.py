@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
 from entrypoint.cluster import client
-from tests.fake_api import authority, pem
+from tests.fake_api import BareCA, FakeCluster, authority, other_authority, pem, serving
 from tests.waiting import until
 
 MIB = 1 << 20
@@ -33,6 +34,85 @@ def answers(api, monkeypatch, *given):
     """Have the server answer with these, one after the other, and the last one ever again."""
     left = list(given)
     monkeypatch.setattr(api, "answer", lambda *_: left.pop(0) if len(left) > 1 else left[0])
+
+
+# ---- who answers ----
+
+
+def access(api, **changes):
+    return client.Access(
+        **{"server": api.url, "token": "good-token", "certificate_authority": pem(authority()), **changes}
+    )
+
+
+def test_a_certificate_of_another_ca_is_named_as_the_reason(api):
+    made = client.Api(access(api, certificate_authority=pem(other_authority())))
+    with pytest.raises(client.UnreachableError, match="its certificate is not trusted"):
+        made.request("GET", "/version", timeout=60)
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """Verify as Python 3.13 does, whatever runs the tests: there urllib3 asks for key identifiers."""
+    monkeypatch.setattr("urllib3.util.ssl_.sys", SimpleNamespace(version_info=(3, 13)))
+
+
+def test_a_ca_without_key_identifiers_is_trusted_as_multus_trusts_it(strict):
+    old = BareCA()
+    with serving(FakeCluster(), ca=old) as served:
+        made = client.Api(access(served, certificate_authority=pem(old)))
+        assert made.request("GET", "/version", timeout=60).ok
+
+
+def test_the_chain_and_the_host_name_are_verified_all_the_same(strict):
+    old, other = BareCA(), BareCA()
+    with serving(FakeCluster(), ca=old) as served:
+        with pytest.raises(client.UnreachableError, match="its certificate is not trusted"):
+            client.Api(access(served, certificate_authority=pem(other))).request("GET", "/version", timeout=60)
+    with serving(FakeCluster(), ca=old, hosts=("10.96.0.1", "other.example")) as served:
+        with pytest.raises(client.UnreachableError, match="IP address mismatch"):
+            client.Api(access(served, certificate_authority=pem(old))).request("GET", "/version", timeout=60)
+
+
+def test_a_ca_that_is_no_certificate_is_an_answer_and_no_traceback(api):
+    made = client.Api(access(api, certificate_authority="nonsense"))
+    with pytest.raises(client.UnreachableError):
+        made.request("GET", "/version", timeout=60)
+
+
+def test_without_a_ca_the_certificate_is_not_verified(api, recwarn):
+    made = client.Api(access(api, certificate_authority=None))
+    assert made.request("GET", "/version", timeout=60).ok
+    assert not recwarn.list
+
+
+def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_asked(api):
+    api.silent.set()  # until this test has ended
+    with pytest.raises(client.UnreachableError, match=r"no answer within 0\.3 s"):
+        client.Api(access(api)).request("GET", "/version", timeout=0.3)
+    assert len(api.requests) == 1
+
+
+@pytest.mark.filterwarnings("ignore:URLs without a scheme")
+@pytest.mark.parametrize("server", ["https://127.0.0.1:1", "https://127.0.0.1:notaport", "ftp://x", "", "https://["])
+def test_a_server_address_that_leads_nowhere_is_unreachable(server):
+    with pytest.raises(client.UnreachableError):
+        client.Api(client.Access(server, "t", None)).request("GET", "/version", timeout=2)
+
+
+def test_a_token_that_cannot_stand_in_a_header_is_unreachable(api):
+    with pytest.raises(client.UnreachableError):
+        client.Api(access(api, token="two\nlines")).request("GET", "/version", timeout=2)
+
+
+def test_a_proxy_of_the_containers_environment_is_not_used(api, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    assert client.Api(access(api)).request("GET", "/version", timeout=60).ok
+
+
+def test_the_token_is_not_in_the_representation_of_an_access(api):
+    assert "good-token" not in repr(access(api))
 
 
 # ---- one answer ----
@@ -131,6 +211,88 @@ def test_what_the_server_says_is_quoted_in_part_and_without_control_characters(a
 
 def names(found):
     return [each["metadata"]["name"] for each in found]
+
+
+def test_a_list_of_several_pages_is_taken_to_its_end(api, get):
+    expected = [f"pod-{number:03}" for number in range(2 * client.PAGE + 7)]
+    for name in expected:
+        api.add_pod(name)
+    assert names(client.objects(get, PODS)) == expected
+    assert len(api.requests) == 3
+    assert all(f"limit={client.PAGE}" in path for _, path in api.requests)
+
+
+def test_a_server_that_gives_smaller_pages_than_asked_for_is_followed_too(api, get):
+    api.largest_page = 2
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    assert len(list(client.objects(get, PODS))) == 5
+
+
+def test_only_what_the_selector_takes_comes(api, get):
+    api.add_pod("here", node="node 1/a")
+    api.add_pod("there", node="node-2")
+    assert names(client.objects(get, PODS, selector="spec.nodeName=node 1/a")) == ["here"]
+
+
+def test_a_page_whose_token_has_expired_begins_the_list_anew(api, get):
+    api.largest_page, api.expired_pages = 2, 1
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    found = names(client.objects(get, PODS))
+    assert set(found) == {f"pod-{number}" for number in range(5)}
+    assert len(found) == 7  # the first page came twice
+
+
+def test_a_list_that_expires_again_and_again_is_given_up(api, get):
+    api.largest_page, api.expired_pages = 2, 99
+    for number in range(5):
+        api.add_pod(f"pod-{number}")
+    with pytest.raises(client.RefusedError, match="410 The provided continue parameter is too old"):
+        list(client.objects(get, PODS))
+    assert len(api.requests) == 8
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_refusal_in_the_middle_is_told(api, get, status):
+    api.largest_page = 2
+    for number in range(3):
+        api.add_pod(f"pod-{number}")
+    taken = client.objects(get, PODS)
+    assert next(taken)
+    api.failures = [status]
+    with pytest.raises(client.RefusedError) as refused:
+        list(taken)
+    assert refused.value.answer.status == status
+
+
+@pytest.mark.parametrize("document", [{}, {"items": None}, {"items": "x", "metadata": None}, {"items": [1, None]}])
+def test_an_answer_that_is_no_list_is_an_empty_one(document):
+    assert list(client.objects(lambda path, accept=None: client.Answer(200, document), PODS)) == []
+
+
+def test_a_list_from_the_servers_memory_comes_at_once_and_may_be_cut_into_pages_all_the_same(api, get):
+    for number in range(client.PAGE + 1):
+        api.add_pod(f"pod-{number:03}")
+    assert len(list(client.objects(get, PODS, cached=True))) == client.PAGE + 1
+    assert [path for _, path in api.requests] == [f"{PODS}?limit={client.PAGE}&resourceVersion=0"]
+    pages = iter([{"metadata": {"continue": "next"}, "items": [{}]}, {"items": [{}]}])
+    asked = []
+
+    def paged(path, *, accept=None):
+        asked.append(path)
+        return client.Answer(200, next(pages))
+
+    assert len(list(client.objects(paged, PODS, cached=True))) == 2
+    assert asked[1] == f"{PODS}?limit={client.PAGE}&continue=next"
+
+
+def test_who_wrote_which_field_is_dropped_while_a_page_is_read(api, get):
+    """Else the metadata of 250 pods would take some 10 MiB more."""
+    api.add_pod("a", metadata={"managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}]})
+    (pod,) = client.objects(get, PODS)
+    assert pod["metadata"]["name"] == "a"
+    assert "managedFields" not in pod["metadata"]
 
 
 def test_pages_that_are_too_large_are_asked_for_again_with_fewer_objects(api, get):
@@ -288,7 +450,7 @@ def test_the_client_takes_no_more_than_we_reckon_with():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("limit", "fits"), [(20 * MIB, False), (100 * MIB, True)])
+@pytest.mark.parametrize(("limit", "fits"), [(30 * MIB, False), (100 * MIB, True)])
 def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit, fits):
     directory, limit_file = limited_group
     limit_file.write_text(str(limit))
@@ -299,8 +461,9 @@ def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit
         "print(client.room().limit, client.shortfall())"
     )
     process = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
+    assert process.returncode == 0, process
     seen, said = process.stdout.strip().split(" ", 1)
-    assert int(seen) == limit, process.stderr
+    assert int(seen) == limit
     assert (said == "None") is fits
 
 
@@ -308,7 +471,7 @@ def test_a_process_sees_the_limit_of_its_real_control_group(limited_group, limit
 def test_pods_with_all_that_their_makers_may_write_do_not_fill_a_small_container(api, limited_group):
     directory, limit_file = limited_group
     limit_file.write_text(str(64 * MIB))
-    for number in range(110):
+    for number in range(40):
         annotations = {"k8s.v1.cni.cncf.io/networks": "lan", "x": "\N{SNOWMAN}" * (80 << 10)}
         api.add_pod(f"pod-{number:03}", metadata={"annotations": annotations})
     code = (
@@ -321,4 +484,4 @@ def test_pods_with_all_that_their_makers_may_write_do_not_fill_a_small_container
     )
     command = [sys.executable, "-c", code, str(directory), api.url, pem(authority())]
     process = subprocess.run(command, capture_output=True, text=True)
-    assert (process.returncode, process.stdout) == (0, "110\n"), process.stderr
+    assert (process.returncode, process.stdout) == (0, "40\n"), process.stderr

@@ -3,13 +3,13 @@ import json
 
 import pytest
 import yaml
-from entrypoint.node.wanted import wrapping
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from entrypoint.cni import wrap
-from entrypoint.cni.document import MAX_DEPTH, MULTUS_TYPES, Master, examine, parse
-from tests.node import DATA, MASTERS, settings_for
+from entrypoint.cni.document import MAX_DEPTH, MULTUS, MULTUS_TYPES, Master, equal, examine, field, parse
+from tests.cni import wrapping
+from tests.flags import DATA, MASTERS, settings_for
 
 numbers = st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(codec=None) | st.sampled_from('</script>"\\\u2028\ud800{{}}{%%}'), max_size=12)
@@ -21,15 +21,17 @@ values = st.recursive(
 versions = st.sampled_from([None, "0.1.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 
 
+names = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}", fullmatch=True)
+kinds = names.filter(lambda name: name not in MULTUS_TYPES)
+
+
 @st.composite
 def masters(draw):
-    document = draw(st.dictionaries(texts, values, max_size=5))
-    document["name"] = draw(texts.filter(bool))
-    kinds = texts.map(lambda text: "bridge" if text in {"", *MULTUS_TYPES} else text)
-    plugin = {**draw(st.dictionaries(texts, values, max_size=3)), "type": draw(kinds)}
-    document.pop("cniVersion", None)
-    document.pop("plugins", None)
-    document.pop("type", None)
+    """A configuration as its owner may write it, with anything under keys that neither libcni nor Multus decodes."""
+    others = texts.filter(lambda key: field({**MULTUS, "plugins": [], "cniVersions": []}, key) is None)
+    document = draw(st.dictionaries(others, values, max_size=5))
+    document["name"] = draw(names)
+    plugin = {**draw(st.dictionaries(others, values, max_size=3)), "type": draw(kinds)}
     if draw(st.booleans()):
         document["plugins"] = [plugin, {"type": "portmap", "capabilities": {"portMappings": True}}]
     else:
@@ -63,8 +65,8 @@ def test_the_delegate_is_the_master_with_its_keys_in_order(tmp_path_factory, doc
     (delegate,) = plugin_of(configuration)["delegates"]
     if "cniVersion" not in document:
         assert delegate.pop("cniVersion") == configuration["cniVersion"] == "0.1.0"
-    assert delegate == json.loads(json.dumps(document))
-    assert json.dumps(delegate) == json.dumps(document)
+    assert equal(delegate, document)
+    assert list(delegate) == [*parse(json.dumps(document).encode())]
     assert name == ("00-multus.conflist" if configuration["cniVersion"].startswith("1") else "00-multus.conf")
 
 
@@ -142,45 +144,13 @@ def test_without_a_certificate_authority_the_kubeconfig_does_not_verify():
     assert cluster["cluster"] == {"server": "https://x:1", "insecure-skip-tls-verify": True}
 
 
-# ---- what CNI 1.1 and libcni 1.2 have brought ----
-
-
-@pytest.mark.parametrize(
-    ("versions", "chosen"),
-    [
-        (["0.4.0", "1.0.0"], "1.0.0"),
-        (["1.1.0", "0.3.1"], "1.1.0"),
-        (["0.4.0", "0.10.0"], "0.10.0"),
-        (["0.3.1", "1.2.0"], "0.3.1"),
-    ],
-)
-def test_the_highest_of_its_cni_versions_is_the_version_of_a_list_that_has_no_other(tmp_path, versions, chosen):
-    """Multus cannot take a delegate down that has only `cniVersions`."""
-    document = {"name": "n", "cniVersions": versions, "plugins": [{"type": "t"}]}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert configuration["cniVersion"] == chosen
-    assert plugin_of(configuration)["delegates"] == [{"cniVersion": chosen, **document}]
-
-
-def test_a_version_that_is_given_counts_beside_cni_versions(tmp_path):
-    document = {"name": "n", "cniVersion": "0.3.1", "cniVersions": ["1.0.0"], "plugins": [{"type": "t"}]}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert (configuration["cniVersion"], configuration["delegates"]) == ("0.3.1", [document])
-
-
-def test_without_one_that_multus_knows_the_version_is_assumed(tmp_path):
-    document = {"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert configuration["delegates"] == [{"cniVersion": wrap.ASSUMED_CNI_VERSION, **document}]
-
-
-@pytest.mark.parametrize(("written", "copied"), [("true", True), ("false", False), (True, True), (False, False)])
+@pytest.mark.parametrize(("written", "copied"), [("True", True), ("false", False), (True, True), (False, False)])
 def test_the_switches_of_a_list_survive_as_multus_reads_them(tmp_path, written, copied):
     keys = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
     document = {"cniVersion": "1.0.0", "name": "n", **dict.fromkeys(keys, written), "plugins": [{"type": "t"}]}
     configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
     (delegate,) = plugin_of(configuration)["delegates"]
-    assert delegate == {**document, **dict.fromkeys(keys, copied)}
+    assert delegate == {**document, **dict.fromkeys(keys[:2], copied)}  # Multus does not decode the third
     # The runtime asks our list, too, before it takes what it does not know for garbage.
     assert configuration.get("disableGC") == (copied or None)
     assert "disableCheck" not in configuration
@@ -193,10 +163,11 @@ def test_a_list_with_the_name_of_the_master_loads_no_more_plugins_than_that(tmp_
     assert configuration.get("loadOnlyInlinedPlugins") == carried
 
 
-def test_a_single_plugin_has_no_such_switches(tmp_path):
-    document = {"cniVersion": "1.0.0", "name": "n", "type": "t", "disableGC": "true"}
-    configuration = json.loads(wrapped(settings_for(tmp_path), examined(document))[1])
-    assert (plugin_of(configuration)["delegates"], "disableGC" in configuration) == ([document], False)
+def test_a_forced_version_is_the_only_one_in_the_copy():
+    document = {"name": "n", "cniVersions": ["1.1.0"], "cniversion": "0.4", "plugins": [{"type": "t"}]}
+    master = examine(json.dumps(document).encode(), any_version=True)
+    content = wrap.multus_configuration(master, wrap.Wrapping(cni_version="0.4.0", force_cni_version=True))[1]
+    assert json.loads(content)["delegates"] == [{"cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "t"}]}]
 
 
 # ---- the patch: every example of RFC 7386, and what `--multus-conf-patch` needs beside them ----
@@ -237,7 +208,15 @@ def test_what_was_there_keeps_its_place_and_what_is_new_comes_last():
         (b'{"Type": "x", "CNIVERSION": "1.0.0"}', "Type, CNIVERSION: what this program"),  # Go ignores the case
         (b'{"cniVersion": "1.0.0"}', "cniVersion"),
         (b'{"x": "__NODE_NAME__"}', "needs the environment variable NODE_NAME"),
-        (b'{"auxiliaryCNIChainName": "vendor"}', "every pod fails with it"),
+        ('{"cniVer\u017fion": "1.0.0"}'.encode(), "cniVer\u017fion: what this program"),
+        (b'{"AuxiliaryCNIChainName": "vendor"}', "every pod fails with it"),
+        (b'{"auxiliaryCNIChainName": "vendor", "clusterNetwork": "name"}', "every pod fails with it"),
+        (b'{"binDir": 7}', "'binDir' is a number, expected a string: Multus"),
+        (b'{"BINDIR": 7}', "'binDir' is a number, expected a string: Multus"),
+        (b'{"logOptions": {"maxSize": 1.5}}', "'logOptions.maxSize' is 1.5, expected a whole number"),
+        (b'{"systemNamespaces": ["a", 5]}', r"'systemNamespaces\[1\]' is a number, expected a string"),
+        (b'{"prevResult": {}}', "prevResult: .* comes from the runtime"),
+        (b'{"cniDir": ""}', "cniDir is empty"),
         (b'{"x": ' + b"[" * 500 + b"]" * 500 + b"}", "nested more than"),
     ],
 )
@@ -261,3 +240,17 @@ def test_a_patch_that_grows_too_large_when_it_is_filled_in_and_written_is_refuse
 def test_the_name_of_the_node_is_filled_in_wherever_it_stands_in_a_value():
     content = b'{"logFile": "/var/log/__NODE_NAME__.log", "x": {"y": ["__NODE_NAME__", 1, null]}}'
     assert wrap.read_patch(content, "node-1") == {"logFile": "/var/log/node-1.log", "x": {"y": ["node-1", 1, None]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "patch"),
+    [
+        (b'{"KubeConfig": "/x", "LOGOPTIONS": {"maxSize": 1e2}}', {"kubeconfig": "/x", "logOptions": {"maxSize": 100}}),
+        (b'{"kubeconfig": "/a", "KUBECONFIG": "/b"}', {"kubeconfig": "/b"}),
+        (b'{"ReadinessIndicatorFile": null, "Else": 1}', {"readinessindicatorfile": None, "Else": 1}),
+        (b'{"auxiliaryCNIChainName": ""}', {"auxiliaryCNIChainName": ""}),
+        (b'{"auxiliaryCNIChainName": "v", "clusterNetwork": "/etc/x"}', None),
+    ],
+)
+def test_a_key_of_a_patch_gets_the_letters_that_multus_uses(content, patch):
+    assert wrap.read_patch(content, None) == (json.loads(content) if patch is None else patch)

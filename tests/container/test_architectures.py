@@ -22,7 +22,15 @@ def resolve(machine, scratch):
     wanted = ["--python-version=3.13", "--implementation=cp", "--abi=cp313", "--abi=abi3", "--abi=none"]
     wanted += [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(17, 42)]
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--dry-run", "--ignore-installed"]
-    command += [f"--target={scratch}", "--only-binary=:all:", "--require-hashes", *wanted, "-r", "requirements.txt"]
+    command += [
+        f"--target={scratch}",
+        "--only-binary=:all:",
+        "--no-deps",
+        "--require-hashes",
+        *wanted,
+        "-r",
+        "requirements.txt",
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 

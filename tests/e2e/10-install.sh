@@ -4,6 +4,7 @@
 
 say "applying $MANIFEST with $IMAGE"
 manifest "$MANIFEST" | kubectl apply -f -
+kubectl apply -f "$ROOT/deployments/multus-policy.yml" # every other step goes through with it
 rolled_out kube-multus-ds
 check_all
 for node in $(nodes); do

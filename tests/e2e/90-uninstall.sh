@@ -46,4 +46,5 @@ for node in "${cleaned[@]}"; do
 done
 kubectl delete namespace "$NAMESPACE" --wait --timeout="${PATIENCE}s"
 manifest "$MANIFEST" | kubectl delete --ignore-not-found -f -
+kubectl delete --ignore-not-found -f "$ROOT/deployments/multus-policy.yml"
 say "the cluster is as it was"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tests import forking
-from tests.forking import Forked
+from tests.forking import EXECED, Forked
 from tests.waiting import BOUND, until
 
 DATA = Path(__file__).parent.parent / "data"
@@ -67,9 +67,11 @@ def stays(condition, seconds):
 def settled(*programs, waiting=False):
     """Wait until the programs are at rest."""
     until(
-        lambda: at_rest(*programs, waiting=waiting),
+        lambda: at_rest(*programs, waiting=waiting) or not all(program.running() for program in programs),
         lambda: "\n".join(f"rest of {each.pid}, {each.sleeps()}:\n{each.log}" for each in programs),
     )
+    for program in programs:
+        assert program.running(), program.log
 
 
 def at_rest(*programs, waiting=False):
@@ -80,7 +82,7 @@ def at_rest(*programs, waiting=False):
     """
     least = 10_000 if waiting else float("inf")
     before = [program.switches() for program in programs]
-    asleep = all(limit >= least for program in programs for limit in program.sleeps().values())
+    asleep = all(min(program.sleeps().values(), default=0) >= least for program in programs)
     return asleep and before == [program.switches() for program in programs]
 
 
@@ -174,10 +176,9 @@ class Program:
         return {int(thread): _limit(*said.split()) for thread, said in self._of_threads("syscall")}
 
     def _of_threads(self, name):
-        """Yield each thread with what the kernel says of it."""
-        assert self.running(), self.log
-        for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        """Yield each thread with what the kernel says of it; none after its end."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
                 yield task.name, (task / name).read_text()
 
     def cpu_seconds(self):
@@ -288,7 +289,7 @@ class ScratchHost:
     def launch(self, *flags, env=None, prefix=(), execed=False, **files):
         """Start the program by `exec`, which a prefix needs, or else by a fork that costs a tenth."""
         place = {"env": self.environment(env), "cwd": self.root}
-        if prefix or execed:
+        if prefix or execed or any(name.startswith(EXECED) for name in env or ()):
             return subprocess.Popen([*prefix, *self.command(*flags)], **place, **files)
         return Forked([*self.flags(), *flags], **place, **files)
 
@@ -406,6 +407,7 @@ class Pod:
         self.ready.unlink(missing_ok=True)  # a killed run's
         with self.start(prefix, execed=execed) as program:
             until(lambda: self.ready.exists() or not program.running(), what=f"the readiness of {self.name}")
+            until(lambda: self.owns() or not program.running(), what=f"what {self.name} writes")
             assert program.running(), program.log
             until(lambda: watches(program), what="the watch")
             yield program

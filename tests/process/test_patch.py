@@ -18,14 +18,14 @@ def test_a_patch_in_a_config_map_is_followed(host):
         until(lambda: json.loads(host.conf.read_text())["logOptions"] == {"maxSize": 20})
         volume.update(**{"patch.json": "{"})
         program.says("error", "--multus-conf-patch", "line 1")
-        until(lambda: not host.ready.exists())
-        assert json.loads(host.conf.read_text())["logOptions"] == {"maxSize": 20}
+        settled(program)
+        assert json.loads(host.conf.read_text())["logOptions"] == {"maxSize": 20} and host.ready.exists()
         volume.update(**{"patch.json": "{}"})
         until(lambda: "logOptions" not in json.loads(host.conf.read_text()))
         until(host.ready.exists)
 
 
-@pytest.mark.parametrize("patch", ["[]", "{", '{"type": "x"}', '{"x": "__NODE_NAME__"}'])
+@pytest.mark.parametrize("patch", ["[]", "{", '{"type": "x"}', '{"x": "__NODE_NAME__"}', '{"binDir": 7}'])
 def test_a_patch_on_the_command_line_that_cannot_be_applied_is_a_usage_error(host, patch):
     host.master()
     before = host.snapshot()

@@ -24,10 +24,12 @@ RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
 def test_the_restart_of_a_configured_node_writes_nothing(host, flags):
     host.master(cniVersion="1.0.0")
     with host.configured(*flags) as program:
+        settled(program)
         program.stop()
     before = host.snapshot(host.conf_dir, host.bin_dir)
     with host.start(*flags) as program:
         host.until_ready(program)
+        settled(program)
         program.stop()
         assert not program.lines("wrote")
         assert not program.lines("installed")
@@ -37,6 +39,7 @@ def test_the_restart_of_a_configured_node_writes_nothing(host, flags):
 def test_events_without_a_difference_write_nothing(host):
     with host.configured() as program:
         program.says("the node is configured")
+        settled(program)
         before = host.snapshot(host.conf, host.bin_dir, host.kubeconfig.parent)
         log = program.log
         for i in range(20):
@@ -88,7 +91,7 @@ def test_unrelated_files_do_not_make_it_look_at_the_node(host):
 
 def test_the_resident_process_has_not_loaded_the_kubernetes_client(host):
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, entrypoint.cli.commands; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, entrypoint.cli.commands, entrypoint.node.loop; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

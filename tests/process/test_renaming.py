@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, settled
+from tests.process.scratch import FLANNEL, MULTUS, file_id, overwrite, settled, vanish
 from tests.waiting import until
 
 NAME = "10-flannel.conflist"
@@ -35,12 +35,15 @@ def test_the_master_is_renamed_once_it_is_wrapped_and_that_is_no_removal(host):
 
 def test_after_a_restart_the_renamed_file_is_the_master(host):
     with host.configured(RENAME) as program:
+        settled(program)
         program.stop()
     before = host.snapshot(host.conf_dir)
     assert _is_renamed(host)
     with host.start(RENAME) as program:
         host.until_ready(program)
-        assert host.snapshot(host.conf_dir) == before
+        settled(program)
+        program.stop()
+    assert host.snapshot(host.conf_dir) == before
 
 
 def test_after_a_restart_without_a_configuration_it_is_written_from_the_renamed_file(host):
@@ -167,31 +170,110 @@ def test_a_bystander_with_another_content_takes_the_masters_place_after_a_restar
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"renamed": {}, "beside": []}', "[" * 100_000])
-def test_when_the_record_is_lost_a_restart_keeps_the_network_and_says_what_it_presumes(host, content):
+def test_where_the_ledger_is_lost_nothing_is_ours_and_a_live_file_is_the_master(host, content):
     host.master("05-first.conflist", mtu=1)
     host.master("10-second.conflist", mtu=2)
-    record = host.conf_dir / "multus.d/renamed-masters"
+    ledger = host.conf_dir / "multus.d/ledger.json"
     with host.configured(RENAME) as program:
         program.stop()
-    record.unlink()
+    old = host.conf_dir / "05-first.conflist.old"
+    kept = file_id(old)
+    ledger.unlink()
     if content is not None:
-        record.write_text(content)
+        ledger.write_text(content)
+    host.ready.unlink(missing_ok=True)
+    with host.start(RENAME) as program:
+        until(lambda: host.wraps(mtu=2) and host.ready.exists())
+        settled(program)
+        assert file_id(old) == kept
+
+
+def test_an_operators_disabled_file_is_never_the_master(host):
+    disabled = host.conf_dir / "87-podman-bridge.conflist.old"
+    disabled.write_text(json.dumps({**FLANNEL, "name": "podman"}))
+    with host.start(RENAME, CLEANUP) as program:
+        program.says("waiting for")
+        settled(program, waiting=True)
+        assert not host.conf.exists()
+        host.master()
+        host.until_ready(program)
+        settled(program)
+        assert host.wraps()
+        program.stop()
+    assert host.names() == [NAME, disabled.name, "multus.d"]
+
+
+def test_a_network_that_was_left_does_not_come_back(host):
+    """Flannel is renamed, then calico in turn; at the end calico alone gets its name back."""
+    with host.configured(RENAME, CLEANUP) as program:
+        host.master("20-calico.conflist", mtu=9)
+        until((host.conf_dir / "20-calico.conflist.old").exists)
+        program.stop()
+    assert host.names() == [f"{NAME}.old", "20-calico.conflist", "multus.d"]
     host.ready.unlink(missing_ok=True)
     with host.start(RENAME) as program:
         host.until_ready(program)
-        program.says("warning", str(record), "05-first.conflist.old stays the master", "'10-second.conflist'")
+        assert host.wraps(mtu=9)
+
+
+def test_it_is_ready_all_the_time_while_the_networks_owner_restores_its_file(host):
+    with host.configured(RENAME) as program:
         settled(program)
-        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
-        host.master("10-second.conflist", mtu=3)
-        until(lambda: host.wraps(mtu=3))
+        ready = file_id(host.ready)
+        for _ in range(12):
+            until(lambda: _is_renamed(host) or len(program.lines("renamed")) >= 5)
+            host.master()
+        settled(program)
+        assert file_id(host.ready) == ready
+        assert "not configured any more" not in program.log
 
 
-def test_a_record_that_somebody_removes_is_put_back(host):
-    record = host.conf_dir / "multus.d/renamed-masters"
-    with host.configured(RENAME):
-        before = record.read_bytes()
-        record.unlink()
-        until(lambda: record.exists() and record.read_bytes() == before)
+@pytest.mark.parametrize("mode", ["auto", "static"])
+def test_without_the_flag_the_renamed_master_gets_its_name_back_first(host, mode):
+    with host.configured(RENAME) as program:
+        program.stop()
+    host.ready.unlink(missing_ok=True)
+    static = host.root / "static/00-static.conf"
+    static.parent.mkdir()
+    static.write_text(host.conf.read_text())
+    flags = [f"--multus-conf-file={static}"] if mode == "static" else []
+    with host.start(*flags) as program:
+        host.until_ready(program)
+        settled(program)
+        assert (host.conf_dir / NAME).exists() and not (host.conf_dir / f"{NAME}.old").exists()
+        assert host.conf.exists() is (mode == "auto")
+        program.stop()
+    assert host.run("check", *flags).returncode in (0, 1)
+
+
+def test_a_ledger_of_another_node_makes_nothing_ours(host):
+    """A backup of the directory: its names are here too, with other content."""
+    with host.configured(RENAME) as program:
+        program.stop()
+    ledger = (host.conf_dir / "multus.d/ledger.json").read_bytes()
+    vanish(host.conf_dir)
+    (host.conf_dir / "multus.d").mkdir(parents=True)
+    (host.conf_dir / "multus.d/ledger.json").write_bytes(ledger)
+    old = host.conf_dir / f"{NAME}.old"
+    old.write_text(json.dumps({**FLANNEL, "name": "disabled"}))
+    host.master("20-other.conflist", mtu=2)
+    host.ready.unlink(missing_ok=True)
+    before = file_id(old)
+    with host.start(RENAME, CLEANUP) as program:
+        until(lambda: host.wraps(mtu=2) and host.ready.exists())
+        settled(program)
+        program.stop()
+    assert file_id(old) == before
+    assert host.names() == [f"{NAME}.old", "20-other.conflist", "multus.d"]
+
+
+def test_a_ledger_that_somebody_removes_is_put_back(host):
+    ledger = host.conf_dir / "multus.d/ledger.json"
+    with host.configured(RENAME) as program:
+        settled(program)
+        before = ledger.read_bytes()
+        ledger.unlink()
+        until(lambda: ledger.exists() and ledger.read_bytes() == before)
 
 
 def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_network_back(host):
@@ -270,26 +352,19 @@ def test_the_longest_name_that_can_be_renamed_is(host):
         host.until_ready(program)
 
 
-def test_a_renamed_master_that_was_edited_is_still_ours_to_replace(host):
-    with host.configured(RENAME):
-        (host.conf_dir / f"{NAME}.old").write_text(json.dumps({**FLANNEL, "mtu": 5}))
-        until(lambda: host.wraps(mtu=5))
+def test_a_renamed_master_that_somebody_edits_is_neither_followed_nor_overwritten(host):
+    """It is not what was renamed any more: its name is the way to have it wrapped."""
+    old = host.conf_dir / f"{NAME}.old"
+    with host.configured(RENAME) as program:
+        settled(program)
+        old.write_text(edited := json.dumps({**FLANNEL, "mtu": 5}))
+        program.says("error", f"{NAME}.old", "Give it that name")
+        settled(program)
+        assert host.wraps() and host.ready.exists()
         host.master(mtu=6)
-        until(lambda: host.wraps(mtu=6) and _is_renamed(host))
-
-
-def test_cleanup_after_a_restart_gives_back_every_name(host):
-    with host.configured(RENAME, CLEANUP) as program:
-        host.master("20-other.conflist", mtu=9)
-        until((host.conf_dir / "20-other.conflist.old").exists)
-        program.process.kill()
-        program.ends()
-    host.ready.unlink()
-    with host.start(RENAME, CLEANUP) as program:
-        host.until_ready(program)
-        program.stop()
-    assert host.names() == [NAME, "20-other.conflist", "multus.d"]
-    assert os.listdir(host.conf_dir / "multus.d") == ["multus.kubeconfig"]
+        program.says("warning", "keeps its name", f"{NAME}.old")
+        until(lambda: host.wraps(mtu=6))
+        assert old.read_text() == edited
 
 
 def test_a_renamed_master_whose_name_was_taken_on_the_way_out_is_replaced_by_the_next_run(host):

@@ -93,8 +93,8 @@ def test_while_running_what_is_not_json_leaves_the_last_copy(host, source):
         host.until_ready(program)
         source.write_text("{")
         program.says("error", f"--multus-conf-file={source}", "line 1")
-        until(lambda: not host.ready.exists())
-        assert copy.read_text() == CONTENT
+        settled(program)
+        assert copy.read_text() == CONTENT and host.ready.exists()
         source.unlink()
         program.says("error", f"--multus-conf-file={source}", "does not exist")
         assert copy.read_text() == CONTENT

@@ -160,15 +160,24 @@ def test_a_file_that_was_skipped_is_taken_once_it_is_usable(host):
         until(lambda: host.wraps(mtu=1))
 
 
-def test_with_cleanup_a_master_that_stays_broken_is_a_removal_after_the_grace(host):
-    with host.configured("--cleanup-config-on-exit") as program:
+@pytest.mark.parametrize("flags", [[], ["--cleanup-config-on-exit"]], ids=["kept", "cleanup"])
+def test_a_master_that_stays_broken_is_damage_and_no_removal(host, flags):
+    """What was made of it is the last whole copy of the network, after a restart too."""
+    with host.configured(*flags) as program:
         overwrite(host.conf_dir / "10-flannel.conflist", "")
-        until(lambda: not host.conf.exists())
-        skipped = program.says("skipping", "10-flannel.conflist", "empty")
-        removed = program.says("removed", str(host.conf))
-        assert program.log.index(skipped) < program.log.index(removed)
-        host.master()
-        until(host.conf.exists)
+        program.says("error", "10-flannel.conflist", "empty", "what was made of it stays")
+        settled(program)
+        assert host.wraps() and host.ready.exists()
+        program.process.kill()
+        program.ends()
+    host.ready.unlink()
+    with host.start(*flags, "--wait-timeout=1") as program:
+        host.until_ready(program)
+        program.says("error", "10-flannel.conflist", "empty", "what was made of it stays")
+        host.conf.unlink()
+        until(host.wraps)
+        host.master(mtu=7)
+        until(lambda: host.wraps(mtu=7))
 
 
 def test_a_named_master_is_the_only_one_waited_for(host):

@@ -119,9 +119,8 @@ def test_while_running_a_master_that_cannot_be_wrapped_leaves_the_last_configura
     with host.configured("--cni-version=0.4.0", cniVersion="0.4.0") as program:
         host.master(cniVersion="0.3.1")
         program.says("error", "--cni-version=0.4.0", "0.3.1")
-        until(lambda: not host.ready.exists())
         settled(program)
-        assert host.wraps(cniVersion="0.4.0")
+        assert host.wraps(cniVersion="0.4.0") and host.ready.exists()
         host.master(cniVersion="1.0.0")
         until(lambda: host.wraps(cniVersion="1.0.0"))
 

@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from entrypoint.node.leaving import REMOVAL_COUNTS
-
 from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
 from tests.waiting import until
 
+REMOVAL_COUNTS = 30
+"""Seconds for which a removal by somebody else means that a signal that comes then is to leave nothing."""
 CHECK_INTERVAL = 0.002
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 MASTER = "10-flannel.conflist"

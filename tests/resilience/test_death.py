@@ -6,24 +6,20 @@ call that writes, the long form at every call that touches these directories at 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
 import signal
 import stat
-import time
 
 import pytest
 
-from tests.process.scratch import ALIVE, ScratchHost, presences
+from tests.process.scratch import ALIVE, ScratchHost, at_rest, presences, settled
 from tests.resilience import tracing
-from tests.waiting import BOUND, until
+from tests.waiting import until
 
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
-REST = 0.5
-"""Seconds of sleep after which a program that has done its work comes to no further call that it could be killed at."""
 ATTEMPTS = 5
 """How often one call is tried again when the run came another way there; how many passes events cause varies."""
 
@@ -49,8 +45,7 @@ class Scene:
         return False
 
     def is_killed(self, host, program):
-        until(lambda: not program.running() or self.is_done(host), what="the kill or the end of the scene")
-        _until_at_rest(program)
+        until(lambda: not program.running() or (self.is_done(host) and at_rest(program)), what="the kill or the rest")
         return program.process.poll() == -signal.SIGKILL
 
     def is_done(self, host):
@@ -92,7 +87,7 @@ class Running(Scene):
     def play(self, host, out, *inject, cut=False):
         host.ready.unlink(missing_ok=True)
         with host.configured(*self.flags) as program:
-            until(lambda: _sleeps(program), what="the end of the passes that its own writes cause")
+            settled(program)
             with tracing.attached(program, out, *inject):
                 self.happen(host, program)
                 if cut:
@@ -192,7 +187,10 @@ SCENES = [
 
 
 @pytest.mark.usefixtures("strace")
-@pytest.mark.parametrize("scene", [each() for each in SCENES], ids=[each.__name__ for each in SCENES])
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(each(), id=each.__name__, marks=() if each is Install else pytest.mark.thorough) for each in SCENES],
+)
 def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(tmp_path, scene, long, figure):
     scene.play(_prepared(tmp_path / "first", scene), tmp_path / "trace")  # Python writes down what it has compiled
     host = _prepared(tmp_path / "model", scene)
@@ -248,25 +246,6 @@ def _without_repetitions(calls):
 def _look(call):
     """Return a call with its arguments, without the address that it puts its answer to."""
     return re.sub(r"0x[0-9a-f]+|\).*", "", call.text)
-
-
-def _sleeps(program):
-    before = program.context_switches()
-    time.sleep(0.05)
-    return program.context_switches() == before
-
-
-def _until_at_rest(program):
-    """Wait until it has ended, or slept for a while: how long its last calls take depends on the machine."""
-    end = time.monotonic() + BOUND
-    seen, since = None, time.monotonic()
-    while program.running() and time.monotonic() < since + REST:
-        assert time.monotonic() < end, "no rest"
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
-            now = program.context_switches()
-            if now != seen or not program.is_asleep():
-                seen, since = now, time.monotonic()
-        time.sleep(0.005)
 
 
 def _kind(call):

@@ -5,7 +5,29 @@
 {{- range $name, $path := .Values.hostPaths -}}
 {{- if $path }}{{ $_ := set $given $name $path }}{{ end -}}
 {{- end -}}
-{{- merge $given (get $platforms .Values.platform) (get $platforms "") | toYaml -}}
+{{- $platform := get $platforms .Values.platform -}}
+{{- if or $given.confDir $given.binDir -}}
+{{- $platform = omit $platform "root" -}}
+{{- end -}}
+{{- $paths := merge $given $platform (get $platforms "") -}}
+{{- with $paths.root -}}
+{{- range list $paths.confDir $paths.binDir -}}
+{{- if not (hasPrefix (printf "%s/" $paths.root) .) -}}
+{{- fail (printf "hostPaths.root: %s is mounted, and %s is not below it" $paths.root .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $paths | toYaml -}}
+{{- end }}
+
+{{/* The same directories as the container sees them. */}}
+{{- define "multus-entrypoint.containerPaths" -}}
+{{- $paths := include "multus-entrypoint.hostPaths" . | fromYaml -}}
+{{- if $paths.root -}}
+{{- dict "confDir" (printf "/host%s" $paths.confDir) "binDir" (printf "/host%s" $paths.binDir) | toYaml -}}
+{{- else -}}
+{{- dict "confDir" "/host/etc/cni/net.d" "binDir" "/host/opt/cni/bin" | toYaml -}}
+{{- end -}}
 {{- end }}
 
 {{/* The flags beside --multus-conf-file: those that are given, else what the platform needs. */}}
@@ -16,7 +38,10 @@
 {{- $_ := set $flags "multus-kubeconfig-file-host" (printf "%s/multus.d/multus.kubeconfig" $confDir) -}}
 {{- end -}}
 {{- if eq .Values.platform "crio" -}}
-{{- $_ := set $flags "restart-crio" false -}}
+{{- $_ := set $flags "override-network-name" true -}}
+{{- end -}}
+{{- if .Values.plugins.image -}}
+{{- $_ := set $flags "plugin-bin-dir" "/plugins" -}}
 {{- end -}}
 {{- mergeOverwrite $flags (omit .Values.flags "multus-conf-file") | toYaml -}}
 {{- end }}
@@ -28,11 +53,12 @@
 
 {{/* All arguments, in the order of deployments/multus-daemonset.yml. */}}
 {{- define "multus-entrypoint.args" -}}
+{{- $paths := include "multus-entrypoint.containerPaths" . | fromYaml -}}
 {{- $args := list
   (include "multus-entrypoint.arg" (dict "name" "multus-conf-file" "value" (index .Values.flags "multus-conf-file")))
-  "--multus-autoconfig-dir=/host/etc/cni/net.d"
-  "--cni-conf-dir=/host/etc/cni/net.d"
-  "--cni-bin-dir=/host/opt/cni/bin"
+  (printf "--multus-autoconfig-dir=%s" $paths.confDir)
+  (printf "--cni-conf-dir=%s" $paths.confDir)
+  (printf "--cni-bin-dir=%s" $paths.binDir)
   "--ready-file=/run/multus-entrypoint/ready"
 -}}
 {{- range $name, $value := include "multus-entrypoint.flags" . | fromYaml -}}
@@ -45,12 +71,52 @@
 {{- concat $args .Values.extraArgs | toYaml -}}
 {{- end }}
 
+{{/* An image of somebody else's has no tag that we could know. */}}
 {{- define "multus-entrypoint.image" -}}
+{{- $default := "ghcr.io/multus-entrypoint/multus-entrypoint" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
+{{- else if .tag -}}
+{{ .repository }}:{{ .tag }}
+{{- else if eq .repository $default -}}
+{{ .repository }}:v{{ $.Chart.AppVersion }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default (printf "v%s" $.Chart.AppVersion) }}
+{{- fail "image.repository is one of your own: set image.tag or image.digest too" -}}
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{/* Whether the policy is made: as the value says, else where the cluster has such policies. */}}
+{{- define "multus-entrypoint.hasPolicy" -}}
+{{- $wanted := .Values.admissionPolicy -}}
+{{- if kindIs "invalid" $wanted -}}
+{{- $wanted = semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
+{{- end -}}
+{{- if $wanted }}true{{ end -}}
+{{- end }}
+
+{{/* What the errands and `check` need beyond what Multus itself does. */}}
+{{- define "multus-entrypoint.errandsRules" -}}
+{{- $repairPods := index .Values.flags "repair-pods" -}}
+{{- if index .Values.flags "startup-taint" }}
+- apiGroups: [""]
+  resources: ["nodes"]
+  verbs: ["get", "patch"]
+{{- end }}
+{{- if or .Values.rbac.check $repairPods }}
+- apiGroups: [""]
+  resources: ["pods"]
+  verbs: ["list"]
+{{- end }}
+{{- if .Values.rbac.check }}
+- apiGroups: ["k8s.cni.cncf.io"]
+  resources: ["network-attachment-definitions"]
+  verbs: ["list"]
+{{- end }}
+{{- if eq (toString $repairPods) "delete" }}
+- apiGroups: [""]
+  resources: ["pods/eviction"]
+  verbs: ["create"]
+{{- end }}
 {{- end }}

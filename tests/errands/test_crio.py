@@ -6,8 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from jeepney import message_bus
@@ -146,6 +148,22 @@ def test_a_socket_that_may_not_be_opened_says_who_should(tmp_path):
 def test_an_address_that_is_none_is_named_with_its_variable(address):
     with pytest.raises(crio.RestartError, match="DBUS_SYSTEM_BUS_ADDRESS"):
         crio.restart(address, crio.UNIT, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_bus_that_hangs_up_on_a_user_whom_the_host_does_not_know_is_told_with_what_to_do():
+    with tempfile.TemporaryDirectory() as name, bus(Path(name)) as address:  # pytest's own nobody else may enter
+        Path(name).chmod(0o755)
+        Path(name, "bus").chmod(0o777)
+        code = (
+            "import os, jeepney.io.blocking, jeepney.auth\n"
+            "from entrypoint.errands import crio\n"
+            "os.setuid(54321)\n"
+            "try: crio.restart(sys.argv[1], 'crio.service', 5)\n"
+            "except crio.RestartError as error: print(error)"
+        )
+        process = subprocess.run([sys.executable, "-c", f"import sys\n{code}", address], capture_output=True, text=True)
+    assert "the bus does not accept this user; run the container as root" in process.stdout, process.stderr
 
 
 # ---- as the daemon starts it ----

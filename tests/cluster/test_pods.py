@@ -1,0 +1,167 @@
+"""Pods without their networks: what they ask for, what they have, and what somebody wrote in its place."""
+
+import json
+
+import pytest
+
+from entrypoint.cluster import client as cluster
+from entrypoint.cluster import pods
+from tests.fake_api import authority, pem
+
+PODS = "/api/v1/pods"
+
+
+@pytest.fixture
+def get(api):
+    client = cluster.Api(cluster.Access(api.url, "good-token", pem(authority())))
+
+    def request(path, *, accept=cluster.JSON):
+        return client.request("GET", path, timeout=10, accept=accept)
+
+    yield request
+    client.close()
+
+
+def found(get, node="node-1"):
+    return {each.name: each for each in pods.find(get, node)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "lacks"),
+    [
+        (None, [], []),
+        ("", [], []),
+        ("lan", ["default/lan"], []),
+        ("lan", [], ["default/lan"]),
+        ("lan", None, ["default/lan"]),
+        ("lan, infra/san@net7", ["infra/san"], ["default/lan"]),
+        ("lan,lan", ["default/lan"], ["default/lan"]),
+        ("lan", ["default/lan", "default/lan"], []),  # a plugin may make several interfaces
+        ('[{"name": "lan"}, {"name": "san", "namespace": "infra"}]', ["default/lan"], ["infra/san"]),
+        ('[{"name": "lan", "interface": "uplink"}]', ["default/lan"], []),
+        ("[]", [], []),
+        ('{"name": "lan"}', [], []),  # Multus refuses it, and a new pod with it would not start
+        ("[{", [], []),
+        ('[{"namespace": "infra"}, 5]', [], []),
+        ('[{"name": "lan"}, 5]', [], []),
+        ('[{"name": "lan"}, {"name": ["san"]}]', [], []),
+        ('[{"name": "lan", "namespace": 7}]', [], []),
+        ('[{"name": "lan"}, {"namespace": "infra"}]', [], []),
+        ("[" * 100_000, [], []),
+        (" infra / lan @ net7 ,/san", ["default/san"], ["infra/lan"]),
+        ("lan,", [], []),
+        ("lan,Upper", [], []),
+        ("lan,a/b/c", [], []),
+        ("lan,a@b@c", [], []),
+        ("lan@an-interface-name-too-long", [], []),
+    ],
+)
+def test_what_a_pod_lacks_is_what_it_asks_for_less_what_it_got(api, get, asked, got, lacks):
+    api.add_pod("a", asked, got)
+    assert [list(each.lacks) for each in found(get).values()] == ([lacks] if lacks else [])
+
+
+def test_the_status_under_the_name_of_older_releases_counts(api, get):
+    got = json.dumps([{"name": "default/lan"}])
+    annotations = {pods.ASKED: "lan", "k8s.v1.cni.cncf.io/networks-status": got}
+    api.add_pod("a", metadata={"annotations": annotations})
+    assert found(get) == {}
+
+
+@pytest.mark.parametrize("status", ["{", "{}", "[3]", '[{"name": 3}]', "[" * 60_000, '{"a":' * 10_000])
+def test_a_status_that_cannot_be_read_is_none(api, get, status):
+    api.add_pod("a", metadata={"annotations": {pods.ASKED: "lan", pods.GOT: status}})
+    assert list(found(get)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("of-another-node", {"node": "node-2"}),
+        ("on-the-hosts-network", {"spec": {"hostNetwork": True}}),
+        ("going", {"metadata": {"deletionTimestamp": "2026-11-24T00:00:00Z"}}),
+        ("not-set-up-yet", {"phase": "Pending", "podIP": ""}),
+        ("done", {"phase": "Succeeded"}),
+        ("failed", {"phase": "Failed"}),
+    ],
+)
+def test_a_pod_that_may_still_get_its_networks_or_needs_none_is_passed_over(api, get, name, more):
+    api.add_pod(name, "lan", **more)
+    api.add_pod("pulling-an-image", "lan", phase="Pending")
+    if name == "going":
+        api.pods["default", name]["metadata"]["annotations"] = {pods.ASKED: "lan"}
+    assert list(found(get)) == ["pulling-an-image"]
+
+
+def test_of_pods_that_have_their_networks_only_the_metadata_is_taken(api, get):
+    for number in range(3):
+        api.add_pod(f"well-{number}", "lan", ["default/lan"])
+    api.add_pod("ill", "lan")
+    accepted = []
+
+    def watched(path, *, accept=cluster.JSON):
+        accepted.append((path.partition("?")[0], accept))
+        return get(path, accept=accept)
+
+    assert list(found(watched)) == ["ill"]
+    assert accepted == [(PODS, pods.METADATA), ("/api/v1/namespaces/default/pods/ill", cluster.JSON)]
+
+
+def told(*addresses, name="cbr0", **more):
+    """What Multus writes of a pod with one further network, when its default network gave it these addresses."""
+    default = {"name": name, "interface": "eth0", "ips": list(addresses), "default": True, **more}
+    return json.dumps([default, {"name": "default/lan", "interface": "net1", "ips": ["10.222.0.7"]}])
+
+
+@pytest.mark.parametrize("ips", [7, "10.1.0.5", {"a": 1}, None, [None, 7, {}]])
+def test_what_somebody_wrote_in_the_place_of_addresses_says_nothing(api, get, ips):
+    status = json.dumps([{"name": "cbr0", "default": True, "ips": ips}, {"name": "default/lan"}])
+    annotations = {pods.ASKED: "lan", pods.GOT: status}
+    api.add_pod("a", metadata={"annotations": annotations})
+    assert found(get) == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "addresses", "lacks"),
+    [
+        (told("10.244.0.5"), {"podIP": "10.244.0.5"}, False),
+        (told("10.244.0.4"), {"podIP": "10.244.0.5"}, True),
+        (told("10.244.0.4"), {"podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]}, True),
+        (told("fd00::5"), {"podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}, {"ip": "fd00::5"}]}, False),
+        (told("fd00:0::5"), {"podIP": "fd00::5"}, False),
+        (told(), {"podIP": "10.244.0.5"}, False),
+        (told("10.244.0.4"), {"podIP": "", "phase": "Pending"}, False),
+        (told("10.244.0.4", default=False), {"podIP": "10.244.0.5"}, False),
+        (told("x"), {"podIP": "10.244.0.5"}, False),
+    ],
+    ids=["same", "another", "others", "second family", "spelling", "not told", "none yet", "no default", "no address"],
+)
+def test_what_is_told_of_another_address_is_of_an_earlier_sandbox(api, get, status, addresses, lacks):
+    """After a reboot a pod keeps its annotation, and may have been set up anew before Multus was there."""
+    annotations = {pods.ASKED: "lan", pods.GOT: status}
+    api.add_pod("a", metadata={"annotations": annotations}, **addresses)
+    assert [(each.lacks, each.outdated) for each in found(get).values()] == [(("default/lan",), True)] * lacks
+
+
+def test_a_pod_that_has_gone_since_the_list_is_no_finding(api, get):
+    api.add_pod("a", "lan")
+    api.add_pod("b", "lan")
+
+    def meanwhile(path, *, accept=cluster.JSON):
+        answer = get(path, accept=accept)
+        api.pods.pop(("default", "a"), None)
+        return answer
+
+    assert list(found(meanwhile)) == ["b"]
+
+
+@pytest.mark.parametrize("owner", ["ReplicaSet", "Node", None])
+def test_it_is_told_what_made_a_pod(api, get, owner):
+    mirror = {"kubernetes.io/config.mirror": "x"} if owner == "Node" else {}
+    api.add_pod("a", owner=owner, metadata={"annotations": {pods.ASKED: "lan", **mirror}})
+    (pod,) = found(get).values()
+    assert (pod.controller, pod.static) == {
+        "ReplicaSet": ("ReplicaSet.apps", False),
+        "Node": ("Node", True),
+        None: (None, False),
+    }[owner]
