@@ -121,7 +121,7 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
-            gate=None if gate is None or gate.exists() else gate,
+            gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
         )
 

@@ -21,7 +21,7 @@ from entrypoint.node.configuration import Configuration
 from entrypoint.node.kubeconfig import Kubeconfig
 from entrypoint.node.ledger import Book, Ledger
 from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
-from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, attempted, failure
+from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, advice, attempted, failure
 from entrypoint.owner import SUFFIXES, Owner
 from entrypoint.settings import Settings
 from entrypoint.telling import log
@@ -130,6 +130,11 @@ def decide(each_part: Sequence[Part], before: Before) -> Decision:
     return Decision(seen, wishes, failed, before.ledger)
 
 
+def _unknown(error: OSError) -> Decision:
+    """Decide nothing, because nobody can tell what the ledger says."""
+    return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+
+
 def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """Decide as the loop would, without patience; compare binaries too. Nothing is written.
 
@@ -137,12 +142,10 @@ def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """
     ledger = Ledger(settings.ledger_file)
     each_part = parts(settings, ledger, patient=False)
-    decision = Decision([], [], [])
     try:
         ledger.load()
     except OSError as error:
-        decision.failed.append(LookFailedError(f"{error.filename} {error.strerror}"))
-        return decision
+        return _unknown(error)
     before = Before(ledger.says, configured=running and ledger.says.configuration is not None)
     decision = decide(each_part, before)
     for step in (step for wish in decision.wishes for step in wish.afterwards):
@@ -254,7 +257,7 @@ class Loop:
         try:
             self._ledger.load()
         except OSError as error:
-            return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+            return _unknown(error)
         before = Before(
             ledger=self._ledger.says,
             configured=self._configured,
@@ -394,7 +397,7 @@ class Loop:
             if self._ledger.save():
                 history.writes.took(now)
         except OSError as error:
-            history.failure = f"cannot write {self._ledger.path}: {error.strerror}"
+            history.failure = f"cannot write {self._ledger.path}: {error.strerror}{advice(error)}"
             return [history.retry.failed(now)]
         history.failure = None
         history.retry.succeeded()
