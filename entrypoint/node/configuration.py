@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.cni import runtime
+from entrypoint.cni.document import RETIRED_SUFFIX
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import Absent, File, Look, holds, leads_away, listing, own, read
 from entrypoint.node import meshes, renaming
@@ -60,6 +61,8 @@ class Seen(NamedTuple):
     gate: Path | None = None
     """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
+    recalled: str | None = None
+    """A master that was renamed and made way for another, and that the flags name now."""
 
 
 class Configuration:
@@ -123,6 +126,7 @@ class Configuration:
             indicators=self._look_at_what_they_name(documents),
             gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
+            recalled=renaming.recalled(settings, self._ledger.says),
         )
 
     def _date(self, outputs: Mapping[str, Look], now: float) -> dict[str, float]:
@@ -166,6 +170,10 @@ class Configuration:
         settings = self._settings
         if not seen.directory:
             return Wish(faults=(missing("--cni-conf-dir", settings.cni_conf_dir),), in_use=False)
+        if seen.recalled:
+            path = settings.autoconfig_dir / seen.recalled
+            step = GiveBack(path.with_name(path.name + RETIRED_SUFFIX), path)
+            return Wish((step,), in_use=self._in_use(seen, before))
         draft = self._draft(seen, before)
         in_use = self._in_use(seen, before) and (before.standing_by or not draft.gone)
         put = draft.put or self._kept(draft, before)

@@ -337,7 +337,7 @@ def _in_order(settings: Settings, seen: Seen, before: Before) -> Iterator[tuple[
     """Yield the candidates, each with whether it is live, in the order in which they are to be considered."""
     renamed = before.ledger.renamed
     old = seen.olds.get(renamed.name) if renamed is not None else None
-    if renamed is None or old is None:
+    if renamed is None or old is None or not settings.names_master(renamed.name):
         yield from ((candidate, True) for candidate in seen.candidates)
         return
     if old.digest != renamed.digest and isinstance(old.verdict, Master):

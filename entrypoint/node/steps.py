@@ -229,9 +229,11 @@ class GiveBack(_Rename):
     def do(self, doing: Doing) -> None:
         """Link it, and take the other name away."""
         given_back = moving.rename_unless_taken(self.path, self.to)
-        renamed = doing.ledger.says.renamed
-        if given_back and renamed is not None and renamed.name == self.to.name:
-            doing.ledger.note(renamed=None)
+        ledger, name = doing.ledger, self.to.name
+        renamed = ledger.says.renamed
+        if given_back:
+            earlier = {each: digest for each, digest in ledger.says.earlier.items() if each != name}
+            ledger.note(earlier=earlier, renamed=None if renamed is not None and renamed.name == name else renamed)
 
 
 def attempted(step: Step, doing: Doing) -> None:
