@@ -81,7 +81,7 @@ class Configuration:
             self._source = Auto(settings, ledger, patient=patient, clock=clock)
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
-        self._dated: dict[str, tuple[object, float]] = {}
+        self._dated: dict[str, tuple[object, Put | None, float]] = {}
         self._stood = ""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
@@ -130,12 +130,17 @@ class Configuration:
         )
 
     def _date(self, outputs: Mapping[str, Look], now: float) -> dict[str, float]:
-        known, self._dated = self._dated, {}
+        """Return since when each is as it is. One that was written and is gone before it was seen is gone anew.
+
+        Otherwise a mesh that moves it at once would be given no time. Each write is a new object in the ledger.
+        """
+        known, self._dated, put = self._dated, {}, self._ledger.says.configuration
         for name, look in outputs.items():
             content = look.content if isinstance(look, File) else look
             before = known.get(name)
-            self._dated[name] = before if before is not None and before[0] == content else (content, now)
-        return {name: since for name, (_, since) in self._dated.items()}
+            same = before is not None and before[0] == content and (isinstance(look, File) or before[1] is put)
+            self._dated[name] = before if before is not None and same else (content, put, now)
+        return {name: since for name, (_, _, since) in self._dated.items()}
 
     def _look_at_what_they_name(self, documents: list[bytes]) -> dict[str, bool | None]:
         """Return whether each readiness indicator is there, and remember what is to be followed."""

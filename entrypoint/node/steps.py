@@ -208,10 +208,8 @@ class Retire(_Rename):
 
     def do(self, doing: Doing) -> None:
         """Note it, and rename it."""
-        ledger, kept = doing.ledger, doing.ledger.says
-        before = kept.renamed
+        ledger, kept, before = doing.ledger, doing.ledger.says, doing.ledger.says.renamed
         earlier = {**kept.earlier, **({before.name: before.digest} if before else {})}
-        earlier.pop(self.renamed.name, None)
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()
@@ -220,6 +218,8 @@ class Retire(_Rename):
             if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
                 ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
             raise
+        # Only now: what had the name NAME.old until then was ours as well, and a run may be killed in between.
+        ledger.note(earlier={name: digest for name, digest in earlier.items() if name != self.renamed.name})
 
 
 @dataclass(frozen=True)
