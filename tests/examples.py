@@ -224,8 +224,8 @@ def _on_k3s(host, _cluster):
 def _attached(host, _cluster):
     namespaces = host.root / "host/var/run/netns"
     namespaces.mkdir(parents=True)
-    for pod, *networks in (("default/web-0", "default/lan"), ("shop/db-0", "shop/lan", "infra/san"), ("default/plain",)):
-        record, *_ = host.attach(pod, *networks)
+    for each in (("default/web-0", "default/lan"), ("shop/db-0", "shop/lan", "infra/san"), ("default/plain",)):
+        record, *_ = host.attach(*each)
         (namespaces / f"cni-{record.name[:12]}").touch()
 
 
