@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr 3 '*' $(CORES) \& $(CORES) '<' 5 \| 12)
 # One test at a time goes to a worker: tests/conftest.py has them in the order that takes least time.
 PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
 
-.PHONY: help demo check test resilience resilience-soak resilience-others lint types
+.PHONY: help demo check test test-all resilience resilience-soak resilience-others lint types
 .PHONY: bench fleet docs lock clean
 .PHONY: manifests picture
 
@@ -32,9 +32,13 @@ check: $(VENV)/made ## lint, types and the tests without processes and container
 quick: $(VENV)/made
 	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py $(wildcard tests/check tests/cluster tests/cni tests/errands tests/node)
 
-test: $(VENV)/made ## run all tests, eight minutes
-	@echo "make test: about 8 minutes on two cores, container tests (podman and root) included; make check takes 30 seconds"
-	$(PYTEST) -n $(WORKERS)
+test: $(VENV)/made ## run the tests, three minutes
+	@echo "make test: about 3 minutes on two cores, some container tests (podman and root) included; make check takes 30 seconds"
+	$(PYTEST) -n $(WORKERS) -m "not thorough"
+
+test-all: $(VENV)/made ## run the tests that make test leaves out because they take long
+	@echo "make test-all: about 9 minutes on two cores: what make test leaves out, and not that once more"
+	$(PYTEST) -n $(WORKERS) -m thorough
 
 resilience: $(VENV)/made ## run the long form of the resilience tests, about an hour
 	$(MAKE) --jobs=2 --keep-going --output-sync=target resilience-soak resilience-others

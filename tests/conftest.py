@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -51,7 +51,8 @@ def strace():
 @pytest.fixture
 def one_at_a_time():
     """Let the tests that have this fixture run one after the other, whatever else runs beside them."""
-    with _locked("__init__.py", fcntl.LOCK_EX):
+    with Path(__file__).open() as lock:  # it is there for all workers
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -77,61 +78,23 @@ def account(api, tmp_path):
 
 # ---- beside each other: `make test` starts several pytest workers, since most tests mostly sleep ----
 
-LONGEST_FIRST = ("resilience", "container", "process")
+LONGEST_FIRST = ("container", "resilience", "process")
 SPREAD = 6
 """One in so many of the longest tests is one of those that run one at a time."""
-PREFERRED = -15
-"""The nice value of a test that takes a time: how busy this machine is with other tests is not to be measured."""
 
 
 @pytest.hookimpl(trylast=True)  # the conftest files further down give the marks
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long, so that no worker is left with it; tests that must be alone come last.
+    """Begin with what takes long, so that no worker is left with it.
 
     The very first one has the image built, which those that need it would all wait for. Those that run one at a time
     are spread, so that no worker waits for another one's.
     """
-    items.sort(key=lambda item: (_is_alone(item), *(not _has(item, mark) for mark in LONGEST_FIRST)))
-    single = [item for item in items if "one_at_a_time" in item.fixturenames and not _is_alone(item)]
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in LONGEST_FIRST])
+    single = [item for item in items if "one_at_a_time" in item.fixturenames]
     items[:] = [item for item in items if item not in single]
     for place, item in enumerate(single):
         items.insert(place * SPREAD, item)
     if builder := next((item for item in items if "image" in item.fixturenames), None):
         items.remove(builder)
         items.insert(0, builder)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Let a test that must be alone run while no other one does, however many workers there are."""
-    with _locked("conftest.py", fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH):
-        with _preferred() if _has(item, "prompt") else nullcontext():
-            return (yield)
-
-
-def _has(item, mark):
-    return item.get_closest_marker(mark) is not None
-
-
-def _is_alone(item):
-    return _has(item, "alone") or (_has(item, "prompt") and os.geteuid() != 0)
-
-
-@contextmanager
-def _locked(name, operation):
-    """Hold a lock that the workers share: on a file of this directory, because that is there for all of them."""
-    with Path(__file__).with_name(name).open() as file:
-        fcntl.flock(file, operation)
-        yield
-
-
-@contextmanager
-def _preferred():
-    """Come before everything else that wants the CPU, where that is allowed."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PREFERRED)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)

@@ -40,6 +40,7 @@ def run(script, tmp_path, *arguments):
 
 
 @pytest.mark.process
+@pytest.mark.thorough
 def test_a_quick_bench_measures_every_row_on_the_host_and_prints_the_table(tmp_path):
     told, document = run("bench.py", tmp_path, "--quick", "--only=host")
     assert [name for name in document["rows"] if name not in told] == []
@@ -53,6 +54,7 @@ def test_a_quick_bench_measures_every_row_on_the_host_and_prints_the_table(tmp_p
 
 
 @pytest.mark.process
+@pytest.mark.thorough
 def test_a_small_fleet_follows_all_changes_and_asks_the_api_server_nothing(tmp_path):
     printed, found = run("fleet.py", tmp_path, "--nodes=3", "--idle=1", "--rounds=1")
     assert "| nodes | 3 |" in printed
@@ -61,6 +63,7 @@ def test_a_small_fleet_follows_all_changes_and_asks_the_api_server_nothing(tmp_p
 
 
 @pytest.mark.process
+@pytest.mark.thorough
 def test_what_each_command_asks_of_the_api_server(tmp_path):
     _, found = run("fleet.py", tmp_path, "--calls")
     assert {each["command"]: each["requests"] for each in found} == {

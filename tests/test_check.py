@@ -191,7 +191,7 @@ NODE = [
     (lambda host: host.generated.write_text('{"name": "x", "type": "../\\u0000"}'), NO_MULTUS, ""),
     (
         very_many_delegates,
-        NOT_CURRENT | {"plugins.present": "skipped", "kubeconfig.path": "skipped"},
+        NOT_CURRENT | {"configuration.valid": "fail", "plugins.present": "skipped", "kubeconfig.path": "skipped"},
         "",
     ),
     (nested, NOT_CURRENT | {"configuration.valid": "fail"}, "wraps Multus in itself"),

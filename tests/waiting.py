@@ -16,9 +16,12 @@ def until(condition, what="the condition"):
     `what` says what was waited for, or is a function that says it once that is known to be in vain.
     """
     end, pause = time.monotonic() + BOUND, FIRST_PAUSE
-    while not (outcome := condition()):
-        if time.monotonic() > end:
+    while True:
+        looked = time.monotonic()
+        if outcome := condition():
+            return outcome
+        now = time.monotonic()
+        if now > end:
             raise AssertionError(f"{BOUND:g} s were not enough for {what() if callable(what) else what}")
-        time.sleep(pause)
+        time.sleep(max(pause, 2 * (now - looked)))  # who asks podman leaves the CPU to it
         pause = min(pause * GROWTH, LONGEST_PAUSE)
-    return outcome

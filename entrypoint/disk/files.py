@@ -43,13 +43,14 @@ def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -
 
 
 def make_directory(path: Path) -> None:
-    """Make one directory, mode 755, unless it is there. Raises OSError."""
+    """Make one directory, mode 755 whatever the umask, unless it is there. Raises OSError."""
     try:
         path.mkdir(mode=0o755)
     except FileExistsError:
         if not path.is_dir():
             raise
     else:
+        path.chmod(0o755)
         flush_directory(path.parent)
 
 

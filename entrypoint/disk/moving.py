@@ -39,6 +39,7 @@ def rename_unless_taken(path: Path, to: Path) -> bool:
     except FileExistsError:
         if not same_file(path, to):
             return False
+    flush_directory(path.parent)  # a power cut must not take the old name and keep back the new one
     path.unlink()
     flush_directory(path.parent)
     return True

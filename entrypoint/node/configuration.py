@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.cni import runtime
+from entrypoint.cni.document import RETIRED_SUFFIX
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import Absent, File, Look, holds, leads_away, listing, own, read
 from entrypoint.node import meshes, renaming
@@ -60,6 +61,8 @@ class Seen(NamedTuple):
     gate: Path | None = None
     """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
+    recalled: str | None = None
+    """A master that was renamed and made way for another, and that the flags name now."""
 
 
 class Configuration:
@@ -121,8 +124,9 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
-            gate=None if gate is None or gate.exists() else gate,
+            gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
+            recalled=renaming.recalled(settings, self._ledger.says),
         )
 
     def _date(self, outputs: Mapping[str, Look], now: float) -> dict[str, float]:
@@ -171,6 +175,10 @@ class Configuration:
         settings = self._settings
         if not seen.directory:
             return Wish(faults=(missing("--cni-conf-dir", settings.cni_conf_dir),), in_use=False)
+        if seen.recalled:
+            path = settings.autoconfig_dir / seen.recalled
+            step = GiveBack(path.with_name(path.name + RETIRED_SUFFIX), path)
+            return Wish((step,), in_use=self._in_use(seen, before))
         draft = self._draft(seen, before)
         in_use = self._in_use(seen, before) and (before.standing_by or not draft.gone)
         put = draft.put or self._kept(draft, before)
@@ -183,7 +191,7 @@ class Configuration:
         awaited = before.awaited or _gate(seen, before)
         if awaited:
             return self._held_back(seen, before, draft, awaited, in_use=in_use)
-        stands = meshes.standing({path.name: seen.outputs[path.name] for path in settings.output_files})
+        stands = meshes.standing(self._chainable(seen, before))
         output, doubled = meshes.settled(put, stands)
         due = not holds(seen.outputs.get(output.name, Absent()), output.document, output.mode)
         patience = meshes.Patience(seen.now, seen.outputs, seen.since, seen.stood, draft.since)
@@ -195,7 +203,7 @@ class Configuration:
         steps = (*first, *self._put(seen, before, put, output, stands, due=due), *self._removals(seen, before, output))
         steps = (*steps, *draft.behind)
         after = self._names_after(seen, steps) | {output.name}
-        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document, before.coming)]
+        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document)]
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return _of(
@@ -236,6 +244,21 @@ class Configuration:
         if before.configured:
             return _of(draft, faults=(*faults, Fault("binary.executable", awaited)), in_use=in_use)
         return _of(draft, waits=awaited, in_use=False)
+
+    def _chainable(self, seen: Seen, before: Before) -> dict[str, Look]:
+        """Return the outputs in which a mesh may stand: beside a static configuration, only one that is ours."""
+        put, outputs = (
+            before.ledger.configuration,
+            {path.name: seen.outputs[path.name] for path in self._settings.output_files},
+        )
+        if self._settings.static_conf_file is None:
+            return outputs
+        own = self._settings.static_conf_file.name
+        return {
+            name: look
+            for name, look in outputs.items()
+            if name == own or (put and isinstance(look, File) and meshes.is_ours(look.content, put.document))
+        }
 
     def _put(
         self, seen: Seen, before: Before, put: Put, output: Put, stands: meshes.Standing | None, *, due: bool
@@ -296,11 +319,22 @@ class Configuration:
             order = runtime.in_order(seen.names)
             look = (seen.outputs.get(order[0]) or (seen.first or ("", None))[1]) if order else None
             found = (order[0], look.content) if isinstance(look, File) else None
-        return found is not None and not list(self._faults(seen, {*seen.names}, *found, frozenset()))
+        if found is None or self._lacks_kubeconfig(seen, found[1]):
+            return False
+        return not list(self._faults(seen, {*seen.names}, *found))
 
-    def _faults(
-        self, seen: Seen, names: set[str], name: str, content: bytes, coming: frozenset[Path]
-    ) -> Iterator[Fault]:
+    def _lacks_kubeconfig(self, seen: Seen, content: bytes) -> Path | None:
+        """Return the kubeconfig that a configuration names, if this container can see that it is not there."""
+        path = self._kubeconfig_named(content)
+        if path is None:
+            return None
+        return (
+            None
+            if path.name in (seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours)
+            else path
+        )
+
+    def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""
         settings = self._settings
         if before := overtaken(settings.cni_conf_dir, names, name, content, seen.first):
@@ -308,13 +342,12 @@ class Configuration:
         if fault := runtime.fault(name, content):
             found = f"the CNI runtime will not use Multus with {settings.cni_conf_dir / name}: {fault}"
             yield Fault("configuration.valid", found)
-        kubeconfig = self._kubeconfig_named(content)
-        if kubeconfig is not None and kubeconfig not in coming:
-            there = seen.names if kubeconfig.parent == settings.cni_conf_dir else seen.beside_ours
-            if kubeconfig.name not in there:
-                found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
-                todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
-                yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
+        kubeconfig = self._lacks_kubeconfig(seen, content)
+        # That ours is gone for a moment is no fault: its own part puts it back, or says why it cannot.
+        if kubeconfig is not None and kubeconfig != settings.kubeconfig_file:
+            found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
+            todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
+            yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
         indicator = meshes.named_in(content, "readinessindicatorfile")
         if seen.indicators.get(indicator) is False:
             found = f"Multus lets every pod wait for its readiness indicator, and {indicator} does not exist"
@@ -350,7 +383,7 @@ class Configuration:
         master is damaged and there is no other: then what was made of it is the last whole copy of the network.
         """
         settings, put = self._settings, before.ledger.configuration
-        if not (why.everything or settings.cleanup_on_exit or not why.hooked.isdisjoint(settings.output_files)):
+        if not settings.cleanup_on_exit and why.hooked.isdisjoint(settings.output_files):
             return
         ours = self._ours(seen, before) if seen.directory else None
         if any(isinstance(look, File) for look in seen.outputs.values()) and ours is None:

@@ -119,6 +119,9 @@ class Auto:
         candidates = [self._candidate(name, by_name[name], known, now) for name in live]
         old = {name: by_name.get(name + RETIRED_SUFFIX) for name in olds}
         retired = {name: self._candidate(name, entry, known, now) for name, entry in old.items() if entry}
+        # One that is removed and made anew again and again, as a log is, is not given its time anew.
+        gone = {name: each for name, each in known.items() if name not in self._known and each.candidate.broken_since}
+        self._known |= {name: each for name, each in gone.items() if now < each.seen + GRACE}
         there = os.path.lexists(settings.autoconfig_dir) or bool(entries)
         patch_fault = self._look_at_patch()
         return Seen(
@@ -170,8 +173,8 @@ class Auto:
             )
             if isinstance(found.verdict, Unread):
                 return found  # and not remembered: the next look tries again
-            before = _Known(current, settled, found)
-        self._known[entry.name] = before
+            before = _Known(current, settled, found, now)
+        self._known[entry.name] = before._replace(seen=now)
         return before.candidate
 
     # ---- deciding ----
@@ -264,6 +267,8 @@ class _Known(NamedTuple):
     settled: bool
     """The file had not just been changed when it was read: another change would have changed its signature."""
     candidate: Candidate
+    seen: float
+    """When it was there last (monotonic seconds)."""
 
 
 def _examined(
@@ -333,7 +338,8 @@ def _in_order(settings: Settings, seen: Seen, before: Before) -> Iterator[tuple[
     renamed = before.ledger.renamed
     old = seen.olds.get(renamed.name) if renamed is not None else None
     live_again = renamed is not None and any(each.name == renamed.name for each in seen.candidates)
-    if renamed is None or (old is None and not live_again):
+    named = renamed is not None and settings.names_master(renamed.name)
+    if renamed is None or not named or (old is None and not live_again):
         yield from ((candidate, True) for candidate in seen.candidates)
         return
     if old is not None and old.digest != renamed.digest and isinstance(old.verdict, Master):

@@ -82,6 +82,19 @@ def give_back(settings: Settings, ledger: Book, old: Old | None) -> Iterator[Ste
         yield Note(settings.ledger_file, {"renamed": None, "earlier": _known(ledger)})
 
 
+def recalled(settings: Settings, ledger: Book) -> str | None:
+    """Return the one master that the flags name outright, if it was renamed and made way for another since.
+
+    Its network counts as gone, and it would be waited for in vain. Who names it, and no other one, wants it back.
+    """
+    name, digest = settings.master_names[0] if len(settings.master_names) == 1 else "", None
+    if settings.static_conf_file is None and name in ledger.earlier:
+        path = settings.autoconfig_dir / name
+        found = read(path.with_name(name + RETIRED_SUFFIX))
+        digest = hashlib.sha256(found.content).hexdigest() if isinstance(found, File) else None
+    return name if digest == ledger.earlier.get(name, "") and not os.path.lexists(path) else None
+
+
 def _known(ledger: Book) -> dict[str, str]:
     renamed = ledger.renamed
     return {**ledger.earlier, **({renamed.name: renamed.digest} if renamed else {})}

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
-from tests.container import lab
 from tests.container.images import STAND_IN, big_binary, build, reason_to_skip, stand_in, stand_in_as_big_as_multus
 from tests.container.lab import Node, Pod
 from tests.manifests import ROOT, documents, only
+
+CHECKOUT = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:12]
+"""Tells the images of one checkout from those of another; the next build of the same one takes their names."""
+
+
+ESSENTIAL = {
+    "test_a_node_is_configured_under_a_tenth_of_a_cpu_and_fifty_mebibytes[multus-daemonset]",
+    "test_the_root_file_system_is_read_only[/-multus-daemonset]",
+    "test_the_check_of_a_node_in_order_passes_in_the_container_as_it_is_applied[multus-daemonset]",
+    "test_with_cleanup_an_update_with_surge_takes_nothing_away[multus-daemonset]",
+    "test_a_node_is_clean_again_and_the_pod_stays_up_to_say_so",
+    "test_the_names_of_earlier_images_are_our_program[thin_entrypoint-]",
+    "test_cri_o_is_restarted_over_the_mounted_bus_once",
+    "test_a_published_deployment_configures_the_node_after_changing_nothing_but_the_image[multus-4.3]",
+}
+"""What `make test` runs: one of each kind. `make test-all` runs the others."""
 
 
 def pytest_collection_modifyitems(items):
@@ -21,29 +36,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.container)
+            if item.name not in ESSENTIAL:
+                item.add_marker(pytest.mark.thorough)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item, nextitem):
-    """Run a test again whose container was taken out of its control group, and so ran without limits.
-
-    Seen once in some fifty containers, on a machine whose own supervisor moves processes by number.
-    """
-    if Path(__file__).parent not in item.path.parents:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for _ in range(4):
-        lab.strays.clear()
-        item._initrequest()  # anew for every run, as the first is by pytest itself
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        if not lab.strays:
-            break
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +68,7 @@ def once(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def image(once):
     """The project's image around the stand-in, with passthru, as releases of Multus have it since 4.1."""
-    tag = "localhost/multus-entrypoint:test"
+    tag = f"localhost/multus-entrypoint:test-{CHECKOUT}"
     once("image", lambda: (stand_in_as_big_as_multus(), build(tag, STAND_IN)))
     return tag
 
@@ -80,7 +76,7 @@ def image(once):
 @pytest.fixture(scope="session")
 def image_without_passthru(image, once):
     """The same around a release of Multus without passthru."""
-    tag, multus = "localhost/multus-entrypoint:test-without-passthru", "stand-in-without-passthru"
+    tag, multus = f"localhost/multus-entrypoint:test-{CHECKOUT}-without-passthru", "stand-in-without-passthru"
     files = {"usr/src/multus-cni/bin/multus": b"multus"}
     once("image-without-passthru", lambda: (stand_in(multus, files), build(tag, multus)))
     return tag

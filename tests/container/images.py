@@ -64,10 +64,13 @@ def stand_in_as_big_as_multus():
 
 def build(tag, multus_version, *, quiet=False):
     """Build the Dockerfile as `make image` does; return the tag. When it fails and was quiet, print what it said."""
+    before = podman("image", "inspect", "--format={{.Id}}", tag, check=False).stdout.strip()
     digests = ["DEBIAN_DIGEST=", "MULTUS_DIGEST="]  # a stand-in has another one than what it stands for
     command = ["make", "--no-print-directory", "image", f"IMAGE={tag}", f"MULTUS_VERSION={multus_version}", *digests]
     done = subprocess.run(command, cwd=ROOT, timeout=900, capture_output=quiet, text=True)
     if done.returncode != 0:
         print(done.stdout or "", done.stderr or "")
     done.check_returncode()
+    if before and before != podman("image", "inspect", "--format={{.Id}}", tag).stdout.strip():
+        podman("rmi", before, check=False)  # the one that had the name, unless something else needs it
     return tag

@@ -11,15 +11,13 @@ import os
 import secrets
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.manifests import containers, cpus, memory
+from tests.waiting import BOUND
 
 BASE = "docker.io/library/debian:trixie-slim"
-strays = []
-"""Containers that something else on this machine has put outside of their limits; see conftest."""
 API_SERVER = ("10.96.0.1", "443")
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -30,18 +28,6 @@ def podman(*arguments, check=True, timeout=600):
     if check and done.returncode != 0:
         raise RuntimeError(f"podman {' '.join(arguments)}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done
-
-
-def wait_for(condition, timeout, what):
-    """Return the condition's first true value; fail with what was waited for when it stays false."""
-    deadline = time.monotonic() + timeout
-    while (looked := time.monotonic()) < deadline:
-        value = condition()
-        if value:
-            return value
-        took = time.monotonic() - looked
-        time.sleep(max(0.005, 2 * took))  # who asks podman leaves most of the CPU to what is waited for
-    raise AssertionError(f"not within {timeout} s: {what() if callable(what) else what}")
 
 
 class AtomicDirectory:
@@ -141,16 +127,17 @@ class Pod:
         podman("start", running.identifier)
         return running
 
-    def run(self, name, *, network="none", timeout=120):
+    def run(self, name, *, network="none"):
         """Run a container to its end, as kubelet does with an init container; return its exit code and its log."""
         running = self.start(name, network=network)
-        return running.wait(timeout), running.log()
+        return running.wait(), running.log()
 
     def remove(self):
         """Remove every container that was started."""
         for running in self.started:
-            strays.extend([] if running.is_limited() else [running])
+            limited = running.is_limited()
             podman("rm", "--force", "--time", "0", running.identifier, check=False)
+            assert limited, "something else on this machine has put the container outside of its limits"
 
     def _volume(self, volume):
         if "hostPath" in volume:
@@ -249,9 +236,9 @@ class Running:
         done = podman("logs", self.identifier)
         return done.stdout + done.stderr
 
-    def wait(self, timeout):
+    def wait(self):
         """Wait for its end and return its exit code."""
-        return int(podman("wait", self.identifier, timeout=timeout).stdout)
+        return int(podman("wait", self.identifier, timeout=BOUND).stdout)
 
     def exec(self, *command, timeout=120):
         """Run a command inside, under the same limits; return the finished process."""

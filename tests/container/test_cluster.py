@@ -10,14 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.fake_api import BareCA, FakeCluster, authority, pem, serving
 from tests.manifests import DEPLOYMENTS, containers, documents, memory, only
+from tests.waiting import until
 
 OURS = [DEPLOYMENTS / "multus-daemonset.yml", DEPLOYMENTS / "crio"]
 MAIN = "kube-multus"
 TAINT = {"key": "multus-cni.io/not-ready", "effect": "NoSchedule"}
-PATIENCE = 90
 
 manifest = pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 
@@ -71,7 +70,7 @@ def test_the_startup_taint_is_removed_once_the_node_is_configured(path, new_pod,
     pod = attach(new_pod(path, switched_on=True, **account(cluster)), cluster)
     assert "--startup-taint=multus-cni.io/not-ready:NoSchedule" in pod.container(MAIN)["args"]
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: TAINT not in cluster.taints("node-1"), PATIENCE, running.log)
+    until(lambda: TAINT not in cluster.taints("node-1"), running.log)
     assert cluster.taints("node-1") == [{"key": "other", "effect": "NoExecute"}]
     assert pod.node.path("/etc/cni/net.d/00-multus.conf").exists()
     assert running.cgroup.oom_kills() == 0
@@ -91,20 +90,18 @@ def three_quarters(path):
     return math.floor(limit_of(path) * 3 / 4)
 
 
-@pytest.mark.alone
 @manifest
 def test_check_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
     size = three_quarters(path)
     pod = attach(new_pod(path, change=limited_to(size), **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: ready(running), PATIENCE, running.log)
+    until(lambda: ready(running), running.log)
     assert running.cgroup.limit() // 4096 == size // 4096
     assert cluster_part(check(running)) == {"pass"}  # and not skipped for lack of memory
     assert running.cgroup.oom_kills() == 0
 
 
-@pytest.mark.alone
 def test_check_fits_in_beside_as_many_pods_and_networks_as_a_large_node_and_cluster_have(new_pod, cluster):
     written = [{"manager": "kubelet", "operation": "Update", "fieldsV1": {f"f:field-{at}": {} for at in range(150)}}]
     for number in range(250):
@@ -114,12 +111,11 @@ def test_check_fits_in_beside_as_many_pods_and_networks_as_a_large_node_and_clus
     as_after_a_boot()
     pod = attach(new_pod(OURS[0], **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: ready(running), PATIENCE, running.log)
+    until(lambda: ready(running), running.log)
     assert cluster_part(check(running)) == {"pass"}
     assert running.cgroup.oom_kills() == 0
 
 
-@pytest.mark.alone
 @manifest
 def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
@@ -127,23 +123,22 @@ def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_
     pod = attach(new_pod(path, switched_on=True, change=limited_to(size), **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
     assert running.cgroup.limit() // 4096 == size // 4096
-    wait_for(lambda: TAINT not in cluster.taints("node-1"), PATIENCE, running.log)
+    until(lambda: TAINT not in cluster.taints("node-1"), running.log)
     assert running.cgroup.oom_kills() == 0
     assert running.is_running()
 
 
-@pytest.mark.alone
 @manifest
 def test_both_at_once_kill_nothing_and_the_check_is_done_or_says_why_not(path, new_pod, cluster):
     as_after_a_boot()
     cluster.denied.add(("patch", "nodes"))  # so that the taint's removal is tried again and again, beside the check
     pod = attach(new_pod(path, switched_on=True, **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: ("PATCH", "/api/v1/nodes/node-1") in cluster.requests, PATIENCE, running.log)
+    until(lambda: ("PATCH", "/api/v1/nodes/node-1") in cluster.requests, running.log)
     assert cluster_part(check(running, "--startup-taint=")) in ({"pass"}, {"skipped"})
     assert running.cgroup.oom_kills() == 0
     cluster.denied.clear()
-    wait_for(lambda: TAINT not in cluster.taints("node-1"), PATIENCE, running.log)
+    until(lambda: TAINT not in cluster.taints("node-1"), running.log)
     assert running.is_running()
 
 
@@ -151,7 +146,7 @@ def test_both_at_once_kill_nothing_and_the_check_is_done_or_says_why_not(path, n
 def test_the_check_of_a_node_in_order_passes_in_the_container_as_it_is_applied(path, new_pod, cluster):
     pod = attach(new_pod(path, **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: ready(running), PATIENCE, running.log)
+    until(lambda: ready(running), running.log)
     findings = check(running)
     assert cluster_part(findings) == {"pass"}
     # A token of the tests is no JWT, so that nobody can tell when it expires.
@@ -164,7 +159,7 @@ def test_an_api_server_whose_ca_has_no_key_identifiers_is_trusted_by_the_python_
     with serving(found, ca=old) as served:
         pod = attach(new_pod(OURS[0], token=next(iter(found.tokens)), ca=pem(old)), served)
         running = pod.start(MAIN, network="host")
-        wait_for(lambda: ready(running), PATIENCE, running.log)
+        until(lambda: ready(running), running.log)
         assert cluster_part(check(running)) == {"pass"}
 
 
@@ -172,7 +167,7 @@ def test_an_api_server_whose_ca_has_no_key_identifiers_is_trusted_by_the_python_
 def test_the_check_reports_a_limit_that_is_too_low_instead_of_being_killed(path, new_pod, cluster):
     pod = attach(new_pod(path, change=limited_to("50Mi"), **account(cluster)), cluster)
     running = pod.start(MAIN, network="host")
-    wait_for(lambda: ready(running), PATIENCE, running.log)
+    until(lambda: ready(running), running.log)
     assert cluster_part(check(running)) == {"skipped"}
     assert running.cgroup.oom_kills() == 0
 

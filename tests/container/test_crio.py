@@ -6,12 +6,11 @@ import shutil
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.manifests import DEPLOYMENTS
 from tests.smallsystemd import SmallSystemd, bus
+from tests.waiting import until
 
 CRIO = DEPLOYMENTS / "crio"
-PATIENCE = 90
 
 pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus)")
 
@@ -36,7 +35,7 @@ def systemd(node, tmp_path):
 
 def test_cri_o_is_restarted_over_the_mounted_bus_once(new_pod, systemd):
     running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
-    wait_for(lambda: "RestartUnit" in [member for member, *_ in systemd.calls], PATIENCE, running.log)
+    until(lambda: "RestartUnit" in [member for member, *_ in systemd.calls], running.log)
     assert [call for call in systemd.calls if call[0] == "RestartUnit"] == [("RestartUnit", "crio.service", "replace")]
     assert running.cgroup.oom_kills() == 0
 
@@ -44,12 +43,12 @@ def test_cri_o_is_restarted_over_the_mounted_bus_once(new_pod, systemd):
 def test_as_it_is_applied_nothing_is_restarted(new_pod, node, systemd):
     running = new_pod(CRIO).start("kube-multus")
     probe = ["/usr/bin/test", "-f", "/run/multus-entrypoint/ready"]
-    wait_for(lambda: running.exec(*probe).returncode == 0, PATIENCE, running.log)
+    until(lambda: running.exec(*probe).returncode == 0, running.log)
     assert systemd.calls == []
 
 
 def test_without_a_bus_the_node_is_configured_all_the_same(new_pod, node):
     running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
-    wait_for(lambda: "crio.service" in running.log() or "bus" in running.log(), PATIENCE, running.log)
+    until(lambda: "crio.service" in running.log() or "bus" in running.log(), running.log)
     assert node.path("/etc/cni/net.d/00-multus.conf").exists()
     assert running.is_running()

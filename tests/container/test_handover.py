@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from tests.container.lab import podman, wait_for
-from tests.container.test_daemonset import KUBECONFIG, MAIN, PATIENCE, PLAIN, manifest, ready
+from tests.container.lab import podman
+from tests.container.test_daemonset import KUBECONFIG, MAIN, PLAIN, manifest, ready
+from tests.waiting import until
 
 
 def has_token(node, token):
@@ -21,7 +22,7 @@ def presences(node):
 def becomes_ready(pod):
     """Start the pod's container, and wait until its probe succeeds."""
     running = pod.start(MAIN)
-    wait_for(lambda: ready(running), PATIENCE, running.log)
+    until(lambda: ready(running), running.log)
     return running
 
 
@@ -34,19 +35,19 @@ def test_whichever_container_is_killed_the_node_has_the_token_of_the_newest_that
     assert len(presences(node)) == 2
 
     newer.signal("KILL")
-    wait_for(lambda: has_token(node, "token-older"), 2, older.log)
+    until(lambda: has_token(node, "token-older"), older.log)
     assert ready(older)
     assert "standing by" in older.log() and "at work again" in older.log()
 
     newest = becomes_ready(new_pod(path, token="token-newest"))
     older.signal("KILL")
-    older.wait(30)
+    older.wait()
     time.sleep(0.5)
     assert has_token(node, "token-newest")
     assert "at work again" not in newest.log()
     assert len(presences(node)) == 1
     newest.signal("TERM")
-    assert newest.wait(30) == 0
+    assert newest.wait() == 0
     assert presences(node) == []
     assert has_token(node, "token-newest")
 
@@ -61,11 +62,11 @@ def test_with_cleanup_an_update_with_surge_takes_nothing_away(path, new_pod, nod
     newer = becomes_ready(new_pod(path, token="token-newer", change=cleaning))
     before = conf.stat()
     older.signal("TERM")
-    assert older.wait(30) == 0
+    assert older.wait() == 0
     assert "nothing is cleaned up" in older.log()
     assert (conf.stat().st_ino, conf.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     newer.signal("TERM")
-    assert newer.wait(30) == 0
+    assert newer.wait() == 0
     assert not conf.exists()
 
 
@@ -76,7 +77,7 @@ def test_a_container_that_is_paused_keeps_its_place(frozen, new_pod, node):
         podman("pause", older.identifier)
         newer = becomes_ready(new_pod(PLAIN, token="token-newer"))
         podman("unpause", older.identifier)
-        wait_for(lambda: "standing by" in older.log(), PATIENCE, older.log)
+        until(lambda: "standing by" in older.log(), older.log)
         assert has_token(node, "token-newer")
         return
     newer = becomes_ready(new_pod(PLAIN, token="token-newer"))

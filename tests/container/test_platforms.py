@@ -7,10 +7,8 @@ import shutil
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.manifests import DEPLOYMENTS, PLATFORMS, ROOT, documents, host_paths, only
-
-PATIENCE = 60
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform != "base"])
@@ -28,7 +26,7 @@ def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_look
 
     running = new_pod(DEPLOYMENTS / platform).start("kube-multus")
     written = node.path(f"{configuration}/00-multus.conf")
-    wait_for(written.exists, PATIENCE, running.log)
+    until(written.exists, running.log)
     kubeconfig = json.loads(written.read_text())["kubeconfig"]
     assert kubeconfig == f"{configuration}/multus.d/multus.kubeconfig"
     assert "token-1" in node.path(kubeconfig).read_text()
@@ -36,7 +34,7 @@ def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_look
     assert node.files() == sorted([*before, *(f"/{node.path(path).resolve().relative_to(node.root)}" for path in ours)])
 
     running.signal("TERM")
-    assert running.wait(30) == 0
+    assert running.wait() == 0
     code, log = new_pod(DEPLOYMENTS / platform / "uninstall").run("uninstall")
     assert code == 0, log
     assert node.files() == before
@@ -53,18 +51,19 @@ def test_a_new_revision_of_microk8s_is_followed_while_the_pod_runs(new_pod, node
     pod = new_pod(DEPLOYMENTS / "microk8s")
     running = pod.start("kube-multus")
     kubeconfig = "current/args/cni-network/multus.d/multus.kubeconfig"
-    wait_for((snap / "current/args/cni-network/00-multus.conf").exists, PATIENCE, running.log)
+    until((snap / "current/args/cni-network/00-multus.conf").exists, running.log)
+    assert "set --multus-kubeconfig-file-host" not in running.log()  # its path follows the link as well
 
     shutil.copytree(snap / "7394", snap / "7500", symlinks=True)
     (snap / "next").symlink_to("7500")
     (snap / "next").rename(snap / "current")
     pod.rotate(token="token-2")
-    wait_for(lambda: "token-2" in (snap / kubeconfig).read_text(), PATIENCE, running.log)
+    until(lambda: "token-2" in (snap / kubeconfig).read_text(), running.log)
     assert (snap / kubeconfig).resolve().is_relative_to(snap / "7500")
     changed = master.replace("cbr0", "cbr1")
     node.write("/var/snap/microk8s/7500/args/cni-network/10-flannel.conflist", changed)
     written = snap / "7500/args/cni-network/00-multus.conf"
-    wait_for(lambda: "cbr1" in written.read_text(), PATIENCE, running.log)
+    until(lambda: "cbr1" in written.read_text(), running.log)
     assert running.is_running()
 
 
@@ -80,8 +79,8 @@ def test_where_only_the_mounts_are_changed_the_kubeconfigs_path_is_found_to_be_w
     pod = new_pod(DEPLOYMENTS / "multus-daemonset.yml", change=change)
     running = pod.start("kube-multus")
     advice = f"set --multus-kubeconfig-file-host={directory}/multus.d/multus.kubeconfig"
-    wait_for(lambda: advice in running.log(), PATIENCE, running.log)
-    wait_for(node.path(f"{directory}/00-multus.conf").exists, PATIENCE, running.log)  # it is written after the warning
+    until(lambda: advice in running.log(), running.log)
+    until(node.path(f"{directory}/00-multus.conf").exists, running.log)  # it is written after the warning
     flags = pod.container("kube-multus")["args"]
     done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", "--timeout=1", *flags)
     findings = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.manifests import PUBLISHED, ROOT, documents, memory, only
-
-PATIENCE = 90
-"""Seconds; a tenth of a CPU is slow, and the machine that runs the tests may be busy too."""
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def test_a_published_deployment_configures_the_node_after_changing_nothing_but_t
     main = pod.spec["containers"][0]
     running = pod.start(main["name"])
     written = node.path(f"{paths['cni']}/00-multus.conf")
-    wait_for(lambda: written.exists() or not running.is_running(), PATIENCE, running.log)
+    until(lambda: written.exists() or not running.is_running(), running.log)
     assert written.exists(), running.log()
 
     configuration = json.loads(written.read_text())
@@ -103,8 +100,8 @@ def test_a_published_deployment_configures_the_node_after_changing_nothing_but_t
         assert running.cgroup.limit() == memory(limits["memory"])
     assert running.cgroup.oom_kills() == 0
     pod.rotate(token="token-2")
-    wait_for(lambda: "token-2" in kubeconfig.read_text(), PATIENCE, running.log)
+    until(lambda: "token-2" in kubeconfig.read_text(), running.log)
 
     if not case.in_a_shell:
         stop_as_kubelet_does(running, main)
-        assert running.wait(10) == 0, running.log()
+        assert running.wait() == 0, running.log()

@@ -7,14 +7,13 @@ import os
 
 import pytest
 
-from tests.container.lab import wait_for
 from tests.manifests import DEPLOYMENTS
+from tests.waiting import until
 
 INSTALLER = DEPLOYMENTS / "multus-daemonset.yml"
 UNINSTALLER = DEPLOYMENTS / "multus-uninstall.yml"
 CONFIGURATION = "/etc/cni/net.d/00-multus.conf"
 RECORD = f"/var/lib/cni/multus/{'ab' * 32}"
-PATIENCE = 60
 
 
 @pytest.fixture
@@ -22,9 +21,9 @@ def installed(new_pod, node):
     """A node with Multus on it, whose installer has been deleted; returns what was there before Multus came."""
     before = node.files()
     running = new_pod(INSTALLER).start("kube-multus")
-    wait_for(node.path(CONFIGURATION).exists, PATIENCE, running.log)
+    until(node.path(CONFIGURATION).exists, running.log)
     running.signal("TERM")
-    assert running.wait(30) == 0
+    assert running.wait() == 0
     assert node.files() != before
     return before
 
@@ -71,11 +70,11 @@ def test_a_node_with_attached_pods_waits_until_they_are_gone_and_goes_on_by_itse
     record = further(node)
     with_multus = node.files()
     running = new_pod(UNINSTALLER).start("uninstall")
-    wait_for(lambda: "default/web-0 (default/lan)" in running.log(), PATIENCE, running.log)
-    wait_for(lambda: node.files() == with_multus, PATIENCE, "no more than what Multus has")  # a kubeconfig is renewed
+    until(lambda: "default/web-0 (default/lan)" in running.log(), running.log)
+    until(lambda: node.files() == with_multus, "no more than what Multus has")  # a kubeconfig is renewed
     assert running.is_running()
     (record if gone == "the record" else node.path("/var/run/netns/cni-1")).unlink()
-    assert running.wait(30) == 0
+    assert running.wait() == 0
     assert not node.path(CONFIGURATION).exists()
 
 

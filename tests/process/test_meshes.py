@@ -194,6 +194,9 @@ class Scene:
             assert document["name"] in {CONVERTED_NAME, own_name}
 
 
+IN_SHORT = {"test_multus_comes_first", "test_the_meshes_come_first", "test_multus_is_upgraded"}
+
+
 def scenario(play):
     """Make a test of what is played on one host for each variant, all at the same time."""
 
@@ -209,7 +212,7 @@ def scenario(play):
             list(pool.map(on_its_host, variants))
 
     test.__name__, test.__doc__ = play.__name__, play.__doc__
-    return test
+    return test if play.__name__ in IN_SHORT else pytest.mark.thorough(test)
 
 
 def allowed(kinds, *, hooks_come_first=False):

@@ -208,6 +208,7 @@ def test_a_clean_up_on_a_full_disk_never_leaves_a_node_without_any_configuration
 
 
 @root
+@pytest.mark.thorough  # a token a second, until the page that the log has is full
 def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
     with _mounted(host.logs, "size=64k", "nr_inodes=0") as top:
         with host.configured() as program:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.process.scratch import settled
 from tests.waiting import until
+
+pytestmark = pytest.mark.thorough
 
 
 def test_two_instances_with_other_flags_both_live_and_only_the_newer_one_writes(host):

@@ -12,6 +12,8 @@ import statistics
 import struct
 import time
 
+import pytest
+
 from tests.process.scratch import Pod, file_id, presences
 from tests.waiting import until
 
@@ -98,6 +100,7 @@ def _first_write_after_kill(host, program, pod):
     return None
 
 
+@pytest.mark.thorough
 def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once(host, long, figure):
     rounds = 200 if long else 12
     seed = 20261124

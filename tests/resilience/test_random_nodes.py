@@ -6,8 +6,13 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.process.scratch import ScratchHost
 from tests.runtime import CONTENTS, MODES, NAMES, STATIC, put, works
+
+pytestmark = pytest.mark.thorough
+
 
 SETTLED = 6.5
 """Seconds after which a broken file is not taken for one that is being written any more."""

@@ -8,10 +8,14 @@ import os
 import subprocess
 import time
 
+import pytest
 import yaml
 
 from tests.process.scratch import replace
 from tests.waiting import until
+
+pytestmark = pytest.mark.thorough
+
 
 WHOLE = 7
 """The exit code of the binary, set in its last line: half of it would exit with another."""

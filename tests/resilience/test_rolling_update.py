@@ -13,6 +13,9 @@ import pytest
 from tests.process.scratch import Pod
 from tests.waiting import until
 
+pytestmark = pytest.mark.thorough
+
+
 NAME = "10-flannel.conflist"
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 WIDEST = 0.35

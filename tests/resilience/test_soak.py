@@ -9,7 +9,12 @@ import subprocess
 import time
 from collections import Counter
 
+import pytest
+
 from tests.resilience.soaking import CLEANUP, RENAME, Checker, Lives, Node, binary, resources
+
+pytestmark = pytest.mark.thorough
+
 
 SEED = int(os.environ.get("RESILIENCE_SEED", "20261123"))
 SECONDS = float(os.environ.get("RESILIENCE_SOAK", "0"))

@@ -16,6 +16,9 @@ from tests.process.scratch import FLANNEL
 from tests.resilience.conftest import LONG
 from tests.waiting import until
 
+pytestmark = pytest.mark.thorough
+
+
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 

@@ -1,0 +1,248 @@
+"""What on the node is ours is what the ledger says, through restarts, other flags, and several instances."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from tests.process.scratch import FLANNEL, MULTUS, Pod, file_id, overwrite, presences, settled
+from tests.waiting import until
+
+NAME = "10-flannel.conflist"
+RENAME, CLEANUP, SKIP = "--rename-conf-file", "--cleanup-config-on-exit", "--skip-config-watch"
+LISTED = {**FLANNEL, "cniVersion": "1.0.0"}
+
+
+def _configurations(host):
+    return [path.name for path in (host.conf, host.conflist) if path.exists()]
+
+
+def _pods(host, *flags, older=(), newer=()):
+    host.master() if not host.names() else None
+    return Pod(host, "older", *flags, *older), Pod(host, "newer", *flags, *newer)
+
+
+# ---- the end takes away what is ours, and only what somebody meant to go ----
+
+
+def test_a_name_that_a_newer_instance_left_is_nothing_that_somebody_removed(host):
+    """The newer one writes `.conf` and is killed; the older one writes `.conflist` again, and ends soon after."""
+    host.master(cniVersion="1.0.0")
+    older, newer = _pods(host, newer=["--cni-version=0.4.0", "--force-cni-version"])
+    with older.start() as first:
+        until(older.ready.exists)
+        assert _configurations(host) == ["00-multus.conflist"]
+        with newer.start() as second:
+            until(lambda: _configurations(host) == ["00-multus.conf"])
+            until(newer.ready.exists)
+            second.stop(signal.SIGKILL)
+        until(lambda: _configurations(host) == ["00-multus.conflist"])
+        assert first.stop() == 0
+    assert _configurations(host) == ["00-multus.conflist"]
+
+
+def test_a_mesh_that_comes_and_goes_before_the_end_has_removed_nothing(host):
+    with host.configured() as program:
+        mesh = {"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [json.loads(host.conf.read_text())]}
+        host.conflist.write_text(json.dumps({**mesh, "plugins": [*mesh["plugins"], {"type": "linkerd-cni"}]}))
+        host.conf.unlink()
+        settled(program)
+        overwrite(host.conflist, json.dumps(mesh))
+        settled(program)
+        host.master(mtu=9)
+        until(lambda: host.wraps(mtu=9) and len(_configurations(host)) == 1)
+        settled(program)
+        program.stop()
+    assert host.wraps(mtu=9)
+
+
+def test_the_cleanup_is_honoured_after_the_node_came_back(host):
+    """The newer one writes for a changed master and is killed: what it wrote is the older one's now."""
+    older, newer = _pods(host, CLEANUP)
+    with older.running() as first:
+        with newer.running() as second:
+            host.master(mtu=9)
+            until(lambda: host.wraps(mtu=9))
+            second.stop(signal.SIGKILL)
+        until(older.owns)
+        assert first.stop() == 0
+    assert host.names() == [NAME, "multus.d"]
+
+
+@pytest.mark.parametrize("attempt", range(6))
+def test_of_two_that_end_at_once_one_cleans_up(host, attempt):
+    older, newer = _pods(host, CLEANUP)
+    with older.running() as first, newer.running() as second:
+        for program in (first, second):
+            program.freeze()
+            program.process.terminate()
+        for program in (first, second) if attempt % 2 else (second, first):
+            program.thaw()
+        assert first.ends() == second.ends() == 0
+    assert host.names() == [NAME, "multus.d"]
+    assert presences(host) == []
+
+
+# ---- what the master's owner, or anybody else, does ----
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["appended", "made anew"])
+def test_a_broken_file_that_keeps_changing_freezes_nothing(host, anew):
+    """An application's log with a configuration's name, which sorts before the network's."""
+    host.master("50-flannel.conflist")
+    log, over = host.conf_dir / "10-app-log.conf", threading.Event()
+
+    def scribble():
+        number = 0
+        while not over.wait(0.1):
+            number += 1
+            if anew:
+                log.unlink(missing_ok=True)
+                over.wait(0.03)
+            with log.open("a") as file:
+                file.write(f"line {number}\n")
+
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    try:
+        until(log.exists)
+        with host.start() as program:
+            program.says("may still be being written")
+            host.until_ready(program)
+            program.says("skipping the unusable", "10-app-log.conf")
+            host.master("50-flannel.conflist", mtu=9)
+            until(lambda: host.wraps(mtu=9))
+    finally:
+        over.set()
+        writer.join()
+
+
+def test_static_mode_leaves_an_operators_own_list_alone(host):
+    """`70-multus.conflist` is what a mesh would make of `70-multus.conf`, and may be somebody's own."""
+    static = host.image / "70-multus.conf"
+    static.write_text(json.dumps(MULTUS))
+    own = host.conf_dir / "70-multus.conflist"
+    for content in (
+        FLANNEL,
+        {"cniVersion": "0.3.1", "name": "mine", "plugins": [{**MULTUS, "logLevel": "debug"}, {"type": "tuning"}]},
+    ):
+        own.write_text(json.dumps(content))
+        before = file_id(own)
+        with host.start(f"--multus-conf-file={static}", CLEANUP) as program:
+            host.until_ready(program)
+            assert (host.conf_dir / static.name).read_text() == static.read_text()
+            settled(program)
+            assert file_id(own) == before
+            program.stop()
+        assert file_id(own) == before
+        assert host.names() == [own.name, "multus.d"]
+
+
+# ---- several instances ----
+
+
+def test_an_instance_that_takes_over_keeps_what_stands_with_the_config_watch_off(host):
+    """It has seen the master as it was then; the newer one has written a newer one."""
+    older, newer = _pods(host, SKIP)
+    with older.running():
+        host.master(mtu=9)
+        with newer.running() as second:
+            assert host.wraps(mtu=9)
+            second.stop(signal.SIGKILL)
+        until(lambda: host.has_token(older.token))
+        host.conf.unlink()
+        until(host.conf.exists)
+        assert host.wraps(mtu=9)
+
+
+def test_the_older_pod_is_not_ready_once_the_newer_one_has_removed_the_configuration(host):
+    older, newer = _pods(host, CLEANUP)
+    with older.running() as first, newer.running():
+        first.says("standing by")
+        assert older.ready.exists() or until(older.ready.exists)
+        (host.conf_dir / NAME).unlink()
+        until(lambda: not host.conf.exists())
+        until(lambda: not older.ready.exists() and not newer.ready.exists())
+        host.master()
+        until(lambda: older.ready.exists() and newer.ready.exists())
+
+
+@pytest.mark.parametrize("instant", ["before", "after"])
+def test_one_that_can_configure_the_node_does_not_stand_by_for_one_that_cannot(host, instant):
+    """The older one is stopped as it takes its place, or just before, and the newer one's master never comes."""
+    older, newer = _pods(host, newer=["--multus-master-cni-file-name=99-never.conf"])
+    os.truncate(older.binary, 100 << 20)
+
+    def hit():
+        with older.start() as first:
+            until(lambda: host.kubeconfig.parent.exists() if instant == "before" else presences(host))
+            first.freeze()
+            if instant == "before" and presences(host):
+                return False
+            with newer.start() as second:
+                second.says("waiting for 99-never.conf")
+                first.thaw()
+                until(lambda: older.ready.exists() and older.owns())
+                settled(first)
+                assert older.owns() and not first.lines("standing by")
+        return True
+
+    if instant == "before":
+        hit() or pytest.skip("it had taken its place already")
+    else:
+        assert hit()
+
+
+# ---- what is renamed ----
+
+
+def _immutable(path):
+    if os.geteuid() != 0 or subprocess.run(["chattr", "+i", path], capture_output=True).returncode != 0:
+        pytest.skip("no immutable directories here")
+
+
+def test_a_rename_that_had_to_wait_is_done_with_the_config_watch_off_too(host):
+    with host.configured() as program:
+        program.stop()
+    host.ready.unlink(missing_ok=True)
+    _immutable(host.kubeconfig.parent)
+    try:
+        with host.start(RENAME, SKIP) as program:
+            host.until_ready(program)
+            program.says("cannot rename", NAME, "immutable")
+            assert (host.conf_dir / NAME).exists()
+            subprocess.run(["chattr", "-i", host.kubeconfig.parent], check=True)
+            until(lambda: not (host.conf_dir / NAME).exists())
+            assert (host.conf_dir / f"{NAME}.old").exists()
+    finally:
+        subprocess.run(["chattr", "-i", host.kubeconfig.parent])
+
+
+@pytest.mark.parametrize("content", ["", "{"])
+def test_what_was_made_of_a_renamed_master_stays_when_that_is_damaged(host, content):
+    """As a power cut leaves one that its owner never flushed."""
+    with host.configured(RENAME, CLEANUP) as program:
+        program.stop(signal.SIGKILL)
+    old = host.conf_dir / f"{NAME}.old"
+    old.write_text(content)
+    before = host.conf.read_bytes()
+    for _ in range(2):
+        host.ready.unlink(missing_ok=True)
+        with host.start(RENAME, CLEANUP) as program:
+            host.until_ready(program)
+            program.says("error", f"{NAME}.old")
+            settled(program)
+            assert host.conf.read_bytes() == before
+            assert program.stop() == 0
+            program.says("cannot clean up", f"{NAME}.old")
+        assert host.conf.read_bytes() == before and old.read_text() == content
+    host.master(mtu=9)
+    with host.start(CLEANUP) as program:
+        until(lambda: host.wraps(mtu=9))
+        program.stop()
+    assert host.names() == [NAME, old.name, "multus.d"]
