@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import pytest
@@ -135,7 +136,7 @@ def test_another_file_of_that_name_is_in_the_way_unless_it_is_ours(tmp_path, doi
     with pytest.raises(FileExistsError):
         retire.do(doing)
     assert ((tmp_path / "10-b.conf.old").read_text(), doing.ledger.says) == ("mine", Book())
-    retire._replace(over=True).do(doing)
+    dataclasses.replace(retire, over=True).do(doing)
     assert (tmp_path / "10-b.conf.old").read_text() == "b"
 
 
