@@ -188,11 +188,11 @@ def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait
 
     Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
     """
-    from entrypoint.uninstall import doing
+    from entrypoint.uninstall import uninstall as uninstalling
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        succeeded = doing.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
+        succeeded = uninstalling.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
     if not succeeded:
         sys.exit(NOT_AS_IT_MUST_BE)
 

@@ -216,3 +216,29 @@ def _filled(value: Any, node_name: str) -> Any:
             return {key: _filled(each, node_name) for key, each in value.items()}
         case _:
             return value
+
+
+# ---- what is known by its form ----
+
+
+def has_our_form(content: bytes) -> bool:
+    """Say whether a configuration is, byte for byte, what the templates make of what is in it."""
+    try:
+        document = parse(content)
+        (plugin,) = document.get("plugins", [document])
+        (master,) = plugin["delegates"]
+        return content == _rendered(
+            "multus.conf.j2" if plugin is document else "multus.conflist.j2",
+            cni_version=document["cniVersion"],
+            name=document["name"],
+            level={key: value for key, value in document.items() if key not in {"cniVersion", "name", "plugins"}},
+            plugin=[each for each in plugin.items() if each[0] not in {"cniVersion", "name", "delegates"}],
+            master=master,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def is_our_kubeconfig(content: bytes) -> bool:
+    """Say whether a kubeconfig begins with the line that ours do."""
+    return content.partition(b"\n")[0] == kubeconfig("", "", None).partition(b"\n")[0]

@@ -216,9 +216,9 @@ class Retire(_Rename):
         try:
             ledger.save()
             moving.rename(self.path, self.to, over=self.over)
-        except OSError:
-            if os.path.lexists(self.path):
-                ledger.says = kept  # it has not happened
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
+                ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
             raise
 
 

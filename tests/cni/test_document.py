@@ -115,6 +115,20 @@ def test_an_unusable_file_says_what_is_wrong_where_and_for_which_of_the_two(cont
     assert reason in verdict.reason
 
 
+def test_a_network_with_the_name_of_its_file_is_none_for_libcni_looks_for_a_directory():
+    content = b'{"name": "x.conflist", "plugins": [{"type": "t"}]%s}'
+    verdict = examine(content % b"", "x.conflist")
+    assert isinstance(verdict, Unusable)
+    assert "libcni looks for a directory of that name" in verdict.reason
+    assert isinstance(examine(content % b', "loadOnlyInlinedPlugins": true', "x.conflist"), Master)
+
+
+def test_a_plugins_version_in_letters_that_would_win_is_left_out_of_the_copy():
+    verdict = examine(b'{"name": "n", "plugins": [{"type": "t", "cniversion": "0.3.1", "CniVersion": "0.1.0"}]}')
+    assert isinstance(verdict, Master)
+    assert verdict.document["plugins"] == [{"type": "t", "CniVersion": "0.1.0"}]
+
+
 def test_a_version_that_will_be_written_over_may_be_any():
     content = LIST + b', "cniVersion": "0.4"}'
     assert isinstance(examine(content), Unusable)

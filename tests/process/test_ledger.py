@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -157,7 +156,7 @@ def test_an_instance_that_takes_over_keeps_what_stands_with_the_config_watch_off
             second.stop(signal.SIGKILL)
         until(lambda: host.has_token(older.token))
         host.conf.unlink()
-        until(lambda: host.conf.exists())
+        until(host.conf.exists)
         assert host.wraps(mtu=9)
 
 
