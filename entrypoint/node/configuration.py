@@ -370,7 +370,7 @@ class Configuration:
         master is damaged and there is no other: then what was made of it is the last whole copy of the network.
         """
         settings, put = self._settings, before.ledger.configuration
-        if not (why.everything or settings.cleanup_on_exit or not why.hooked.isdisjoint(settings.output_files)):
+        if not settings.cleanup_on_exit and why.hooked.isdisjoint(settings.output_files):
             return
         ours = self._ours(seen, before) if seen.directory else None
         if any(isinstance(look, File) for look in seen.outputs.values()) and ours is None:

@@ -86,7 +86,7 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
         at_work = bool(owner.living(settings.kubeconfig_file.parent))
         if at_work:
             say(f"{'would refuse' if settings.dry_run else 'refused'}: {_AT_WORK}")
-        well = (settings.dry_run or not at_work) and _in_turn(settings, force=force, say=say) and not at_work
+        well = (settings.dry_run or not at_work) and take_away(settings, force=force, say=say) and not at_work
     if left := found.plain + len(found.attached) + len(found.damaged):
         say(
             f"pods keep {left} record{'s' if left > 1 else ''} in {data_dir}, which nobody takes away when they are "
@@ -100,7 +100,7 @@ def _turn(settings: Settings) -> contextlib.AbstractContextManager[None]:
     return files.turn(settings.kubeconfig_file.with_name(owner.LOCK), _PATIENCE, lambda: False)
 
 
-def _in_turn(settings: Settings, *, force: bool, say: Say) -> bool:
+def take_away(settings: Settings, *, force: bool, say: Say) -> bool:
     """Look, decide and do; return whether all went well."""
     ledger = Ledger(settings.ledger_file)
     try:

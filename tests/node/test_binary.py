@@ -173,7 +173,7 @@ def test_what_is_on_the_host_and_not_ours_by_the_ledger_is_left_alone_with_one_l
     program(plugins.root / "plugins/macvlan", b"newer")
     assert "ipvlan, macvlan" in finish(plugins).warnings[0]
     assert plugins.ledger.says.programs.keys() == {"multus"}
-    assert plugins.leave(everything=True) == ["multus"]
+    assert plugins.uninstall() == ["multus"]
 
 
 def test_one_that_somebody_changed_is_theirs_from_then_on(plugins):
@@ -181,7 +181,7 @@ def test_one_that_somebody_changed_is_theirs_from_then_on(plugins):
     bin_dir = plugins.settings.cni_bin_dir
     program(bin_dir / "macvlan", b"the host's")
     assert "macvlan" in finish(plugins).warnings[0]
-    assert sorted(plugins.leave(everything=True)) == ["ipvlan", "multus"]
+    assert sorted(plugins.uninstall()) == ["ipvlan", "multus"]
 
 
 def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_later(plugins):
@@ -196,7 +196,7 @@ def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_
         plugins.do([step])
     plugins.start()
     finish(plugins)
-    assert "macvlan" in plugins.leave(everything=True)
+    assert "macvlan" in plugins.uninstall()
 
 
 # ---- at the end ----
@@ -211,8 +211,8 @@ def test_at_the_end_it_stays_unless_a_hook_had_removed_it(node, installed):
 def test_when_all_goes_only_what_we_installed_and_nobody_changed_goes(node, installed, flags):
     node.start(*flags)
     node.settle()
-    assert ("multus" in node.leave(everything=True)) is not bool(flags)
+    assert ("multus" in node.uninstall()) is not bool(flags)
     program(installed, b"\x7fELF mu1tus")
     node.start(*flags)
     node.do(wish(node).afterwards)
-    assert "multus" not in node.leave(everything=True)
+    assert "multus" not in node.uninstall()

@@ -118,5 +118,5 @@ def test_at_the_end_it_stays_unless_all_goes_or_a_hook_had_removed_it(tmp_path):
     assert node.leave() == [] and path.exists()
     assert node.leave(hooked={path}) == [path.name] and not path.exists()
     node.once()
-    assert path.name in node.leave(everything=True) and not path.exists()
-    assert path.name not in node.leave(everything=True)
+    assert path.name in node.uninstall() and not path.exists()
+    assert path.name not in node.uninstall()
