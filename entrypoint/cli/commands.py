@@ -157,13 +157,14 @@ def echo(line: str) -> None:
     cls=FlagCommand,
     context_settings=_CONTEXT,
     params=[*flags.CHECK, *flags.ENTRYPOINT],
-    short_help="Say what is well on this node and in the cluster, and what is not.",
+    short_help="Check this node and cluster, and report problems.",
 )
 @click.pass_context
 def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
-    """Look at the node and the cluster and say what is well and what is not; change nothing.
+    """Check this node and cluster, and report problems. Change nothing.
 
-    Takes the flags of the entrypoint, which say what should be there. Exits with 1 when a finding failed.
+    Uses the flags and environment of the entrypoint that runs in this container, so that none are needed here. A flag
+    that is given here wins. Exits with 1 when a finding failed.
     """
     from entrypoint.check import findings, looking
 
@@ -180,13 +181,13 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     cls=FlagCommand,
     context_settings=_CONTEXT,
     params=[*flags.UNINSTALL, *flags.ENTRYPOINT],
-    short_help="Take away from this node what was installed.",
+    short_help="Remove everything installed on this node.",
 )
 @click.pass_context
 def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait: bool, **_flags: object) -> None:
-    """Take away from this node what the entrypoint installed, in the order that never breaks it.
+    """Remove everything installed on this node, in the order that never breaks it.
 
-    Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
+    Delete the DaemonSet first, and give the flags that it had.
     """
     from entrypoint.uninstall import uninstall as uninstalling
 

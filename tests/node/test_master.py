@@ -431,8 +431,8 @@ def test_a_patch_that_turns_bad_keeps_the_last_good_one_and_the_node_ready(tmp_p
         ('{"defaultNetworks": ["a"]}', [], "defaultNetworks"),
         ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', [], None),
         ('{"logOptions": {"maxSize": 1}}', [], "logOptions"),
-        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], None),
-        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], None),
+        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], "logOptions"),
+        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], "logOptions"),
     ],
 )
 def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, flags, warned):
