@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import ALIVE, FLANNEL, overwrite, replace
+from tests.process.scratch import ALIVE, FLANNEL, overwrite, replace, settled
 from tests.resilience import tracing
 from tests.resilience.conftest import LONG
 from tests.runtime import works
@@ -231,6 +231,7 @@ def test_a_log_on_a_full_disk_costs_lines_and_no_more(host):
 @pytest.mark.parametrize("tmpfs", [("size=4m",)], indirect=True)
 def test_a_disk_that_turns_read_only_costs_nothing_and_is_made_up_for_when_it_is_back(host, tmpfs):
     with host.configured() as program:
+        settled(program)
         _turn_read_only(tmpfs)
         before = host.snapshot(host.conf_dir, host.bin_dir)
         host.rotate("token-2")
@@ -394,7 +395,7 @@ def test_a_call_that_fails_now_and_then_delays_and_loses_nothing(host, call, err
             _change_everything(host)
             _assert_changed(host)
         assert program.running()
-        assert not _temporaries(host)
+        until(lambda: not _temporaries(host), "the end of what is being written")
     assert "(INJECTED)" in out.read_text("utf-8", "replace"), f"the program does not call {name}: take it off the list"
     figure("the call failed, nothing was lost")
 
@@ -415,6 +416,7 @@ def test_each_call_that_writes_is_one_that_was_made_to_fail(host):
 @pytest.mark.parametrize(("error", "advice"), [("ENOSPC", "free some space"), ("EDQUOT", "free some space")])
 def test_a_disk_or_a_quota_that_is_used_up_comes_with_advice(host, error, advice):
     with host.configured() as program:
+        settled(program)
         with tracing.attached(program, host.root / "trace", f"fsync:error={error}:when=1"):
             host.rotate("token-2")
             program.says("error", "cannot write", str(host.kubeconfig), advice)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, ScratchHost
+from tests.process.scratch import FLANNEL, MULTUS, ScratchHost, settled
 from tests.waiting import until
 
 AS_ROOT = os.geteuid() == 0
@@ -203,6 +203,7 @@ def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_i
     _prepare(host)
     with host.start(*_flags(host, place), prefix=UNPRIVILEGED) as program:
         host.until_ready(program)
+        settled(program)
         before = _outputs(host)
         path = place.path(host)
         with _forbidden(path, place.mode):
