@@ -101,7 +101,7 @@ class Configuration:
     def look(self) -> Seen:
         """Look at the directory and at the source."""
         settings, now, put = self._settings, self._clock(), self._ledger.says.configuration
-        if not settings.cni_conf_dir.is_dir():
+        if not os.path.isdir(settings.cni_conf_dir):
             self._stood = ""
             return Seen(now, directory=False)
         entries, failure = listing(settings.cni_conf_dir)
