@@ -184,7 +184,8 @@ def end_after(program):
 
 if __name__ == "__main__":
     import entrypoint.cli.commands
-    import entrypoint.disk.watch  # noqa: F401 - what each resident process loads after its first pass
+    import entrypoint.cli.dryrun
+    import entrypoint.node.loop  # noqa: F401 - what is loaded once it is known what to do
     from entrypoint.__main__ import main
 
     gc.collect()

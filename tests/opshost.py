@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from tests import forking
 from tests.fake_api import authority, pem
 from tests.forking import Forked
 from tests.waiting import BOUND, until
@@ -44,7 +45,14 @@ def jwt(expires, **claims):
     return f"{part({'alg': 'RS256'})}.{part(body)}.c2lnbmVk"
 
 
-# ---- a run in this process ----
+# ---- a run to its end ----
+
+
+def run(arguments, environ):
+    """Run the program; what may stay, as the resident one, in a fork."""
+    if arguments[0].startswith("-") and not any(each.startswith("--dry-run") for each in arguments):
+        return forking.run(arguments, env=environ, cwd="/")
+    return run_here(arguments, environ)
 
 
 def run_here(arguments, environ, *, name="multus-entrypoint"):
@@ -233,8 +241,8 @@ class ScratchHost:
         return {**ours, **self.environment, **more}
 
     def run(self, *arguments, flags=None, **more):
-        """Run the program to its end, in this process."""
-        return run_here(self.arguments(*arguments, flags=flags), self.environ(**more))
+        """Run the program to its end."""
+        return run(self.arguments(*arguments, flags=flags), self.environ(**more))
 
     def really_run(self, *arguments, flags=None, **more):
         """Run the program to its end, in a process of its own."""

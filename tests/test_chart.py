@@ -102,6 +102,59 @@ def test_no_value_can_add_a_key_to_an_object(without_schema, monkeypatch):
             assert len(found) == len(before), path
 
 
+ANOTHER = {
+    ("platform",): "k3s",
+    ("image", "digest"): f"sha256:{'0' * 64}",
+    ("image", "pullPolicy"): "Always",
+    ("admissionPolicy",): False,
+    ("flags", "cni-version"): "1.0.0",
+    ("flags", "multus-log-level"): "debug",
+    ("flags", "repair-pods"): "report",
+    ("flags", "startup-taint"): "example.com/x",
+    ("flags", "log-format"): "json",
+    ("hostPaths", "root"): "/etc",
+    ("plugins",): {"image": "registry.example.com/x:1", "names": ["a"], "directory": "/elsewhere"},
+    ("tokenExpirationSeconds",): 600,
+    ("seLinuxOptions", "type"): "super_t",
+    ("extraVolumes",): [{"name": "x", "emptyDir": {}}],
+    ("extraVolumeMounts",): [{"name": "ready", "mountPath": "/x"}],
+}
+"""A value that is not the default, where the type does not say one."""
+SAMPLES = {"boolean": True, "integer": 7, "string": "/x", "array": ["x"], "object": {"x": "y"}}
+
+
+def leaves(node, path=()):
+    """Yield each value of the schema that can be given by itself, with its type."""
+    if path in ANOTHER or not isinstance(node.get("properties"), dict):
+        yield path, node
+        return
+    for name, inner in node["properties"].items():
+        yield from leaves(inner, (*path, name))
+
+
+def test_every_value_has_an_effect():
+    """With what it needs beside it; `global` is Helm's own."""
+    beside = {("hostPaths", "root"): {"hostPaths": {"confDir": "/etc/a", "binDir": "/etc/b"}}}
+    needed = {("staticConfiguration",): "{}", ("image", "repository"): "ghcr.io/other", ("image", "tag"): "v9"}
+    for path, node in leaves(schema()):
+        if path == ("global",):
+            continue
+        kind = node.get("type")
+        kind = kind if isinstance(kind, str) else next((one for one in kind or () if one != "null"), None)
+        value = ANOTHER.get(path, needed.get(path, SAMPLES.get(kind)))
+        if kind == "array" and path not in ANOTHER and node["items"].get("type") == "object":
+            value = [{"name": "x"}]
+        if path == ("readinessProbe", "successThreshold"):
+            value = 2
+        before = copy.deepcopy(beside.get(path, {"image": {"tag": "v1"}} if path[0] == "image" else {}))
+        after = copy.deepcopy(before)
+        inner = after
+        for step in path[:-1]:
+            inner = inner.setdefault(step, {})
+        inner[path[-1]] = value
+        assert charted(after) != charted(before), f"{path}={value!r} changes nothing"
+
+
 @pytest.mark.parametrize("platform", sorted({"", *PLATFORMS} - {"base"}))
 def test_every_platform_renders(platform):
     assert containers(only(charted({"platform": platform}), "DaemonSet"))

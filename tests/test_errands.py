@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from entrypoint.disk.wakeup import Wakeup
-from tests import forking
 from tests.fake_api import FakeCluster, serving
 from tests.opshost import FLANNEL, ScratchHost
 from tests.process.scratch import watches
@@ -219,7 +218,7 @@ def test_an_errand_without_what_it_needs_is_a_usage_error_before_anything_is_wri
     host.master()
     before = host.snapshot()
     for arguments in ([], ["--dry-run"]):
-        ran = forking.run(host.arguments(*arguments, flags=flags), env=host.environ(**{gone: ""}), cwd=host.root)
+        ran = host.run(*arguments, flags=flags, **{gone: ""})
         assert ran.returncode == 2
         assert f"{flags[1].partition('=')[0]} needs" in ran.stderr
         assert gone in ran.stderr

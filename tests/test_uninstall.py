@@ -1,12 +1,16 @@
 """`uninstall` and `install` on a scratch host: what the commands do, say, and end with."""
 
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import click
 import pytest
 
+from entrypoint.disk import files
 from tests.opshost import FLANNEL, ScratchHost, run_here
 from tests.waiting import until
 
@@ -44,6 +48,10 @@ def runtime_files(host):
     return sorted(path.name for path in host.conf_dir.iterdir() if path.is_file())
 
 
+def ledger(host):
+    return host.kubeconfig.with_name("ledger.json")
+
+
 def on_the_host(host):
     return {path: path.read_bytes() for path in host.root.glob("host/**/*") if path.is_file()}
 
@@ -58,9 +66,8 @@ def test_a_node_is_as_it_was_before_we_came_and_a_second_time_is_the_same_as_onc
     assert ran.returncode == 0, ran.stdout
     assert on_the_host(host) == before
     assert not host.kubeconfig.parent.exists()
-    removed = [line.split("/")[-1] for line in ran.stdout.splitlines() if line.startswith("removed")]
-    assert (removed[0], removed[-1]) == ("00-multus.conf", "multus")
-    assert {"multus.kubeconfig", "multus.d"} <= set(removed)
+    removed = [line.split(":")[0].split("/")[-1] for line in ran.stdout.splitlines() if line.startswith("removed")]
+    assert removed == ["00-multus.conf", "multus.kubeconfig", "multus", "multus.d"]
     snapshot = host.snapshot()
     code, said = uninstall(host)
     assert code == 0
@@ -84,18 +91,48 @@ def test_a_directory_that_is_not_mounted_is_no_clean_node(tmp_path):
     assert f"{host.conf_dir} is not there: is the volume mounted" in said
 
 
-def test_both_generated_names_and_our_temporary_files_go(configured):
-    listed = {"cniVersion": "1.0.0", "name": "x", "plugins": [MULTUS]}
-    (configured.conf_dir / "00-multus.conflist").write_text(json.dumps(listed))
+def test_temporary_files_of_ours_go(configured):
     (configured.conf_dir / ".multus-entrypoint-00.tmp").write_text("half")
     assert uninstall(configured)[0] == 0
     assert runtime_files(configured) == ["10-flannel.conflist"]
 
 
-def test_a_generated_file_that_another_installer_left_cut_off_goes(host):
-    host.generated.write_text(json.dumps(MULTUS) + "}]}")
+# ---- whose it is ----
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "1.0.0"])
+@pytest.mark.parametrize("lose", [Path.unlink, lambda ledger: ledger.write_text("{")], ids=["lost", "broken"])
+def test_without_a_ledger_goes_what_has_our_form(host, version, lose):
+    host.master(document={**FLANNEL, "cniVersion": version})
+    before = on_the_host(host)
+    host.configure()
+    lose(ledger(host))
     assert uninstall(host)[0] == 0
-    assert not host.generated.exists()
+    assert on_the_host(host) == before
+
+
+@pytest.mark.parametrize(
+    "content", [json.dumps(MULTUS), json.dumps(MULTUS) + "}]}"], ids=["another installer's", "cut off by another"]
+)
+def test_another_products_multus_stays_and_is_named_unless_it_is_forced(host, content):
+    host.generated.write_text(content)
+    host.kubeconfig.parent.mkdir()
+    host.kubeconfig.write_text("apiVersion: v1\nusers: [{name: multus, user: {token: foreign}}]\n")
+    host.program(host.binary, b"theirs")
+    before = on_the_host(host)
+    code, said = uninstall(host)
+    assert code == 1
+    assert f"kept {host.generated}: it " in said
+    assert "neither the ledger nor its form says that we wrote it" in said
+    host.generated.rename(host.generated.with_suffix(".away"))
+    code, said = uninstall(host)
+    host.generated.with_suffix(".away").rename(host.generated)
+    assert code == 0
+    assert f"kept {host.kubeconfig}: it does not begin as ours do" in said
+    assert f"kept {host.binary}: it is not the one of this image" in said
+    assert on_the_host(host) == before
+    assert uninstall(host, "--force")[0] == 0
+    assert sorted(path.name for path in on_the_host(host)) == ["10-flannel.conflist", "flannel", "portmap"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +151,7 @@ def test_a_multus_configuration_under_another_name_stays_and_is_named(configured
     host, other = configured, configured.conf_dir / "70-multus.conf"
     other.write_text(json.dumps(MULTUS))
     _, announced = uninstall(host, "--dry-run")
-    assert f"would keep {host.kubeconfig}: the configuration that needs it is still there" in announced
+    assert "the kubeconfig, the programs and the ledger stay: a configuration needs them" in announced
     assert host.kubeconfig.exists()
     code, said = uninstall(host)
     assert code == 1
@@ -150,23 +187,6 @@ def test_the_copy_of_a_static_configuration_goes(host, static, source):
     assert runtime_files(host) == ["10-flannel.conflist"]
 
 
-def test_the_copy_of_a_static_configuration_that_is_no_multus_goes_too(host, static):
-    static.write_text(json.dumps(BRIDGE))
-    with host.running():
-        until((host.conf_dir / "05-multus.conf").exists)
-    assert uninstall(host)[0] == 0
-    assert not (host.conf_dir / "05-multus.conf").exists()
-
-
-def test_a_file_under_the_static_name_that_is_not_ours_stays(host, static):
-    mine = host.conf_dir / "05-multus.conf"
-    mine.write_text(json.dumps(BRIDGE))
-    code, said = uninstall(host)
-    assert code == 0
-    assert mine.exists()
-    assert "does not run Multus" in said
-
-
 def test_a_source_that_stands_in_the_configuration_directory_itself_stays(host):
     source = host.conf_dir / "05-multus.conf"
     source.write_text(json.dumps(MULTUS))
@@ -177,7 +197,7 @@ def test_a_source_that_stands_in_the_configuration_directory_itself_stays(host):
 
 
 def test_static_flags_also_take_away_what_an_earlier_auto_run_left(host, static):
-    host.generated.write_text(json.dumps(MULTUS))
+    host.configure(AUTO)
     assert uninstall(host)[0] == 0
     assert not host.generated.exists()
 
@@ -214,9 +234,54 @@ def linked_back(host):
 def test_a_renamed_master_gets_its_name_back(host, more, happens, flags):
     renamed(host, *more)
     happens(host)
-    assert uninstall(host, flags=flags)[0] == 0
+    code, said = uninstall(host, flags=flags)
+    assert code == 0
+    assert said.index("renamed ") < (said + "removed ").index("removed ")  # the node is never without a configuration
     assert runtime_files(host) == ["10-flannel.conflist"]
     assert not host.kubeconfig.parent.exists()
+
+
+def refused_link(host, monkeypatch):
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
+    return "cannot rename"
+
+
+def changed(host, monkeypatch):
+    (host.conf_dir / "10-flannel.conflist.old").write_text("{}")
+    return "it is not what 10-flannel.conflist was renamed to"
+
+
+def lost_ledger(host, monkeypatch):
+    ledger(host).unlink()
+    return "no ledger says whether we renamed it"
+
+
+@pytest.mark.parametrize("obstacle", [refused_link, changed, lost_ledger])
+def test_while_the_master_cannot_have_its_name_back_everything_stays(host, monkeypatch, obstacle):
+    renamed(host)
+    said = obstacle(host, monkeypatch)
+    before = on_the_host(host)
+    code, text = uninstall(host)
+    assert code == 1
+    assert f"{host.conf_dir}/10-flannel.conflist.old" in text
+    assert said in text
+    assert "everything else stays" in text
+    assert on_the_host(host) == before
+    monkeypatch.undo()
+    (host.conf_dir / "10-flannel.conflist.old").rename(host.master())
+    assert uninstall(host)[0] == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_a_lock_on_the_configuration_directory_that_anybody_can_have_is_nothing_to_us(host):
+    renamed(host)
+    descriptor = os.open(host.conf_dir, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert uninstall(host)[0] == 0
+    finally:
+        os.close(descriptor)
+    assert runtime_files(host) == ["10-flannel.conflist"]
 
 
 def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
@@ -230,10 +295,10 @@ def test_a_live_file_that_took_the_masters_name_is_not_overwritten(host):
 
 
 def test_an_operators_own_old_copies_are_not_touched(host):
-    own = host.master("05-mine.conf.old", BRIDGE)
+    own = [host.master("05-before-upgrade.conflist.old", FLANNEL).name, host.master("05-mine.conf.old", BRIDGE).name]
     host.configure()
     assert uninstall(host, flags=RENAMING)[0] == 0
-    assert runtime_files(host) == [own.name, "10-flannel.conflist"]
+    assert runtime_files(host) == [*own, "10-flannel.conflist"]
 
 
 # ---- kubeconfig and binary ----
@@ -262,7 +327,7 @@ def test_a_directory_with_other_files_in_it_stays(configured):
     ("change", "flags", "why"),
     [
         (lambda host: host.binary.write_bytes(b"another"), [], "not the one of this image"),
-        (lambda host: host.multus.unlink(), [], "nothing to compare it with"),
+        (lambda host: (host.multus.unlink(), ledger(host).unlink()), [], "nothing to compare it with"),
         (lambda host: (host.binary.unlink(), host.binary.symlink_to(host.multus)), [], "not the one of this image"),
         (lambda host: None, ["--skip-multus-binary-copy"], "--skip-multus-binary-copy is set"),
     ],
@@ -273,6 +338,21 @@ def test_a_binary_that_is_not_the_one_we_installed_stays(configured, change, fla
     assert code == 0
     assert os.path.lexists(configured.binary)
     assert why in said
+
+
+def test_programs_that_the_ledger_has_go_whatever_the_image_has_now(host):
+    plugins = host.root / "plugins"
+    plugins.mkdir()
+    for name in ("macvlan", "ipvlan", "changed"):
+        host.program(plugins / name, name.encode())
+    with host.running([*AUTO, f"--plugin-bin-dir={plugins}"]):
+        until(lambda: ledger(host).exists() and len(json.loads(ledger(host).read_text())["programs"]) == 4)
+    host.program(host.multus, b"another release")
+    host.program(host.bin_dir / "changed", b"by the operator")
+    code, said = uninstall(host)
+    assert code == 0
+    assert f"kept {host.bin_dir}/changed: it is not what the ledger has" in said
+    assert sorted(path.name for path in host.bin_dir.iterdir()) == ["changed", "flannel", "portmap"]
 
 
 def test_a_binary_that_is_its_own_source_stays(host):
@@ -312,6 +392,8 @@ def test_pods_with_further_networks_are_a_refusal_that_names_them_and_says_what_
     assert "shop/db (shop/lan)" in said
     assert "default/chose (kube-system/other-default)" in said
     assert "delete these pods, or drain the node; with --force" in said
+    for way_out in ("scale it to 0", "take the annotation k8s.v1.cni.cncf.io/networks", "cordon the node"):
+        assert way_out in said  # a controller makes its pods again
     assert host.snapshot() == before
 
 
@@ -322,6 +404,7 @@ def test_pods_with_their_default_network_alone_are_in_nobodys_way(configured):
     assert code == 0
     assert not configured.generated.exists()
     assert "refused" not in said
+    assert f"pods keep 3 records in {configured.data_dir}" in said  # nobody takes them away when the pods go
 
 
 def test_with_force_it_goes_on_names_the_pods_and_leaves_the_records(configured):
@@ -329,6 +412,7 @@ def test_with_force_it_goes_on_names_the_pods_and_leaves_the_records(configured)
     code, said = uninstall(configured, "--force")
     assert code == 0
     assert "the addresses of these pods' networks stay reserved: default/web-0 (default/lan)" in said
+    assert f"pods keep 1 record in {configured.data_dir}" in said
     assert not configured.generated.exists()
     assert all(path.exists() for path in paths)
 
@@ -339,7 +423,7 @@ def test_of_many_pods_some_are_named(host):
     code, said = uninstall(host)
     assert code == 1
     assert "refused: 23 pods" in said
-    assert " and 3 more. Once" in said
+    assert " and 3 more. " in said
 
 
 SANDBOX = "the pod of sandbox {} (default/lan)"
@@ -373,10 +457,22 @@ def test_a_pod_is_named_by_whichever_cache_knows_it_or_else_by_its_sandbox(host,
     assert named.format(record.name[:12]) in said
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[{", "null"])
-def test_a_record_that_cannot_be_read_counts(host, content):
+@pytest.mark.parametrize("content", ["", "{}", "[{", "null", "[]"])
+def test_a_damaged_record_is_named_with_what_to_do_and_is_not_waited_for(host, content):
+    """Multus can give back as little with it as anybody else."""
     record, *_ = host.attach("default/web-0", "default/lan")
     record.write_text(content)
+    told = f"The record {record} of default/web-0 is empty or cut off"
+    for arguments, expected in (([], 1), (["--wait"], 0)):
+        code, said = uninstall(host, *arguments)
+        assert code == expected
+        assert told in said
+        assert f"crictl pods --id {record.name}" in said
+
+
+def test_a_record_that_cannot_be_read_counts(host):
+    record, *_ = host.attach("default/web-0", "default/lan")
+    record.write_bytes(b" " * (1 << 21))
     code, said = uninstall(host)
     assert code == 1
     assert "default/web-0 (its record cannot be read)" in said
@@ -393,30 +489,38 @@ def test_only_files_named_by_64_hexadecimal_digits_are_records(host):
 @pytest.fixture
 def namespaces(host):
     """The host's directory of network namespaces, as the uninstaller's container has it mounted."""
-    directory = host.root / "host/run/netns"
+    directory = host.root / "host/var/run/netns"
     directory.mkdir(parents=True)
+    (directory / "cni-other").touch()
     return directory
 
 
-@pytest.mark.parametrize("netns", ["/var/run/netns/cni-1", "/run/netns/cni-1"])
-def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_block(host, namespaces, netns):
-    host.attach("default/gone", "default/lan", netns=netns)
+def test_a_record_whose_network_namespace_is_gone_is_left_over_and_does_not_block(host, namespaces):
+    host.attach("default/gone", "default/lan", netns="/var/run/netns/cni-1")
     (namespaces / "cni-1").touch()
     assert uninstall(host)[0] == 1
     (namespaces / "cni-1").unlink()
     code, said = uninstall(host)
     assert code == 0
-    assert f"passed over in {host.data_dir}, left over from pods that are no more: 1 record" in said
+    assert f"passed over, left over from pods that are no more: 1 record in {host.data_dir}" in said
+
+
+@pytest.mark.parametrize("mounted", [None, "run/netns", "var/run/netns"], ids=["nothing", "elsewhere", "empty"])
+def test_where_no_network_namespace_is_visible_records_count_and_the_mount_is_named(host, mounted):
+    """On Talos `/run/netns` is another directory than `/var/run/netns`, and no namespace is in it."""
+    host.attach("default/web-0", "default/lan")
+    if mounted:
+        (host.root / "host" / mounted).mkdir(parents=True)
+    if mounted == "run/netns":
+        (host.root / "host/run/netns/other").touch()
+    code, said = uninstall(host)
+    assert code == 1
+    assert f"no network namespace is visible there: mount /var/run/netns of the host at {host.root}/host/var" in said
 
 
 @pytest.mark.parametrize("netns", [None, "/proc/4711/ns/net", "/run/other/cni-1", "/run/netns/../../gone", "", "x"])
 def test_where_it_cannot_be_seen_whether_a_pod_is_gone_its_record_counts(host, namespaces, netns):
     host.attach("default/web-0", "default/lan", netns=netns)
-    assert uninstall(host)[0] == 1
-
-
-def test_where_the_directory_of_namespaces_is_not_mounted_records_count(host):
-    host.attach("default/web-0", "default/lan")
     assert uninstall(host)[0] == 1
 
 
@@ -543,15 +647,17 @@ def test_without_a_service_account_it_says_that_no_pod_can_start(configured, wai
     assert configured.kubeconfig.read_bytes() == before
 
 
-def test_a_kubeconfig_that_is_not_there_is_not_made_by_the_uninstaller(configured, waiting):
-    configured.kubeconfig.unlink()
+def test_only_a_kubeconfig_of_ours_is_written_anew_while_it_waits(configured, waiting):
     configured.attach("default/web-0", "default/lan")
-    waiting()
+    configured.kubeconfig.write_text("theirs")
+    uninstaller = waiting()
+    assert configured.kubeconfig.read_text() == "theirs"
+    looks_again(uninstaller, configured.kubeconfig.unlink)
     assert not configured.kubeconfig.exists()
 
 
 def test_it_says_every_half_minute_what_it_waits_for(host, monkeypatch):
-    monkeypatch.setattr("entrypoint.uninstall.waiting._INTERVAL", 0.01)
+    monkeypatch.setattr("entrypoint.uninstall.uninstall._INTERVAL", 0.01)
     record, *_ = host.attach("default/web-0", "default/lan")
     echo, said = click.echo, []
 
@@ -576,7 +682,7 @@ def test_where_nothing_can_be_watched_it_looks_now_and_then(host, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("entrypoint.disk.watch.Watcher.follow", no_watch_left)
-    monkeypatch.setattr("entrypoint.uninstall.waiting._UNWATCHED_INTERVAL", 0.01)
+    monkeypatch.setattr("entrypoint.uninstall.uninstall._UNWATCHED_INTERVAL", 0.01)
     assert uninstall(host, "--wait")[0] == 0
 
 
@@ -629,34 +735,70 @@ def test_a_node_on_which_multus_has_attached_no_pod_yet_has_no_records(host):
 # ---- when things go wrong ----
 
 
-def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(configured):
+def cannot_remove(monkeypatch, path):
+    remove = files.remove
+
+    def refusing(each):
+        if each == path:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(each))
+        remove(each)
+
+    monkeypatch.setattr(files, "remove", refusing)
+
+
+def test_a_configuration_that_cannot_be_removed_keeps_what_it_needs(configured, monkeypatch):
     host = configured
-    host.generated.unlink()
-    host.generated.mkdir()  # nobody's file: it cannot be removed as one
+    cannot_remove(monkeypatch, host.generated)
     code, said = uninstall(host)
     assert code == 1
-    assert f"cannot remove {host.generated}: Is a directory" in said
+    assert f"cannot remove {host.generated}: Operation not permitted" in said
     assert host.kubeconfig.exists()
     assert host.binary.exists()
-    assert "the configuration that needs it is still there" in said
+    assert "a configuration needs them" in said
 
 
-def test_one_failure_does_not_keep_the_rest_from_being_tried(configured):
-    configured.kubeconfig.unlink()
-    configured.kubeconfig.mkdir()
+def test_one_failure_does_not_keep_the_rest_from_being_tried(configured, monkeypatch):
+    cannot_remove(monkeypatch, configured.kubeconfig)
     code, said = uninstall(configured)
     assert code == 1
     assert f"cannot remove {configured.kubeconfig}" in said
     assert not configured.binary.exists()
+    monkeypatch.undo()
+    assert uninstall(configured)[0] == 0
+    assert not configured.kubeconfig.parent.exists()
 
 
-def test_an_entrypoint_that_is_still_running_puts_things_back_which_is_said(host):
-    with host.running():
+def test_beside_an_entrypoint_at_work_it_refuses_and_with_wait_it_waits(host):
+    with host.running() as entrypoint:
         until(host.ready.exists)
-        uninstaller = host.started(host.arguments("uninstall", f"--multus-data-dir={host.data_dir}"), "uninstall.log")
-        assert uninstaller.wait() == 1
-    assert f"{host.generated} is there again" in uninstaller.log()
-    assert "Delete the DaemonSet first" in uninstaller.log()
+        for arguments in ([], ["--force"]):
+            code, said = uninstall(host, *arguments)
+            assert code == 1
+            assert "refused: an entrypoint is at work on this node" in said
+            assert "delete its DaemonSet first" in said
+            assert all(each.exists() for each in (host.generated, host.kubeconfig, host.binary))
+        waits = host.started(host.arguments("uninstall", "--wait", f"--multus-data-dir={host.data_dir}"), "wait.log")
+        waits.says("waiting: an entrypoint is at work on this node")
+        assert host.generated.exists()
+        entrypoint.terminate()
+        assert waits.wait() == 0
+    assert runtime_files(host) == ["10-flannel.conflist"]
+
+
+def test_two_at_once_wait_for_each_other_and_both_succeed(host):
+    renamed(host)
+    lock = host.kubeconfig.with_name(".multus-entrypoint.lock")
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        arguments = host.arguments("uninstall", f"--multus-data-dir={host.data_dir}")
+        both = [host.started(arguments, f"uninstall-{number}.log") for number in range(2)]
+        descriptors = [Path(f"/proc/{each.pid}/fd") for each in both]
+        until(lambda: all(any(fd.resolve() == lock for fd in each.iterdir()) for each in descriptors))
+        assert host.generated.exists()
+    assert [each.wait() for each in both] == [0, 0], [each.log() for each in both]
+    assert sorted("nothing to do" in each.log() for each in both) == [False, True]
+    assert runtime_files(host) == ["10-flannel.conflist"]
+    assert not host.kubeconfig.parent.exists()
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
@@ -666,17 +808,10 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(host):
     code, said = uninstall(host, "--dry-run")
     assert code == 0
     assert host.snapshot() == before
-    for would in ("remove {0}/00-multus.conf", "rename {0}/10-flannel.conflist.old to 10-flannel.conflist",
-                  "remove {0}/multus.d/multus.kubeconfig", "remove {0}/multus.d if it is empty"):  # fmt: skip
-        assert f"would {would.format(host.conf_dir)}\n" in said
-    assert f"would remove {host.binary}\n" in said
-
-
-def test_names_that_are_not_utf_8_are_printed_escaped(configured):
-    (configured.conf_dir / os.fsdecode(b"80-\xff.conf")).write_text(json.dumps(MULTUS))
-    code, said = uninstall(configured)
-    assert code == 1
-    assert "80-\\udcff.conf: it runs Multus too" in said
+    for would in ("remove {0}/00-multus.conf: ", "rename {0}/10-flannel.conflist.old to 10-flannel.conflist\n",
+                  "remove {0}/multus.d/multus.kubeconfig: ", "remove {0}/multus.d if it is empty\n"):  # fmt: skip
+        assert f"would {would.format(host.conf_dir)}" in said
+    assert f"would remove {host.binary}: " in said
 
 
 @pytest.mark.parametrize("arguments", [["uninstall"], ["--dry-run"]], ids=" ".join)

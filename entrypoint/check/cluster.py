@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from entrypoint.check import networks
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
@@ -197,14 +196,14 @@ def _questions(
 
     def default() -> None:
         network = cluster_network(multus)
-        path = networks.path_of(network) if network else None
-        answers.default = asked.get(path) if path else None
+        if network and not network.is_path:
+            answers.default = asked.get(cluster.attachment_path(network.namespace, network.name))
 
     def node() -> None:
         for right in TAINT_RIGHTS:
             answers.rights[right] = errands_asked("POST", REVIEWS, review(right._asdict()))
         if settings.node_name:
-            answers.node = errands_asked.get(f"/api/v1/nodes/{quote(settings.node_name, safe='')}")
+            answers.node = errands_asked.get(cluster.path_to("api", "v1", "nodes", settings.node_name))
 
     def all_networks() -> None:
         answers.networks = networks.ask(errands_asked.get)
@@ -354,7 +353,7 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
 
 def _networks(programs: Programs, multus: Mapping[str, Any], answers: Answers) -> Iterator[Finding]:
     network = cluster_network(multus)
-    if network and (answers.default or not networks.path_of(network)):
+    if network and (answers.default or network.is_path):
         yield networks.default(network, answers.default, programs)
     elif network:
         yield _unanswered(networks.DEFAULT, answers)

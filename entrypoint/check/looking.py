@@ -32,7 +32,7 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
     instances = owner.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
     view = node.View(
         now=time.time(),
-        decision=decide_once(settings, running=True),
+        decision=decide_once(settings, running=not settings.skip_config_watch),
         programs=_programs(settings),
         mounted_from=mounts.of(settings.cni_conf_dir),
     )

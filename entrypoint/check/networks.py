@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
 from entrypoint.cluster.client import Answer, Get, RefusedError, objects, quoted
@@ -51,6 +50,11 @@ class ClusterNetwork(NamedTuple):
     directory: str
     """Of the host, in which Multus looks for CNI configurations by name (`confDir`)."""
 
+    @property
+    def is_path(self) -> bool:
+        """It is named by a path, and no object of the cluster."""
+        return "/" in self.name
+
 
 @dataclass(slots=True)
 class Networks:
@@ -85,14 +89,6 @@ def ask(get: Get) -> Networks:
     except RefusedError as error:
         networks.refused = error.answer
     return networks
-
-
-def path_of(network: ClusterNetwork) -> str | None:
-    """Return where the API would have a cluster network; None where its name is a path."""
-    if "/" in network.name:
-        return None
-    namespace, name = quote(network.namespace, safe=""), quote(network.name, safe="")
-    return f"/apis/k8s.cni.cncf.io/v1/namespaces/{namespace}/network-attachment-definitions/{name}"
 
 
 def _note(networks: Networks, attachment: dict[str, Any]) -> None:

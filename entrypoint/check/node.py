@@ -173,7 +173,7 @@ def _current(settings: Settings, view: View) -> Finding:
     identifier, wish = "configuration.current", view.wish
     faults = view.faults(identifier)
     # What is damaged or waited for, while what was made of it works, is as the log has it: an error, and still in use.
-    report = warned if wish.in_use else failed
+    report = warned if wish.in_use or settings.skip_config_watch else failed
     if wish.waits:
         return report(identifier, wish.waits, _advice(settings, view))
     if faults:

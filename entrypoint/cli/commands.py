@@ -13,12 +13,10 @@ from typing import TextIO, cast
 import click
 
 from entrypoint import __version__
-from entrypoint.cli import dryrun, flags, options, remarks
+from entrypoint.cli import flags, options, remarks
 from entrypoint.cli import resident as running
 from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
-from entrypoint.cni import wrap
 from entrypoint.disk import signals
-from entrypoint.node import loop
 from entrypoint.settings import InvalidSettingError, Settings, build
 from entrypoint.telling import log as logs
 
@@ -135,10 +133,14 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     if wanted.dry_run:
         signals.end_at_once()
         with logs.failures_reported():
+            from entrypoint.cli import dryrun
+
             in_order = dryrun.run(wanted, say=echo)
         if not in_order:
             sys.exit(NOT_AS_IT_MUST_BE)
     else:
+        from entrypoint.node import loop  # with Jinja2 and watchdog, which `install` has no use for
+
         sys.exit(loop.serve(wanted))
 
 
@@ -148,6 +150,8 @@ def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
     What is not the resident program takes over the flags of the one that runs in this container. A value that is wrong
     is a usage error.
     """
+    from entrypoint.cni import wrap
+
     taken = None if resident else running.take_over(context)
     try:
         wanted = build(options.chosen(context), os.environ)
@@ -207,13 +211,14 @@ def echo(line: str) -> None:
     cls=FlagCommand,
     context_settings=_CONTEXT,
     params=[*flags.CHECK, *flags.ENTRYPOINT],
-    short_help="Say what is well on this node and in the cluster, and what is not.",
+    short_help="Check this node and cluster, and report problems.",
 )
 @click.pass_context
 def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
-    """Look at the node and the cluster and say what is well and what is not; change nothing.
+    """Check this node and cluster, and report problems. Change nothing.
 
-    Takes the flags of the entrypoint, which say what should be there. Exits with 1 when a finding failed.
+    Uses the flags and environment of the entrypoint that runs in this container, so that none are needed here. A flag
+    that is given here wins. Exits with 1 when a finding failed.
     """
     from entrypoint.check import findings, looking
 
@@ -230,19 +235,19 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     cls=FlagCommand,
     context_settings=_CONTEXT,
     params=[*flags.UNINSTALL, *flags.ENTRYPOINT],
-    short_help="Take away from this node what was installed.",
+    short_help="Remove everything installed on this node.",
 )
 @click.pass_context
 def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait: bool, **_flags: object) -> None:
-    """Take away from this node what the entrypoint installed, in the order that never breaks it.
+    """Remove everything installed on this node, in the order that never breaks it.
 
-    Takes the flags of the entrypoint, which say what it installed. Delete the DaemonSet first.
+    Delete the DaemonSet first, and give the flags that it had.
     """
-    from entrypoint.uninstall import doing
+    from entrypoint.uninstall import uninstall as uninstalling
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        succeeded = doing.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
+        succeeded = uninstalling.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
     if not succeeded:
         sys.exit(NOT_AS_IT_MUST_BE)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from entrypoint.telling.log import one_line
 
@@ -105,6 +105,16 @@ class RefusedError(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.message)
         self.answer = answer
+
+
+def path_to(*segments: str) -> str:
+    """Return the path of a resource; each segment is escaped, whatever somebody has called it."""
+    return "".join(f"/{quote(each, safe='', errors='replace')}" for each in segments)
+
+
+def attachment_path(namespace: str, name: str) -> str:
+    """Return where the API has a NetworkAttachmentDefinition."""
+    return path_to("apis", "k8s.cni.cncf.io", "v1", "namespaces", namespace, "network-attachment-definitions", name)
 
 
 def quoted(text: str) -> str:
@@ -339,7 +349,10 @@ def objects(
         query = {"limit": str(size), "fieldSelector": selector, "labelSelector": labels}
         query |= {"resourceVersion": version, "continue": token}
         try:
-            answer = get(f"{path}?{urlencode({name: value for name, value in query.items() if value})}", accept=accept)
+            answer = get(
+                f"{path}?{urlencode({name: value for name, value in query.items() if value}, errors='replace')}",
+                accept=accept,
+            )
         except TooLargeError:
             if size == 1 and not cached:
                 raise

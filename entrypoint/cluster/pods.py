@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
-from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects
+from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects, path_to
 from entrypoint.cni.document import InvalidJsonError, parse
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -88,7 +87,7 @@ def shown(names: Iterable[str], most: int) -> str:
 
 def path_of(namespace: str, name: str) -> str:
     """Return where the API has a pod."""
-    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+    return path_to("api", "v1", "namespaces", namespace, "pods", name)
 
 
 def find(get: Get, node: str) -> Iterator[Pod]:

@@ -135,9 +135,13 @@ def examine(content: bytes, name: str = "", *, any_version: bool = False) -> Ver
     faults = []
     for way in ways:
         try:
-            return way(document, any_version=any_version)
+            master = way(document, any_version=any_version)
         except UnusableError as error:
             faults.append(str(error))
+        else:
+            if way is as_list and master.name == name and not master.only_inlined:
+                return Unusable(f"its 'name' is {name!r}, like the file: libcni looks for a directory of that name")
+            return master
     return Unusable(faults[0])
 
 
@@ -283,8 +287,13 @@ def as_list(document: dict[str, Any], *, any_version: bool = False) -> Master:
             switches[key] = text == "true"
     copy = {key: value for key, value in document.items() if key in _OF_A_LIST or _harmless(key, value)}
     copy.update({key: switches[key] for key in _SWITCHES[:2] if key in switches})
-    version = _version(document)
-    master = _master(copy, document.get("name"), version, [each or {} for each in plugins], any_version=any_version)
+    version, plugins = _version(document), [each or {} for each in plugins]
+    # Of a plugin's version in other letters, the ones that would win over what it is given.
+    copy["plugins"] = [
+        {key: value for key, value in each.items() if key <= "cniVersion" or field(PLUGIN, key) != "cniVersion"}
+        for each in plugins
+    ]
+    master = _master(copy, document.get("name"), version, plugins, any_version=any_version)
     inlined, no_gc = (switches.get(key, False) for key in ("loadOnlyInlinedPlugins", "disableGC"))
     return master._replace(only_inlined=inlined, no_gc=no_gc)
 

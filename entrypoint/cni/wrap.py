@@ -196,13 +196,13 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
     return filled
 
 
-def patch_remarks(patch: Mapping[str, Any], log_file: str) -> list[str]:
+def patch_remarks(patch: Mapping[str, Any]) -> list[str]:
     """Return a warning for each key that has no effect by itself in Multus 4.3."""
     found = []
     if "defaultNetworks" in patch and not patch.get("clusterNetwork"):
         found.append("--multus-conf-patch: defaultNetworks has no effect without clusterNetwork")
-    if "logOptions" in patch and not (patch.get("logFile") or log_file):
-        found.append("--multus-conf-patch: logOptions has no effect without a log file (--multus-log-file)")
+    if "logOptions" in patch:  # it applies them before it opens the file, and each call is a new process
+        found.append("--multus-conf-patch: logOptions has no effect: the log file is rotated at 100 MB all the same")
     return found
 
 
@@ -216,3 +216,29 @@ def _filled(value: Any, node_name: str) -> Any:
             return {key: _filled(each, node_name) for key, each in value.items()}
         case _:
             return value
+
+
+# ---- what is known by its form ----
+
+
+def has_our_form(content: bytes) -> bool:
+    """Say whether a configuration is, byte for byte, what the templates make of what is in it."""
+    try:
+        document = parse(content)
+        (plugin,) = document.get("plugins", [document])
+        (master,) = plugin["delegates"]
+        return content == _rendered(
+            "multus.conf.j2" if plugin is document else "multus.conflist.j2",
+            cni_version=document["cniVersion"],
+            name=document["name"],
+            level={key: value for key, value in document.items() if key not in {"cniVersion", "name", "plugins"}},
+            plugin=[each for each in plugin.items() if each[0] not in {"cniVersion", "name", "delegates"}],
+            master=master,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def is_our_kubeconfig(content: bytes) -> bool:
+    """Say whether a kubeconfig begins with the line that ours do."""
+    return content.partition(b"\n")[0] == kubeconfig("", "", None).partition(b"\n")[0]

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from entrypoint.cluster import client as cluster
 from entrypoint.cluster import pods as podnetworks
@@ -149,7 +148,7 @@ class _Repair:
         """Write the Events and return what was done; one that is refused holds up no other."""
         written, refused = [], []
         for pod in pods:
-            path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/events"
+            path = cluster.path_to("api", "v1", "namespaces", pod.namespace, "events")
             answer = self._api.request("POST", path, timeout=TIMEOUT, body=event(pod, self._order.node))
             if answer.ok or answer.status in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}:
                 written.append(str(pod))  # a conflict: an earlier run has written it
@@ -222,9 +221,8 @@ class _Repair:
     def _fault(self, network: str) -> str | None:
         """Say why a new pod could not have a network; None when it can, as far as this container sees."""
         namespace, _, name = network.partition("/")
-        path = f"{quote(namespace, safe='')}/network-attachment-definitions/{quote(name, safe='')}"
         try:
-            answer = self._get(f"/apis/k8s.cni.cncf.io/v1/namespaces/{path}")
+            answer = self._get(cluster.attachment_path(namespace, name))
         except cluster.TooLargeError:
             return f"the network {network} is too large to be looked at"
         if answer.status == HTTPStatus.NOT_FOUND:
@@ -307,7 +305,7 @@ class _Repair:
         Each node has its own pod of a DaemonSet, and in a large cluster some node is always down.
         """
         selector = f"spec.nodeName={self._order.node}," * (pod.controller == "DaemonSet.apps") + podnetworks.ALIVE
-        path = podnetworks.path_of(pod.namespace, "").rstrip("/")
+        path = cluster.path_to("api", "v1", "namespaces", pod.namespace, "pods")
         found: dict[str, _Sibling] = {}
         try:
             for each in cluster.objects(self._get, path, selector=selector, labels=pod.template, cached=True):

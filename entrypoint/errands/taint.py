@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from entrypoint.cluster import client as cluster
 from entrypoint.errands import child, patience
@@ -35,7 +34,7 @@ class Order(patience.Order):
 
 def without(taints: list[dict[str, Any]], taint: Taint) -> list[dict[str, Any]]:
     """Return the taints that stay: all but those of the key and, if one is named, the effect."""
-    return [each for each in taints if each.get("key") != taint.key or taint.effect not in {None, each.get("effect")}]
+    return [each for each in taints if each.get("key") != taint.key or taint.effect not in (None, each.get("effect"))]
 
 
 def of(node: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -66,7 +65,7 @@ def attempt(order: Order) -> str:
 
 def _remove_once(api: cluster.Api, order: Order) -> str | None:
     """Read the node and write it back without the taint; None when somebody else wrote it between."""
-    path = f"/api/v1/nodes/{quote(order.node, safe='')}"
+    path = cluster.path_to("api", "v1", "nodes", order.node)
     taint = Taint(order.key, order.effect)
     found = api.request("GET", path, timeout=TIMEOUT)
     _accept(found, order)

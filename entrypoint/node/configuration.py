@@ -81,7 +81,7 @@ class Configuration:
             self._source = Auto(settings, ledger, patient=patient, clock=clock)
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
-        self._dated: dict[str, tuple[object, float]] = {}
+        self._dated: dict[str, tuple[object, int, float]] = {}
         self._stood = ""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
@@ -124,18 +124,23 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
-            gate=None if gate is None or gate.exists() else gate,
+            gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
             recalled=renaming.recalled(settings, self._ledger.says),
         )
 
     def _date(self, outputs: Mapping[str, Look], now: float) -> dict[str, float]:
-        known, self._dated = self._dated, {}
+        """Return since when each is as it is. One that was written and is gone before it was seen is gone anew.
+
+        Otherwise a mesh that moves it at once would be given no time.
+        """
+        known, self._dated, puts = self._dated, {}, self._ledger.puts
         for name, look in outputs.items():
             content = look.content if isinstance(look, File) else look
             before = known.get(name)
-            self._dated[name] = before if before is not None and before[0] == content else (content, now)
-        return {name: since for name, (_, since) in self._dated.items()}
+            same = before is not None and before[0] == content and (isinstance(look, File) or before[1] == puts)
+            self._dated[name] = before if before is not None and same else (content, puts, now)
+        return {name: since for name, (_, _, since) in self._dated.items()}
 
     def _look_at_what_they_name(self, documents: list[bytes]) -> dict[str, bool | None]:
         """Return whether each readiness indicator is there, and remember what is to be followed."""
@@ -198,7 +203,7 @@ class Configuration:
         steps = (*first, *self._put(seen, before, put, output, stands, due=due), *self._removals(seen, before, output))
         steps = (*steps, *draft.behind)
         after = self._names_after(seen, steps) | {output.name}
-        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document, before.coming)]
+        faults = [*draft.faults, *self._faults(seen, after, output.name, output.document)]
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return _of(
@@ -314,11 +319,22 @@ class Configuration:
             order = runtime.in_order(seen.names)
             look = (seen.outputs.get(order[0]) or (seen.first or ("", None))[1]) if order else None
             found = (order[0], look.content) if isinstance(look, File) else None
-        return found is not None and not list(self._faults(seen, {*seen.names}, *found, frozenset()))
+        if found is None or self._lacks_kubeconfig(seen, found[1]):
+            return False
+        return not list(self._faults(seen, {*seen.names}, *found))
 
-    def _faults(
-        self, seen: Seen, names: set[str], name: str, content: bytes, coming: frozenset[Path]
-    ) -> Iterator[Fault]:
+    def _lacks_kubeconfig(self, seen: Seen, content: bytes) -> Path | None:
+        """Return the kubeconfig that a configuration names, if this container can see that it is not there."""
+        path = self._kubeconfig_named(content)
+        if path is None:
+            return None
+        return (
+            None
+            if path.name in (seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours)
+            else path
+        )
+
+    def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""
         settings = self._settings
         if before := overtaken(settings.cni_conf_dir, names, name, content, seen.first):
@@ -326,13 +342,12 @@ class Configuration:
         if fault := runtime.fault(name, content):
             found = f"the CNI runtime will not use Multus with {settings.cni_conf_dir / name}: {fault}"
             yield Fault("configuration.valid", found)
-        kubeconfig = self._kubeconfig_named(content)
-        if kubeconfig is not None and kubeconfig not in coming:
-            there = seen.names if kubeconfig.parent == settings.cni_conf_dir else seen.beside_ours
-            if kubeconfig.name not in there:
-                found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
-                todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
-                yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
+        kubeconfig = self._lacks_kubeconfig(seen, content)
+        # That ours is gone for a moment is no fault: its own part puts it back, or says why it cannot.
+        if kubeconfig is not None and kubeconfig != settings.kubeconfig_file:
+            found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
+            todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
+            yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
         indicator = meshes.named_in(content, "readinessindicatorfile")
         if seen.indicators.get(indicator) is False:
             found = f"Multus lets every pod wait for its readiness indicator, and {indicator} does not exist"
@@ -368,7 +383,7 @@ class Configuration:
         master is damaged and there is no other: then what was made of it is the last whole copy of the network.
         """
         settings, put = self._settings, before.ledger.configuration
-        if not (why.everything or settings.cleanup_on_exit or not why.hooked.isdisjoint(settings.output_files)):
+        if not settings.cleanup_on_exit and why.hooked.isdisjoint(settings.output_files):
             return
         ours = self._ours(seen, before) if seen.directory else None
         if any(isinstance(look, File) for look in seen.outputs.values()) and ours is None:

@@ -74,11 +74,9 @@ class Kubeconfig:
         return Wish((Write(settings.kubeconfig_file, content, settings.kubeconfig_mode),))
 
     def leave(self, seen: Seen, before: Before, why: Leaving) -> Iterator[Step]:
-        """Leave it, as running pods need it to be torn down, unless everything goes or a preStop hook removed it."""
+        """Leave it, as running pods need it to be torn down, unless a preStop hook removed it."""
         path = self._settings.kubeconfig_file
-        if (why.everything or path in why.hooked) and not (
-            isinstance(seen.kubeconfig, Absent) and seen.kubeconfig.missing
-        ):
+        if path in why.hooked and not (isinstance(seen.kubeconfig, Absent) and seen.kubeconfig.missing):
             yield Remove(path, why.because(path))
 
     def _without_token(self, seen: Seen) -> Wish:

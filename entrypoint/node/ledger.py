@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.disk import files
-from entrypoint.disk.looks import File, holds, own, unknown
+from entrypoint.disk.looks import Absent, File, holds, own, unknown
 
 NAME = "ledger.json"
 _MODE = 0o600
@@ -58,6 +58,8 @@ class Ledger:
         """Say nothing yet: nothing is read before `load`."""
         self.path = path
         self.says = Book()
+        self.puts = 0
+        """How many times this run has noted a configuration."""
         self._loaded = False
 
     def load(self) -> None:
@@ -76,6 +78,7 @@ class Ledger:
 
     def note(self, **changes: object) -> None:
         """Remember what was found or done; `save` puts it on disk. The keywords are fields of `Book`."""
+        self.puts += "configuration" in changes
         self.says = self.says._replace(**changes)  # type: ignore[arg-type]
 
     def note_program(self, name: str, digest: str) -> None:
@@ -90,17 +93,22 @@ class Ledger:
         there = {name: digest for name, digest in self.says.programs.items() if os.path.lexists(programs / name)}
         self.note(programs=there)
 
+    def stands(self) -> bool:
+        """Say whether the file says what this instance knows."""
+        look = own(self.path)
+        if self.says == Book():
+            return isinstance(look, Absent) and look.missing
+        return holds(look, written(self.says), _MODE)
+
     def save(self) -> bool:
         """Put it on disk unless it is there; say whether that was needed. Raises OSError."""
-        content = written(self.says)
-        if self.says == Book():
-            there = os.path.lexists(self.path)
-            files.remove(self.path)
-            return there
-        if holds(own(self.path), content, _MODE):
+        if self.stands():
             return False
-        files.make_directory(self.path.parent)
-        files.write(self.path, content, _MODE)
+        if self.says == Book():
+            files.remove(self.path)
+        else:
+            files.make_directory(self.path.parent)
+            files.write(self.path, written(self.says), _MODE)
         return True
 
 

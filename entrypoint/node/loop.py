@@ -21,7 +21,7 @@ from entrypoint.node.configuration import Configuration
 from entrypoint.node.kubeconfig import Kubeconfig
 from entrypoint.node.ledger import Book, Ledger
 from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
-from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, attempted, failure
+from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, advice, attempted, failure
 from entrypoint.owner import SUFFIXES, Owner
 from entrypoint.settings import Settings
 from entrypoint.telling import log
@@ -130,6 +130,11 @@ def decide(each_part: Sequence[Part], before: Before) -> Decision:
     return Decision(seen, wishes, failed, before.ledger)
 
 
+def _unknown(error: OSError) -> Decision:
+    """Decide nothing, because nobody can tell what the ledger says."""
+    return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+
+
 def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """Decide as the loop would, without patience; compare binaries too. Nothing is written.
 
@@ -137,12 +142,10 @@ def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """
     ledger = Ledger(settings.ledger_file)
     each_part = parts(settings, ledger, patient=False)
-    decision = Decision([], [], [])
     try:
         ledger.load()
     except OSError as error:
-        decision.failed.append(LookFailedError(f"{error.filename} {error.strerror}"))
-        return decision
+        return _unknown(error)
     before = Before(ledger.says, configured=running and ledger.says.configuration is not None)
     decision = decide(each_part, before)
     for step in (step for wish in decision.wishes for step in wish.afterwards):
@@ -164,12 +167,6 @@ class _History:
         self.failure: str | None = None
         self.vital = False
         """Without the step that failed the node is not configured."""
-
-    def repeats(self, step: Step) -> bool:
-        """Say whether a step leaves the same behind as the last one, whatever was there before."""
-        if isinstance(step, Write) and isinstance(self.step, Write):
-            return step._replace(over=None) == self.step._replace(over=None)
-        return step == self.step
 
 
 class Loop:
@@ -242,7 +239,7 @@ class Loop:
         self._configured = self._configured or self._ready
         # What is left to do after that is done at once, and so is the look at what is watched only now.
         unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
-        again = (unfinished) or self._interests() != watched
+        again = unfinished or self._interests() != watched
         return earliest(
             *later,
             *(wish.until for wish in decision.wishes),
@@ -260,7 +257,7 @@ class Loop:
         try:
             self._ledger.load()
         except OSError as error:
-            return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+            return _unknown(error)
         before = Before(
             ledger=self._ledger.says,
             configured=self._configured,
@@ -289,11 +286,12 @@ class Loop:
         return not self._configured and bool(decision.waits or decision.failed)
 
     def _retried(self, decision: Decision) -> float | None:
-        """Return when to look again after a look that failed."""
+        """Return when to look again after a look that failed; what an event brings before is no further try."""
         if not decision.failed:
             self._retry.succeeded()
             return None
-        return self._retry.failed(self._clock())
+        now, due = self._clock(), self._retry.at
+        return due if due is not None and now < due else self._retry.failed(now)
 
     # ---- doing ----
 
@@ -310,6 +308,8 @@ class Loop:
         elif wanted and not self._owner.accompanied:
             self._owner.join(able=False)
         self._forget_lost()
+        if not wanted and self._ledger.stands():
+            return False, False, []
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
             if not mine:
                 return False, False, []
@@ -341,7 +341,7 @@ class Loop:
         if self._wakeup.stopping:
             raise programs.CancelledError  # whoever removed what is missing may have meant it
         now, history = self._clock(), self._histories.setdefault(step.path, _History())
-        repeats = history.repeats(step)
+        repeats = history.step == step  # whatever was there before
         not_before = earliest(history.writes.free_at(now), history.retry.at if repeats else None)
         if not_before is not None and now < not_before:
             return not_before
@@ -398,7 +398,7 @@ class Loop:
             if self._ledger.save():
                 history.writes.took(now)
         except OSError as error:
-            history.failure = f"cannot write {self._ledger.path}: {error.strerror}"
+            history.failure = f"cannot write {self._ledger.path}: {error.strerror}{advice(error)}"
             return [history.retry.failed(now)]
         history.failure = None
         history.retry.succeeded()
@@ -505,7 +505,8 @@ class Loop:
         ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
         retry = self._clock() + _UNWATCHED if unwatched else None
         again = self._clock() if self._interests() != watched else None
-        return earliest(ready_file, retry, again, self._retried(decision), self._owner.deadline)
+        until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
+        return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
 
     def _be_at_work(self) -> None:
         if self._standing_by:

@@ -80,22 +80,17 @@ class Before(NamedTuple):
     """A newer instance owns the node: what stands is its, and counts as well."""
     awaited: str | None = None
     """What a configuration has to wait for, by the parts before."""
-    coming: frozenset[Path] = frozenset()
-    """What the parts before are about to write."""
     give_up_at: float = float("inf")
     """When `--wait-timeout` ends, until the node was configured once (monotonic seconds)."""
 
     def and_then(self, wish: Wish) -> Before:
         """Return what is known to the next part."""
-        coming = self.coming | {step.path for step in wish.steps}
-        return self._replace(awaited=self.awaited or wish.awaited, coming=coming)
+        return self._replace(awaited=self.awaited or wish.awaited)
 
 
 class Leaving(NamedTuple):
-    """Why things are taken away."""
+    """Why things are taken away when the program ends."""
 
-    everything: bool = False
-    """`uninstall`: all that is ours. Otherwise the program ends."""
     hooked: frozenset[Path] = frozenset()
     """What somebody removed just before the end, as preStop hooks do, and this run has put back."""
 
@@ -103,7 +98,7 @@ class Leaving(NamedTuple):
         """Say it in the words of a log."""
         if path in self.hooked:
             return "somebody removed it just before the end, as preStop hooks do, and it had been put back"
-        return "uninstall" if self.everything else "the program ends (--cleanup-config-on-exit)"
+        return "the program ends (--cleanup-config-on-exit)"
 
 
 class Part(Protocol):

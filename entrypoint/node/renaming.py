@@ -32,7 +32,7 @@ def obstacle(settings: Settings, ledger: Book, name: str, old: str | None, *, ol
     # By the name alone, whatever path the host calls it by: k3s and others have the directory elsewhere.
     if settings.readiness_indicator_file and os.path.basename(settings.readiness_indicator_file) == name:
         return "it is --readiness-indicator-file, without which Multus lets every pod wait"
-    if old_there and (old is None or old != _known(ledger).get(name)):
+    if old_there and (old is None or old not in {_known(ledger).get(name), ledger.earlier.get(name)}):
         return f"{new_name} is there, and is not what was renamed to it; move it away if nobody needs it"
     return None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from entrypoint.disk import files, moving, programs
 from entrypoint.disk.files import Identity
@@ -34,28 +35,32 @@ class Doing(NamedTuple):
     """Tells a long copy or comparison to stop."""
 
 
-class Step(Protocol):
+@dataclass(frozen=True)
+class Step:
     """One thing to do to one path."""
 
-    @property
-    def path(self) -> Path:
-        """Which file it is about."""
+    verb: ClassVar[str]
+    done: ClassVar[str]
+    """The verb in the past tense; empty for what nobody needs to hear of."""
+    vital: ClassVar[bool] = True
+    """Without it the node is not configured: when it fails in the first pass, the program ends."""
+
+    path: Path
 
     @property
-    def verb(self) -> str:
-        """What it does, in the present tense, for messages of failure."""
+    def detail(self) -> str:
+        """Return what is said behind the path."""
+        return ""
 
     @property
     def did(self) -> str:
-        """Say what was done; empty for what nobody needs to hear."""
+        """Say what was done."""
+        return f"{self.done} {self.path}{self.detail}" if self.done else ""
 
     @property
     def would(self) -> str:
         """Say what would be done."""
-
-    @property
-    def vital(self) -> bool:
-        """Without it the node is not configured: when it fails in the first pass, the program ends."""
+        return f"would {self.verb} {self.path}{self.detail}" if self.done else ""
 
     def do(self, doing: Doing) -> None:
         """Do it, and note in the ledger what was done.
@@ -63,32 +68,31 @@ class Step(Protocol):
         Raises OSError, `programs.CancelledError` when it was given up, and `files.ReplacedError` when somebody else was
         faster.
         """
+        raise NotImplementedError
 
 
-class Write(NamedTuple):
+@dataclass(frozen=True)
+class Write(Step):
     """Put this content there, whole and at once."""
 
-    path: Path
+    verb, done = "write", "wrote"
+
     content: bytes
     mode: int
-    over: Identity | None = None
+    over: Identity | None = field(default=None, compare=False)
     """The file that content was taken over from: once that is another, look again."""
     put: Put | None = None
     """What the ledger notes once it is there."""
     instead: tuple[Path, ...] = ()
     """Under which other names the same may have stood until now."""
-    verb: str = "write"
-    vital: bool = True
-
-    @property
-    def did(self) -> str:
-        return f"wrote {self.path}"
 
     @property
     def would(self) -> str:
+        """Say what would be written; the content follows."""
         return f"would write {self.path}, mode {self.mode:o}:"
 
     def do(self, doing: Doing) -> None:
+        """Write it beside its target and rename it."""
         if self.put is None:  # the kubeconfig, whose directory is ours
             files.make_directory(self.path.parent)
         files.write(self.path, self.content, self.mode, self.over)
@@ -96,87 +100,84 @@ class Write(NamedTuple):
             doing.ledger.note(configuration=self.put)
 
 
-class Note(NamedTuple):
+@dataclass(frozen=True)
+class Note(Step):
     """Bring the ledger up to what was found, and touch nothing else."""
 
-    path: Path
+    verb, done, vital = "note", "", False
+
     changes: Mapping[str, Any]
     """Fields of `ledger.Book`."""
-    verb: str = "note"
-    did: str = ""
-    would: str = ""
-    vital: bool = False
 
     def do(self, doing: Doing) -> None:
+        """Note it."""
         doing.ledger.note(**self.changes)
 
 
-class Copy(NamedTuple):
+@dataclass(frozen=True)
+class Copy(Step):
     """Install a program with the mode of its source."""
 
-    path: Path
+    verb, done = "install", "installed"
+
     source: Path
     ahead: bool = False
     """Note it in the ledger before it is there. Otherwise `Compare` does, afterwards: Multus has some 50 MB."""
     instead: tuple[Path, ...] = ()
-    verb: str = "install"
-    vital: bool = True
 
     @property
-    def did(self) -> str:
-        return f"installed {self.path} from {self.source}"
-
-    @property
-    def would(self) -> str:
-        return f"would install {self.path} from {self.source}"
+    def detail(self) -> str:
+        """Say where it is from."""
+        return f" from {self.source}"
 
     def do(self, doing: Doing) -> None:
+        """Copy it."""
         if self.ahead:
             doing.ledger.note_program(self.path.name, programs.digest(self.source, doing.cancelled))
             doing.ledger.save()
         programs.copy(self.source, self.path, doing.cancelled)
 
 
-class Compare(NamedTuple):
+@dataclass(frozen=True)
+class Compare(Step):
     """Compare an installed program with its source, byte for byte, and tell who asked."""
 
-    path: Path
+    verb, done, vital = "compare", "", False
+
     source: Path
-    tell: Callable[[bool, str], None]
+    tell: Callable[[bool, str], None] = field(compare=False)
     """Takes whether they are the same, and the digest of the installed one."""
     ours: bool = True
     """What is the same is noted in the ledger."""
-    verb: str = "compare"
-    did: str = ""
-    would: str = ""
-    vital: bool = False
 
     def do(self, doing: Doing) -> None:
-        same, digest = programs.compared(self.path, self.source, doing.cancelled)
+        """Compare them."""
+        try:
+            same, digest = programs.compared(self.path, self.source, doing.cancelled)
+        except FileNotFoundError:
+            return  # gone since, as the next look will see
         if same and self.ours and doing.ledger.says.programs.get(self.path.name) != digest:
             doing.ledger.note_program(self.path.name, digest)
         self.tell(same, digest)
 
 
-class Remove(NamedTuple):
+@dataclass(frozen=True)
+class Remove(Step):
     """Take this file away."""
 
-    path: Path
+    verb, done = "remove", "removed"
+
     because: str
     what: str = ""
     """What the ledger has of it: `configuration`, `programs`, or nothing."""
-    verb: str = "remove"
-    vital: bool = True
 
     @property
-    def did(self) -> str:
-        return f"removed {self.path}: {self.because}"
-
-    @property
-    def would(self) -> str:
-        return f"would remove {self.path}: {self.because}"
+    def detail(self) -> str:
+        """Say why."""
+        return f": {self.because}"
 
     def do(self, doing: Doing) -> None:
+        """Remove it, and strike it out."""
         files.remove(self.path)
         ledger, name = doing.ledger, self.path.name
         if self.what == "configuration" and ledger.says.configuration and ledger.says.configuration.name == name:
@@ -185,57 +186,48 @@ class Remove(NamedTuple):
             ledger.note(programs={each: digest for each, digest in ledger.says.programs.items() if each != name})
 
 
-class Retire(NamedTuple):
+@dataclass(frozen=True)
+class _Rename(Step):
+    verb, done, vital = "rename", "renamed", False
+
+    to: Path
+
+    @property
+    def detail(self) -> str:
+        """Say what it is called then."""
+        return f" to {self.to.name}"
+
+
+@dataclass(frozen=True)
+class Retire(_Rename):
     """Give a master the name NAME.old, once the ledger says so: else nobody would know that it is ours."""
 
-    path: Path
-    to: Path
     renamed: Renamed
     over: bool = False
     """A file that we gave this name before is to be replaced; any other is in the way."""
-    verb: str = "rename"
-    vital: bool = False
-
-    @property
-    def did(self) -> str:
-        return f"renamed {self.path} to {self.to.name}"
-
-    @property
-    def would(self) -> str:
-        return f"would rename {self.path} to {self.to.name}"
 
     def do(self, doing: Doing) -> None:
-        ledger, before = doing.ledger, doing.ledger.says.renamed
-        earlier = {**ledger.says.earlier, **({before.name: before.digest} if before else {})}
-        earlier.pop(self.renamed.name, None)
-        kept = ledger.says
+        """Note it, and rename it."""
+        ledger, kept, before = doing.ledger, doing.ledger.says, doing.ledger.says.renamed
+        earlier = {**kept.earlier, **({before.name: before.digest} if before else {})}
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()
             moving.rename(self.path, self.to, over=self.over)
-        except OSError:
-            if os.path.lexists(self.path):
-                ledger.says = kept  # it has not happened
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
+                ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
             raise
+        # Only now: what had the name NAME.old until then was ours as well, and a run may be killed in between.
+        ledger.note(earlier={name: digest for name, digest in earlier.items() if name != self.renamed.name})
 
 
-class GiveBack(NamedTuple):
+@dataclass(frozen=True)
+class GiveBack(_Rename):
     """Give the renamed master its name back, unless a live file has taken it."""
 
-    path: Path
-    to: Path
-    verb: str = "rename"
-    vital: bool = False
-
-    @property
-    def did(self) -> str:
-        return f"renamed {self.path} to {self.to.name}"
-
-    @property
-    def would(self) -> str:
-        return f"would rename {self.path} to {self.to.name}"
-
     def do(self, doing: Doing) -> None:
+        """Link it, and take the other name away."""
         given_back = moving.rename_unless_taken(self.path, self.to)
         ledger, name = doing.ledger, self.to.name
         renamed = ledger.says.renamed
@@ -257,9 +249,12 @@ def failure(step: Step, error: OSError) -> str:
     if isinstance(step, Copy) and error.filename == os.fspath(step.source):
         return f"cannot install {step.path}: {step.source} cannot be read: {error.strerror}"
     message = f"cannot {step.verb} {step.path}: {error.strerror}"
-    if error.filename == os.fspath(getattr(step, "path", "")) or not error.filename:
-        pass
-    elif os.path.dirname(str(error.filename)) != os.path.dirname(os.fspath(step.path)):
-        message = f"{message} ({error.filename})"
-    advice = _ADVICE.get(error.errno or 0)
-    return f"{message}; {advice}" if advice else message
+    elsewhere = os.path.dirname(os.fsdecode(error.filename or step.path)) != os.path.dirname(step.path)
+    message += f" ({error.filename})" if elsewhere else ""
+    return message + advice(error)
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about a disk that refuses, as the end of a message; empty where nothing is known."""
+    known = _ADVICE.get(error.errno or 0)
+    return f"; {known}" if known else ""

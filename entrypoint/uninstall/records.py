@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,17 @@ _RECORD = re.compile(r"[0-9a-f]{64}")
 _RESULTS = "results"
 _CACHE = "cniCacheV1"
 _DATA_DIR = "/var/lib/cni/multus"
+_NAMESPACES = ("run/netns", "var/run/netns")
+"""Where runtimes keep network namespaces: often, but not on Talos, two names of one directory."""
+_UNREAD = "its record cannot be read"
 _SHOWN = 12
 """Digits of a sandbox's identifier that tools of the runtimes show."""
+_NAMED = 20
+"""How many pods are named in one message."""
+_FROM_A_CONTROLLER = (
+    "A controller (`kubectl describe pod`: Controlled By) makes its pods again, with their networks: scale it to 0, "
+    "take the annotation k8s.v1.cni.cncf.io/networks out of its template, or cordon the node first"
+)
 
 
 class Attached(NamedTuple):
@@ -29,57 +39,133 @@ class Attached(NamedTuple):
 
     sandbox: str
     networks: tuple[str, ...]
-    """Their names; none where the record cannot be read."""
     pod: str | None
     """NAMESPACE/NAME, where the cache knows it."""
+    unseen: str | None = None
+    """What to mount where, if no network namespace at all can be seen where its own should be."""
 
     def __str__(self) -> str:
         """Return it as messages name it."""
         name = self.pod or f"the pod of sandbox {self.sandbox[:_SHOWN]}"
-        return f"{name} ({', '.join(self.networks) or 'its record cannot be read'})"
+        return f"{name} ({', '.join(self.networks)})"
 
 
 class Found(NamedTuple):
     """What the records say."""
 
     attached: tuple[Attached, ...] = ()
+    damaged: tuple[tuple[Path, str | None], ...] = ()
+    """Records that are empty or cut off, of pods that are not known to be gone, and NAMESPACE/NAME of these."""
     left_over: int = 0
-    """Records of such pods that are no more."""
+    """Records of pods with further networks that are no more."""
+    plain: int = 0
+    """Records of pods with their default network alone."""
 
+    def in_the_way(self) -> str:
+        """Say what keeps `uninstall` from going on, and what to do about it."""
+        return ". ".join([*self._about_attached(), *self.about_damaged()])
 
-def look(data_dir: Path) -> Found:
-    """Read the records. Raises OSError when they cannot be seen.
+    def _about_attached(self) -> Iterable[str]:
+        if not self.attached:
+            return
+        one = "1 pod of this node has networks beside its"
+        number = (
+            one if len(self.attached) == 1 else f"{len(self.attached)} pods of this node have networks beside their"
+        )
+        yield f"{number} default network: {self.named()}"
+        for mount in sorted({pod.unseen for pod in self.attached if pod.unseen}):
+            yield f"Whether they are gone cannot be seen, because no network namespace is visible there: mount {mount}"
+        yield (
+            "Once the configuration is gone nobody gives the addresses of these networks back: delete these pods, or "
+            "drain the node; with --force it goes on and the addresses stay reserved"
+        )
+        yield _FROM_A_CONTROLLER
 
-    Multus makes the directory with its first record, so none is there when only the directory above is.
-    """
-    try:
-        with os.scandir(data_dir) as entries:
-            sandboxes = sorted(
-                entry.name
-                for entry in entries
-                if _RECORD.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+    def about_damaged(self) -> Iterable[str]:
+        """Name the damaged records, and say what to do about each."""
+        for path, pod in self.damaged:
+            yield (
+                f"The record {path}{f' of {pod}' if pod else ''} is empty or cut off, as after a power cut, and Multus "
+                f"cannot give back what it stood for either: see whether the pod lives (crictl pods --id {path.name}), "
+                "and remove the record if it does not"
             )
-    except FileNotFoundError:
-        if os.path.isdir(data_dir.parent):
-            return Found()
-        raise
-    cache = Cache(data_dir)
-    attached, left_over = [], 0
-    for sandbox in sandboxes:
-        record = read(data_dir / sandbox)
-        networks = further_networks(record.content) if isinstance(record, File) else ()
-        if networks is None or (not isinstance(record, File) and record.missing):
-            continue  # it has its default network alone, or has gone meanwhile
-        pod, namespaces = cache.of(sandbox)
-        if any(_is_gone(data_dir, path) for path in namespaces):
-            left_over += 1
-        else:
-            attached.append(Attached(sandbox, networks, pod))
-    return Found(tuple(attached), left_over)
+
+    def named(self) -> str:
+        """Name the pods, or some of them."""
+        names = [str(pod) for pod in self.attached]
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+class Records:
+    """The records of a node. It remembers in which directories it has seen network namespaces."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Say where they are; nothing is read yet."""
+        self._data_dir = data_dir
+        directory = str(data_dir)
+        self._host = Path((directory.removesuffix(_DATA_DIR) or "/") if directory.endswith(_DATA_DIR) else "/host")
+        self._visible: set[Path] = set()
+
+    def places(self) -> list[Path]:
+        """Return the directories in which whatever comes and goes is a reason to look again."""
+        return [self._data_dir, *(self._host / each for each in _NAMESPACES)]
+
+    def look(self) -> Found:
+        """Read the records. Raises OSError when they cannot be seen.
+
+        Multus makes the directory with its first record, so none is there when only the directory above is.
+        """
+        try:
+            with os.scandir(self._data_dir) as entries:
+                files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except FileNotFoundError:
+            if os.path.isdir(self._data_dir.parent):
+                return Found()
+            raise
+        self._visible |= {each for each in map(self._host.joinpath, _NAMESPACES) if _holds_something(each)}
+        cache = _Cache(self._data_dir)
+        attached, damaged, left_over, plain = list[Attached](), list[tuple[Path, str | None]](), 0, 0
+        for sandbox in sorted(filter(_RECORD.fullmatch, files)):
+            record = read(self._data_dir / sandbox)
+            if not isinstance(record, File) and record.missing:
+                continue  # gone meanwhile
+            networks = further_networks(record.content) if isinstance(record, File) else (_UNREAD,)
+            if networks == ():
+                plain += 1
+                continue
+            pod, namespaces = cache.of(sandbox)
+            if any(self._is_gone(each) for each in namespaces):
+                left_over += 1
+            elif networks is None:
+                damaged.append((self._data_dir / sandbox, pod))
+            else:
+                unseen = next(filter(None, map(self._out_of_sight, namespaces)), None)
+                attached.append(Attached(sandbox, networks, pod, unseen))
+        return Found(tuple(attached), tuple(damaged), left_over, plain)
+
+    def _is_gone(self, namespace: str) -> bool:
+        """Say whether a network namespace is no more: others can be seen where it should be, now or earlier.
+
+        A directory in which none ever was may be a mount of the wrong one. `/proc/PID/ns/net`, as Docker has it, says
+        nothing: this container sees no process of the host.
+        """
+        place = self._place(namespace)
+        return place is not None and place.parent in self._visible and not os.path.lexists(place)
+
+    def _out_of_sight(self, namespace: str) -> str | None:
+        place = self._place(namespace)
+        if place is None or place.parent in self._visible:
+            return None
+        return f"{os.path.dirname(namespace)} of the host at {place.parent}"
+
+    def _place(self, namespace: str) -> Path | None:
+        """Return where this container sees a network namespace; None where runtimes keep none."""
+        path = Path(namespace)
+        return self._host / str(path).lstrip("/") if str(path.parent) in {f"/{each}" for each in _NAMESPACES} else None
 
 
 def further_networks(record: bytes) -> tuple[str, ...] | None:
-    """Return the networks of a record beside the node's default network; None when there are none.
+    """Return the networks of a record beside the node's default network; None when it is damaged.
 
     A record is a list of delegates, the first of them the default network. A pod may have chosen another one by an
     annotation: then its name is that of a NetworkAttachmentDefinition, NAMESPACE/NAME, and nobody else would free it.
@@ -87,15 +173,14 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     try:
         document = parse(record)
     except InvalidJsonError:
-        return ()
-    if not isinstance(document, list):
-        return ()
+        return None
+    if not isinstance(document, list) or not document:
+        return None
     names = [str(each.get("Name")) if isinstance(each, dict) else "?" for each in document]
-    further = [name for position, name in enumerate(names) if position > 0 or "/" in name]
-    return tuple(further) or None
+    return tuple(name for position, name in enumerate(names) if position > 0 or "/" in name)
 
 
-class Cache:
+class _Cache:
     """libcni's cache, in the runtime's directory and in Multus's own: one file a network and interface of a sandbox."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -134,28 +219,7 @@ def _pod(entry: dict[str, Any]) -> str | None:
     return f"{namespace}/{name}" if namespace and name else None
 
 
-def namespace_directories(data_dir: Path) -> list[Path]:
-    """Return where this container sees the directory in which runtimes keep network namespaces, if it is mounted."""
-    return [_host(data_dir) / "run/netns", _host(data_dir) / "var/run/netns"]
-
-
-def _is_gone(data_dir: Path, namespace: str) -> bool:
-    """Say whether a sandbox's network namespace is no more: its directory can be seen, and it is not in it.
-
-    Not so with `/proc/PID/ns/net`, as Docker has it: this container sees no process of the host.
-    """
-    inside = Path("/", namespace).relative_to("/")
-    if not namespace.startswith("/") or ".." in inside.parts:
-        return False
-    host = _host(data_dir)
-    places = [host / inside]
-    if inside.parts[:2] == ("var", "run"):  # a link to /run on every host
-        places.append(host / inside.relative_to("var"))
-    seen = [place for place in places if place.parent.is_dir()]
-    return bool(seen) and not any(os.path.lexists(place) for place in seen)
-
-
-def _host(data_dir: Path) -> Path:
-    """Return where this container sees the host's root directory."""
-    directory = str(data_dir)
-    return Path(directory.removesuffix(_DATA_DIR) or "/") if directory.endswith(_DATA_DIR) else Path("/host")
+def _holds_something(directory: Path) -> bool:
+    with suppress(OSError), os.scandir(directory) as entries:
+        return any(True for _ in entries)
+    return False

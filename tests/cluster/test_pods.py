@@ -165,3 +165,22 @@ def test_it_is_told_what_made_a_pod(api, get, owner):
         "Node": ("Node", True),
         None: (None, False),
     }[owner]
+
+
+@pytest.mark.parametrize("part", ["metadata", "spec", "status"])
+@pytest.mark.parametrize("value", [None, 5, "x", [], [None], True])
+def test_a_part_of_a_pod_that_is_of_another_kind_is_no_traceback(part, value):
+    document = {"metadata": {"name": "a", "annotations": {pods.ASKED: "lan"}}, "status": {"podIP": "10.0.0.1"}}
+    pods.examine({**document, part: value})
+
+
+@pytest.mark.parametrize("name", ["\ud800", "../../secrets", "a?b", "a b"])
+def test_whatever_a_pod_is_called_is_one_segment_of_its_path(name):
+    assert pods.path_of("default", name).count("/") == 6
+    assert "?" not in pods.path_of("default", name)
+
+
+def test_a_pod_whose_status_is_too_long_to_be_read_lacks_nothing_that_anybody_knows(api, get):
+    status = json.dumps([{"name": "default/lan", "x": "y" * 70_000}])
+    api.add_pod("a", metadata={"annotations": {pods.ASKED: "lan", pods.GOT: status}})
+    assert found(get) == {}

@@ -52,6 +52,7 @@ def test_a_new_revision_of_microk8s_is_followed_while_the_pod_runs(new_pod, node
     running = pod.start("kube-multus")
     kubeconfig = "current/args/cni-network/multus.d/multus.kubeconfig"
     until((snap / "current/args/cni-network/00-multus.conf").exists, running.log)
+    assert "set --multus-kubeconfig-file-host" not in running.log()  # its path follows the link as well
 
     shutil.copytree(snap / "7394", snap / "7500", symlinks=True)
     (snap / "next").symlink_to("7500")

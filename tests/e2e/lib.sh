@@ -30,9 +30,8 @@ manifest() {
 
 # Run a line of shell on a node, as root. It goes in by standard input: ssh and `docker exec` differ in how they quote.
 on_node() {
-  # NODE_SHELL is a command with arguments, and is meant to be split.
-  # shellcheck disable=SC2086
-  $NODE_SHELL "$1" sh -s <<<"$2"
+  # NODE_SHELL is a line of shell: it is split as one, and what has a space in it can be quoted.
+  eval "$NODE_SHELL \"\$1\" sh -s" <<<"$2"
 }
 
 # The nodes that have a pod of the DaemonSet, one a line.

@@ -28,6 +28,14 @@ def order(account):
 # ---- which taints stay ----
 
 
+def test_a_taint_of_another_kind_is_no_traceback():
+    assert taint.of({"spec": {"taints": [MINE, None, 5, {"key": KEY, "effect": []}]}}) == [
+        MINE,
+        {"key": KEY, "effect": []},
+    ]
+    assert taint.without([{"key": KEY, "effect": []}], Taint(KEY, "NoSchedule")) == [{"key": KEY, "effect": []}]
+
+
 def test_a_key_without_effect_names_every_taint_of_that_key():
     assert taint.without([MINE, OTHER, MINE_EXECUTE], Taint(KEY, None)) == [OTHER]
 

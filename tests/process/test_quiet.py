@@ -91,7 +91,7 @@ def test_unrelated_files_do_not_make_it_look_at_the_node(host):
 
 def test_the_resident_process_has_not_loaded_the_kubernetes_client(host):
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, entrypoint.cli.commands; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, entrypoint.cli.commands, entrypoint.node.loop; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

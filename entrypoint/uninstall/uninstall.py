@@ -1,0 +1,461 @@
+"""The subcommand `uninstall`: take from a node what is ours, in an order that never leaves it without a network.
+
+A node that keeps the configuration after its DaemonSet is gone cannot start pods any more (upstream issues 1429, 1105,
+461, 592). So the master gets its name back first, then the configuration goes, then what it refers to, and the ledger,
+which says what is ours, goes last: a run that was killed is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from entrypoint import owner
+from entrypoint.cni import runtime, wrap
+from entrypoint.cni.document import GENERATED, RETIRED_SUFFIX, SUFFIXES, Master, Multus, Unusable, examine
+from entrypoint.disk import files, moving, programs
+from entrypoint.disk.looks import Absent, File, Look, listing, own, read
+from entrypoint.disk.wakeup import Wakeup
+from entrypoint.disk.watch import Watcher
+from entrypoint.install import PROGRAMS
+from entrypoint.node import meshes, renaming
+from entrypoint.node.kubeconfig import Kubeconfig
+from entrypoint.node.ledger import Book, Ledger
+from entrypoint.node.part import Before, LookFailedError, told
+from entrypoint.node.steps import Doing, GiveBack, Remove, Step, StepError, attempted
+from entrypoint.settings import Settings
+from entrypoint.uninstall.records import Found, Records
+
+_INTERVAL = 30.0
+"""Seconds after which it is said again what is waited for."""
+_UNWATCHED_INTERVAL = 2.0
+"""Seconds between looks where nothing can be watched, or the last look failed."""
+_PATIENCE = 60.0
+"""Seconds to wait for another uninstaller, which may be reading large programs on a slow node."""
+_AT_WORK = (
+    "an entrypoint is at work on this node, and would put back what is removed: delete its DaemonSet first "
+    "(kubectl delete daemonset, or helm uninstall), and then uninstall"
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Keep(Step):
+    """Leave this there, and say why."""
+
+    verb, done, vital = "keep", "kept", False
+
+    because: str
+    needs_the_rest: bool = False
+    """Nothing else may be taken away, or the node could start no pod."""
+    forced: str | None = None
+    """As what it is removed with `--force` (`Remove.what`); None: not even then."""
+
+    @property
+    def detail(self) -> str:
+        """Say why."""
+        return f": {self.because}" + ("" if self.forced is None else ". Remove it yourself, or with --force")
+
+    def do(self, doing: Doing) -> None:
+        """Do nothing."""
+
+
+def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say) -> bool:
+    """Uninstall, or with `--dry-run` say what would be done; return whether the node is as it must be then.
+
+    While an entrypoint is at work, or pods with further networks are there, it refuses or, with `wait`, waits.
+    """
+    if not settings.cni_conf_dir.is_dir():
+        say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
+        return False
+    for directory in (settings.cni_conf_dir, settings.autoconfig_dir):
+        _, failure = listing(directory)
+        if failure:  # a master that is not seen would not get its name back
+            say(f"the directory {directory} {failure}; may the container read there (user, SELinux type)?")
+            return False
+    records = Records(data_dir)
+    found = _clear(settings, records, force=force, wait=wait and not settings.dry_run, say=say)
+    if found is None:
+        return False
+    with contextlib.nullcontext() if settings.dry_run else _turn(settings):
+        at_work = bool(owner.living(settings.kubeconfig_file.parent))
+        if at_work:
+            say(f"{'would refuse' if settings.dry_run else 'refused'}: {_AT_WORK}")
+        well = (settings.dry_run or not at_work) and take_away(settings, force=force, say=say) and not at_work
+    if left := found.plain + len(found.attached) + len(found.damaged):
+        say(
+            f"pods keep {left} record{'s' if left > 1 else ''} in {data_dir}, which nobody takes away when they are "
+            "deleted later, and nobody reads: remove the directory once they are gone"
+        )
+    return well
+
+
+def _turn(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    """Wait for whoever writes to this node, and hold others back meanwhile."""
+    return files.turn(settings.kubeconfig_file.with_name(owner.LOCK), _PATIENCE, lambda: False)
+
+
+def take_away(settings: Settings, *, force: bool, say: Say) -> bool:
+    """Look, decide and do; return whether all went well."""
+    ledger = Ledger(settings.ledger_file)
+    try:
+        ledger.load()
+        seen = look(settings, ledger.says)
+    except (LookFailedError, OSError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        say(f"cannot look at what is there, so all of it stays: {why}")
+        return False
+    return _apply(settings, ledger, decide(settings, ledger.says, seen, force=force), say)
+
+
+# ---- looking ----
+
+
+class Program(NamedTuple):
+    """An installed program: what tells that it is ours, or why that cannot be said."""
+
+    path: Path
+    ours: str = ""
+    foreign: str = ""
+    is_source: bool = False
+    """It is the very file that it would be compared with, and was never copied."""
+
+
+class Seen(NamedTuple):
+    """The node as a decision needs to know it."""
+
+    configurations: Mapping[str, Look]
+    """What stands under each name of the configuration directory that is ours, or that a runtime reads, in order."""
+    source: Look | None
+    """The file of `--multus-conf-file`."""
+    old: renaming.Old | None
+    olds: tuple[str, ...]
+    """Each NAME.old of the autoconfig directory that could be a master's."""
+    kubeconfig: Look
+    programs: tuple[Program, ...]
+
+
+def look(settings: Settings, book: Book) -> Seen:
+    """Look at everything that a decision needs. Nothing is written. Raises `LookFailedError` and OSError."""
+    listed = [entry.name for entry in listing(settings.cni_conf_dir)[0] if not entry.is_dir(follow_symlinks=False)]
+    names = dict.fromkeys([*runtime.in_order(listed), *filter(_our_names(settings, book).__contains__, listed)])
+    olds = (entry.name for entry in listing(settings.autoconfig_dir)[0])
+    return Seen(
+        configurations={name: told(own(settings.cni_conf_dir / name), settings.cni_conf_dir / name) for name in names},
+        source=read(settings.static_conf_file) if settings.static_conf_file else None,
+        old=renaming.look(settings, book),
+        olds=tuple(name for name in olds if name.endswith(tuple(each + RETIRED_SUFFIX for each in SUFFIXES))),
+        kubeconfig=told(own(settings.kubeconfig_file), settings.kubeconfig_file),
+        programs=tuple(
+            _program(settings, name, book.programs.get(name))
+            for name in dict.fromkeys([*PROGRAMS, *book.programs])
+            if os.path.lexists(settings.cni_bin_dir / name)
+        ),
+    )
+
+
+def _our_names(settings: Settings, book: Book) -> set[str]:
+    names = {*GENERATED, *(path.name for path in settings.output_files)}
+    put = book.configuration
+    return names | ({put.name, put.name.removesuffix("list"), put.name.removesuffix("list") + "list"} if put else set())
+
+
+def _program(settings: Settings, name: str, known: str | None) -> Program:
+    """Compare an installed program with the ledger, and with the image's beside the multus binary."""
+    path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
+    source = binary if name == PROGRAMS[0] else binary.with_name(name)
+    if path.is_symlink() or not path.is_file():
+        return Program(path, foreign="it is no regular file, so it is not the one of this image")
+    comparable = name in PROGRAMS and source.is_file()
+    if comparable and moving.same_file(source, path):
+        why = f"nothing to compare it with: --multus-bin-file={source} is that very file"
+        return Program(path, foreign=why, is_source=True)
+    same, digest = programs.compared(path, source if comparable else path, lambda: False)
+    if digest == known:
+        return Program(path, "the ledger says that it is ours")
+    if comparable:
+        return Program(path, "it is the one of this image" if same else "", "it is not the one of this image")
+    return Program(path, foreign=f"it is not what the ledger has, and nothing to compare it with is at {source}")
+
+
+# ---- deciding: pure ----
+
+Plan = tuple[list[Step], list[Step], list[Step]]
+"""Three lists of steps. When a step of one fails, or keeps what needs the rest, the next list must wait."""
+
+
+def decide(settings: Settings, book: Book, seen: Seen, *, force: bool) -> Plan:
+    """Say what to give back, take away and keep. Deciding again on the node that this leaves: nothing."""
+    configurations = list(_configurations(settings, book, seen))
+    rest = [*_kubeconfig(settings, seen), *_programs(settings, seen)]
+    if force:
+        configurations, rest = [*map(_forced, configurations)], [*map(_forced, rest)]
+    gone = {step.path.name for step in configurations if isinstance(step, Remove)}
+    bare = bool(gone) and not any(name not in gone and name.endswith(runtime.SUFFIXES) for name in seen.configurations)
+    return list(_master(settings, book, seen, force=force, bare=bare)), configurations, rest
+
+
+def _forced(step: Step) -> Step:
+    return Remove(step.path, "--force", step.forced) if isinstance(step, Keep) and step.forced is not None else step
+
+
+def _master(settings: Settings, book: Book, seen: Seen, *, force: bool, bare: bool) -> Iterator[Step]:
+    """Give the renamed master its name back; `bare` says that without one the node would have no configuration."""
+    old, renamed = seen.old, book.renamed
+    if renamed is not None and old is not None and not old.missing:
+        path = settings.autoconfig_dir / renamed.name
+        retired = path.with_name(path.name + RETIRED_SUFFIX)
+        if old.live:
+            yield Keep(retired, f"there is a {path.name} again")
+        elif old.ours:
+            yield GiveBack(retired, path)
+        else:
+            why = f"it is not what {path.name} was renamed to. Give that name to it, or have the network write it again"
+            yield Keep(retired, f"{why}; with --force it is left as it is", needs_the_rest=not force)
+    elif book == Book() and seen.olds and bare:
+        why = (
+            f"no other configuration is there, and no ledger says whether we renamed it. Without {RETIRED_SUFFIX} the "
+            "node has its network; with --force it is left as it is"
+        )
+        yield Keep(settings.autoconfig_dir / seen.olds[0], why, needs_the_rest=not force)
+
+
+def _configurations(settings: Settings, book: Book, seen: Seen) -> Iterator[Step]:
+    """Take away what is ours, and keep any other that runs Multus or has a name that is ours."""
+    names, static = _our_names(settings, book), settings.static_conf_file
+    for name, found in seen.configurations.items():
+        path, source = settings.cni_conf_dir / name, seen.source if static and static.name == name else None
+        if isinstance(found, Absent):
+            if name in names and not found.missing:
+                yield Keep(path, f"it {found.why}", needs_the_rest=True, forced="configuration")
+            continue
+        verdict, parsed = examine(found.content), meshes.parsed(found.content)
+        shim = parsed is not None and parsed.multus["type"] != PROGRAMS[0]
+        if isinstance(source, File) and source.identity == found.identity:
+            why = "it is the file that --multus-conf-file names, not a copy of it"
+            yield Keep(path, why, needs_the_rest=isinstance(verdict, Multus) and not shim)
+        elif name in names and (ours := _ours(book, found, source, generated=name in GENERATED)):
+            yield Remove(path, ours, "configuration")
+        elif isinstance(verdict, Multus) and shim:
+            yield Keep(path, "it belongs to the thick plugin (multus-shim), which this program does not install")
+        elif isinstance(verdict, Multus) and name not in names:
+            yield Keep(path, "it runs Multus too, and is not what these flags write: remove it yourself", True)
+        elif name in names and isinstance(verdict, Master):
+            yield Keep(path, "it does not run Multus, so this program did not write it")
+        elif name in names:
+            what = f"it cannot be used: {verdict.reason}" if isinstance(verdict, Unusable) else "it runs Multus"
+            why = f"{what}, and neither the ledger nor its form says that we wrote it"
+            yield Keep(path, why, needs_the_rest=True, forced="configuration")
+
+
+def _ours(book: Book, found: File, source: Look | None, *, generated: bool) -> str | None:
+    """Return what tells that we wrote a configuration."""
+    if book.configuration is not None and meshes.is_ours(found.content, book.configuration.document):
+        return "the ledger says that it is ours"
+    if isinstance(source, File) and source.content == found.content:
+        return "it is a copy of the file of --multus-conf-file"
+    return "it has the form of ours" if generated and wrap.has_our_form(found.content) else None
+
+
+def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Step]:
+    path, found = settings.kubeconfig_file, seen.kubeconfig
+    if isinstance(found, File) and wrap.is_our_kubeconfig(found.content):
+        yield Remove(path, "it begins as ours do")
+    elif isinstance(found, File) or not found.missing:
+        why = "it does not begin as ours do" if isinstance(found, File) else f"it {found.why}"
+        yield Keep(path, f"{why}, so another program wrote it", forced="")
+
+
+def _programs(settings: Settings, seen: Seen) -> Iterator[Step]:
+    for program in seen.programs:
+        if settings.skip_binary_copy and program.path.name in PROGRAMS:
+            yield Keep(program.path, "--skip-multus-binary-copy is set")
+        elif program.ours:
+            yield Remove(program.path, program.ours, "programs")
+        else:
+            yield Keep(program.path, program.foreign, forced=None if program.is_source else "programs")
+
+
+# ---- doing ----
+
+
+def _apply(settings: Settings, ledger: Ledger, plan: Plan, say: Say) -> bool:
+    """Do the steps, or with `--dry-run` say them; return whether all went well."""
+    dry_run, directory = settings.dry_run, settings.kubeconfig_file.parent
+    steps = [step for each in plan for step in each]
+    if not steps and not os.path.lexists(ledger.path) and not _is_own_directory(directory):
+        say("nothing to do: nothing of Multus is left on this node")
+    takes = any(isinstance(step, Remove) and step.what != "programs" for step in steps)
+    if takes and not settings.skip_binary_copy and not os.path.lexists(settings.binary_file):
+        where = "if the binary was installed elsewhere, say where with --cni-bin-dir, and run this again"
+        say(f"warning: there is no {settings.binary_file}: {where}")
+    if not dry_run:
+        for path in files.sweep((settings.cni_conf_dir, directory, settings.cni_bin_dir)):
+            say(f"removed the temporary file {path}")
+        owner.sweep(directory)
+    for stage, stays in zip(plan, _STAYS, strict=True):
+        done = [_do(step, ledger, dry_run=dry_run, say=say) for step in stage]
+        well = all(done)
+        if not well:
+            say(stays)
+            break
+    if dry_run and well and _is_own_directory(directory):
+        say(f"would remove {directory} if it is empty")
+    if dry_run or well:
+        return well and (dry_run or _remove_directory(settings, say))
+    with contextlib.suppress(OSError):
+        ledger.save()
+    return False
+
+
+_STAYS = (
+    "everything else stays: without its own name the network has no configuration but ours",
+    "the kubeconfig, the programs and the ledger stay: a configuration needs them",
+    "the ledger stays, for the next run",
+)
+"""What is said when steps of one of a plan's lists have failed."""
+
+
+def _do(step: Step, ledger: Ledger, *, dry_run: bool, say: Say) -> bool:
+    """Do one step; say whether the next ones may follow."""
+    if dry_run:
+        say(step.would)
+    else:
+        try:
+            attempted(step, Doing(ledger, lambda: False))
+        except StepError as error:
+            say(str(error))
+            return False
+        say(step.did)
+    return not (isinstance(step, Keep) and step.needs_the_rest)
+
+
+def _remove_directory(settings: Settings, say: Say) -> bool:
+    """Take away the ledger, which is not needed any more, the lock, and their directory when it is empty then."""
+    directory = settings.kubeconfig_file.parent
+    try:
+        files.remove(settings.ledger_file)
+        files.remove(directory / owner.LOCK)
+        if _is_own_directory(directory):
+            directory.rmdir()
+            say(f"removed {directory}")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            say(f"cannot remove {error.filename}: {error.strerror}")
+            return False
+        say(f"kept {directory}: it holds other files")
+    return True
+
+
+def _is_own_directory(path: Path) -> bool:
+    """Say whether a directory is there, and no link to one, which somebody else has made."""
+    return os.path.isdir(path) and not path.is_symlink()
+
+
+# ---- who is in the way ----
+
+
+def _clear(settings: Settings, records: Records, *, force: bool, wait: bool, say: Say) -> Found | None:
+    """Return the records once nobody is in the way, None when somebody is."""
+    try:
+        found = records.look()
+    except OSError as error:
+        say(
+            "cannot look for pods that Multus has attached: --multus-data-dir="
+            f"{error.filename}: {error.strerror}; is the hostPath volume mounted there?"
+        )
+        found = Found()
+    if wait:
+        found = _wait(settings, records, found, force=force, say=say)
+    if found.left_over:
+        number = f"{found.left_over} record{'s' if found.left_over > 1 else ''}"
+        say(f"passed over, left over from pods that are no more: {number} in {records.places()[0]}")
+    if not force and (found.attached or (found.damaged and not wait)):
+        say(f"refused: {found.in_the_way()}")
+        return None
+    if found.attached:
+        say(f"going on (--force); the addresses of these pods' networks stay reserved: {found.named()}")
+    for each in found.about_damaged():
+        say(f"going on: {each}")
+    return found
+
+
+def _wait(settings: Settings, records: Records, found: Found, *, force: bool, say: Say) -> Found:
+    """Wait until nobody is in the way; say now and then who is, and let new pods start meanwhile."""
+    directory = settings.kubeconfig_file.parent
+    access = _Access(settings, say)
+    wakeup = Wakeup()
+    watcher = Watcher(wakeup)
+    say_at = time.monotonic()
+
+    def obstacles() -> list[str]:
+        at_work = [_AT_WORK] if owner.living(directory) else []
+        return [*at_work, *([found.in_the_way()] if found.attached and not force else [])]
+
+    while in_the_way := obstacles():
+        if time.monotonic() >= say_at:
+            for each in in_the_way:
+                say(f"waiting: {each}")
+            say_at = time.monotonic() + _INTERVAL
+        wakeup.clear()  # clear, then watch, then look: nothing is missed between
+        look_at = say_at
+        listings = [(each, ("",)) for each in records.places()]
+        try:
+            watcher.follow(access.files, [*listings, (directory, owner.SUFFIXES)])
+        except (OSError, RuntimeError):  # no inotify watch or thread left on this node
+            look_at = time.monotonic() + _UNWATCHED_INTERVAL
+        access.keep()
+        try:
+            found = records.look()
+        except OSError:  # a look that failed is no news
+            look_at = time.monotonic() + _UNWATCHED_INTERVAL
+        if obstacles():
+            wakeup.wait(until=min(look_at, say_at))
+    watcher.stop()
+    return found
+
+
+class _Access:
+    """A valid kubeconfig while it waits: until Multus is off the node, every new pod needs it.
+
+    The installer's token ended with its pod. The uninstaller's pod has one of its own, when it has a service account.
+    """
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings, self._say = settings, say
+        self._part = Kubeconfig(settings)
+        self._said: set[str] = set()
+        self.files = settings.token_file, settings.ca_file, settings.kubeconfig_file
+
+    def keep(self) -> None:
+        """Write our kubeconfig anew where it is not made from this pod's service account, unless an installer does."""
+        path = self._settings.kubeconfig_file
+        if owner.living(path.parent) or not os.path.lexists(path):
+            return  # without one Multus, if it is there, uses another one
+        with _turn(self._settings):
+            new = set(self._kept()) - self._said
+        self._said |= new
+        for message in sorted(new):
+            self._say(message)
+
+    def _kept(self) -> Iterator[str]:
+        fault = "while this waits, no new pod can start on this node: the installer's token ended with its pod, and"
+        try:
+            seen = self._part.look()
+            if isinstance(seen.kubeconfig, File) and wrap.is_our_kubeconfig(seen.kubeconfig.content):
+                wish = self._part.wish(seen, Before())
+                yield from (f"{fault} {each}" for each in (*wish.faults, *wish.warnings))
+                for step in wish.steps:
+                    attempted(step, Doing(Ledger(self._settings.ledger_file), lambda: False))
+                    yield f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile"
+        except (LookFailedError, StepError) as error:
+            yield f"{fault} {error}"
