@@ -247,6 +247,37 @@ def test_what_was_made_of_a_renamed_master_stays_when_that_is_damaged(host, cont
     assert host.names() == [NAME, old.name, "multus.d"]
 
 
+@pytest.mark.parametrize("flags", [[], [RENAME]], ids=["", "rename"])
+def test_uninstall_gives_no_name_to_an_operators_copy(host, flags):
+    with host.configured(*flags) as program:
+        settled(program)
+        program.stop()
+    master = next(path for path in host.conf_dir.iterdir() if path.name.startswith(NAME))
+    copy = host.conf_dir / "05-before-upgrade.conflist.old"
+    copy.write_bytes(master.read_bytes())
+    before = file_id(copy), file_id(master)
+    outcome = host.run("uninstall", f"--multus-data-dir={host.root}")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert host.names() == [copy.name, NAME]
+    assert (file_id(copy), file_id(host.conf_dir / NAME)) == before
+
+
+def test_the_master_that_the_flags_name_is_the_master_whatever_was_renamed_before(host):
+    """Flannel was renamed; then calico is named, and then flannel again, which has made way for it."""
+    host.master(mtu=3)
+    host.master("20-calico.conflist", mtu=9)
+    with host.configured(RENAME) as program:
+        program.stop()
+    for name, mtu in (("20-calico.conflist", 9), (NAME, 3)) * 2:
+        host.ready.unlink(missing_ok=True)
+        with host.start(RENAME, f"--multus-master-cni-file-name={name}") as program:
+            until(lambda mtu=mtu: host.wraps(mtu=mtu))
+            host.until_ready(program)
+            settled(program)
+            assert host.wraps(mtu=mtu)
+            program.stop()
+
+
 # ---- the ledger itself ----
 
 
