@@ -329,7 +329,8 @@ def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
                 else:
                     refused.append(f"{name!r} is unusable: {verdict.reason}")
                     skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
-                    damaged.append(f"{name!r} is unusable: {verdict.reason}")
+                    if candidate.name == present:  # what was made of another one is no copy of this
+                        damaged.append(f"{name!r} is unusable: {verdict.reason}")
     return outcome()
 
 

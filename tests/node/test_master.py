@@ -436,17 +436,9 @@ def test_a_patch_that_turns_bad_keeps_the_last_good_one_and_the_node_ready(tmp_p
 @pytest.mark.parametrize(
     ("patch", "warned"),
     [
-<<<<<<< .merge_file_kiiLKj
         ('{"defaultNetworks": ["a"]}', "defaultNetworks"),
         ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', None),
         ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', "logOptions"),
-=======
-        ('{"defaultNetworks": ["a"]}', [], "defaultNetworks"),
-        ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', [], None),
-        ('{"logOptions": {"maxSize": 1}}', [], "logOptions"),
-        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], "logOptions"),
-        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], "logOptions"),
->>>>>>> .merge_file_qxN0Py
     ],
 )
 def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, warned):
