@@ -41,17 +41,17 @@ _PATHS = _group(
     BIN_FILE,
     _path(
         "--multus-conf-file",
-        "Configuration to copy to the node, or 'auto' to generate one around the default network's.",
+        "Configuration to copy to the node, or 'auto' to make one of the default network's.",
         "/usr/src/multus-cni/images/70-multus.conf",
     ),
     _path(
         "--multus-autoconfig-dir",
-        "With 'auto', directory in which the default network writes its configuration.",
+        "With 'auto', directory where the default network writes its configuration.",
         show_default="the value of --cni-conf-dir",
     ),
     _path(
         "--service-account-dir",
-        "Directory of the token and CA that go into the kubeconfig.",
+        "Directory of the token and CA for the kubeconfig.",
         "/var/run/secrets/kubernetes.io/serviceaccount",
     ),
 )
@@ -60,38 +60,46 @@ _GENERATED = _group(
     "Generated configuration (--multus-conf-file=auto)",
     _path(
         "--multus-kubeconfig-file-host",
-        "Kubeconfig that Multus shall use, as the host sees it.",
+        "Kubeconfig that Multus reads, as a path on the host.",
         show_default=DEFAULT_KUBECONFIG_ON_HOST,
     ),
-    _path("--multus-cni-conf-dir", "Directory in which Multus looks for further CNI configurations."),
-    Flag("--cni-version", "CNI version of the configuration.", metavar="VERSION", show_default="the master's"),
+    _path(
+        "--multus-cni-conf-dir",
+        "Directory on the host with the configurations of networks that are defined without 'spec.config'.",
+        show_default="/etc/cni/multus/net.d",
+    ),
+    Flag(
+        "--cni-version", "CNI version of the generated configuration.", metavar="VERSION", show_default="the master's"
+    ),
     _switch("--force-cni-version", "Write --cni-version into the wrapped master too, whatever it says.", hidden=True),
-    _switch("--namespace-isolation", "Let pods use network attachments of their own namespace only."),
+    _switch("--namespace-isolation", "Let pods ask only for networks of their own namespace and of 'default'."),
     Flag(
         "--global-namespaces",
-        "Namespaces, separated by commas, whose network attachments every pod may use in spite of isolation.",
+        "With isolation: namespaces, separated by commas, that every pod may use networks of, instead of 'default'.",
         metavar="NAMES",
     ),
     Flag(
         "--multus-log-level",
-        f"What Multus logs: {', '.join(_LOG_LEVELS)}.",
+        f"What Multus logs: {', '.join(_LOG_LEVELS)}. Without the flag it logs panics only.",
         type=click.Choice(_LOG_LEVELS, case_sensitive=False),
         default=None,
         metavar="LEVEL",
     ),
-    _path("--multus-log-file", "File on the host that Multus logs to."),
+    _path("--multus-log-file", "File on the host that Multus logs to; set --multus-log-level too."),
     _switch("--multus-log-to-stderr", "Let Multus log to its stderr.", default="true"),
-    _switch("--override-network-name", "Name the network as the master does."),
-    _path("--readiness-indicator-file", "File on the host that must exist before Multus sets up a pod."),
-    _path("--additional-bin-dir", "Directory on the host in which Multus also looks for plugins."),
+    _switch("--override-network-name", "Give the network the master's name, not multus-cni-network."),
+    _path("--readiness-indicator-file", "File on the host that Multus waits for, 45 s, whenever it sets up a pod."),
+    _path(
+        "--additional-bin-dir", "Directory on the host where Multus looks for plugins before it looks in the runtime's."
+    ),
     Flag(
         "--multus-conf-patch",
-        "Whatever else Multus knows: a JSON merge patch (RFC 7386) for its part of the configuration, or a file of it.",
+        "Other keys of Multus's configuration: a JSON merge patch (RFC 7386), or a file that holds one.",
         metavar="JSON|PATH",
     ),
     _switch(
         "--wait-for-readiness-indicator",
-        "Write the configuration only once the file of --readiness-indicator-file is there.",
+        "Write the configuration only when the file of --readiness-indicator-file exists.",
     ),
 )
 
@@ -99,29 +107,29 @@ _MASTER = _group(
     "Master, the default network's configuration",
     Flag(
         "--multus-master-cni-file-name",
-        "Files of the autoconfig directory that may be wrapped: names and patterns such as '*cilium*', with commas "
-        "between them; the first in byte order is.",
+        "Files that may be the master: names and patterns such as '*cilium*', separated by commas. The first in byte "
+        "order is.",
         metavar="NAMES",
         show_default="the alphabetically first",
     ),
     Flag(
         "--multus-master-cni-exclude",
-        "Files that are never the master unless named: a pattern such as '*-podman-*'. May be given several times.",
+        "Pattern of files that are never the master, such as '*-podman-*'. May be given several times.",
         metavar="GLOB",
         multiple=True,
         default=(),
     ),
-    _switch("--rename-conf-file", "Rename the master to NAME.old once it is wrapped."),
+    _switch("--rename-conf-file", "Rename the master to NAME.old when it is wrapped."),
     _switch("--skip-config-watch", "Do not follow changes of the master."),
     _duration(
-        "--wait-timeout", "How long to wait for a first master before giving up: seconds, or as 10m.", default="600"
+        "--wait-timeout", "How long to wait for a first master before giving up: seconds, or 10m.", default="600"
     ),
 )
 
 _BEHAVIOUR = _group(
     "Behaviour on the node",
     _switch("--skip-multus-binary-copy", "Leave the installed multus binary alone."),
-    _path("--plugin-bin-dir", "Directory of this container whose programs are installed beside Multus."),
+    _path("--plugin-bin-dir", "Directory in this container with plugins to install beside Multus."),
     _switch(
         "--cleanup-config-on-exit", "Remove the configuration when the program ends, and while there is no master."
     ),
@@ -138,12 +146,12 @@ _BEHAVIOUR = _group(
     ),
     Flag(
         "--repair-pods",
-        "Once the node is configured, report or evict its pods that lack networks they ask for; needs NODE_NAME.",
+        "Report or evict pods that lack networks they ask for, once the node is configured; needs NODE_NAME.",
         type=click.Choice(["report", "delete"]),
         default=None,
         metavar="report|delete",
     ),
-    _path("--ready-file", "File that exists exactly while the node is as it must be."),
+    _path("--ready-file", "File that exists exactly while the node is configured."),
 )
 
 _PROGRAM = _group(
@@ -154,7 +162,7 @@ _PROGRAM = _group(
         type=click.Choice(["text", "json"], case_sensitive=False),
         default="text",
     ),
-    _switch("--dry-run", "Print what would be done, secrets masked, and touch nothing."),
+    _switch("--dry-run", "Print what would be done, with secrets masked, and change nothing."),
 )
 
 ENTRYPOINT = (*_PATHS, *_GENERATED, *_MASTER, *_BEHAVIOUR, *_PROGRAM)
@@ -171,7 +179,7 @@ CHECK = _group(
         type=click.Choice(["table", "json"], case_sensitive=False),
         default="table",
     ),
-    _duration("--timeout", "How long to wait for the API server: seconds, or as 10s.", default="5"),
+    _duration("--timeout", "How long to wait for the API server: seconds, or 10s.", default="5"),
 )
 """What only `check` takes."""
 
@@ -179,11 +187,11 @@ UNINSTALL = _group(
     "Uninstall",
     _path(
         "--multus-data-dir",
-        "Directory in which Multus keeps a record of each pod it has attached.",
+        "Directory where Multus keeps a record of each pod.",
         "/host/var/lib/cni/multus",
     ),
-    _switch("--wait", "Wait for pods with further networks to go, and then go on, instead of refusing."),
-    _switch("--force", "Go on although such pods are left; their addresses stay reserved."),
+    _switch("--wait", "Wait until pods with further networks are gone, instead of refusing."),
+    _switch("--force", "Go on although such pods are there; their addresses stay reserved."),
 )
 """What only `uninstall` takes."""
 

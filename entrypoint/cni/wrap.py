@@ -196,13 +196,13 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
     return filled
 
 
-def patch_remarks(patch: Mapping[str, Any], log_file: str) -> list[str]:
+def patch_remarks(patch: Mapping[str, Any]) -> list[str]:
     """Return a warning for each key that has no effect by itself in Multus 4.3."""
     found = []
     if "defaultNetworks" in patch and not patch.get("clusterNetwork"):
         found.append("--multus-conf-patch: defaultNetworks has no effect without clusterNetwork")
-    if "logOptions" in patch and not (patch.get("logFile") or log_file):
-        found.append("--multus-conf-patch: logOptions has no effect without a log file (--multus-log-file)")
+    if "logOptions" in patch:  # it applies them before it opens the file, and each call is a new process
+        found.append("--multus-conf-patch: logOptions has no effect: the log file is rotated at 100 MB all the same")
     return found
 
 

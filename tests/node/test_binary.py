@@ -47,7 +47,7 @@ def test_it_is_installed_when_bytes_and_mode_are_the_sources(node, installed):
     for damage in (
         lambda: installed.chmod(0o700),
         lambda: installed.write_bytes(b"short"),
-        lambda: installed.unlink(),
+        installed.unlink,
         lambda: (installed.unlink(), installed.symlink_to(node.settings.multus_bin_file)),
     ):
         damage()
@@ -167,9 +167,7 @@ def test_what_is_on_the_host_and_not_ours_by_the_ledger_is_left_alone_with_one_l
     program(bin_dir / "ipvlan", b"the host's")
     program(bin_dir / "macvlan", b"macvlan")  # the same bytes: nobody knows whose
     found = finish(plugins)
-    assert found.warnings == (
-        f"ipvlan in {bin_dir}: not ours, and another than in --plugin-bin-dir; left alone",
-    )
+    assert found.warnings == (f"ipvlan in {bin_dir}: not ours, and another than in --plugin-bin-dir; left alone",)
     program(plugins.root / "plugins/macvlan", b"newer")
     assert "ipvlan, macvlan" in finish(plugins).warnings[0]
     assert plugins.ledger.says.programs.keys() == {"multus"}
