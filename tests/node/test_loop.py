@@ -369,6 +369,22 @@ def test_a_step_that_fails_is_tried_ever_later_and_another_one_at_once(root, sta
     assert b"token-3" in (root / "net.d/multus.d/multus.kubeconfig").read_bytes()
 
 
+def test_success_after_failures_is_no_repair(root, start, failing, caplog):
+    caplog.set_level(logging.INFO)
+    put(root, FLANNEL)
+    loop = start()
+    loop.rest()
+    for number in range(8):
+        failing(Write)
+        (root / "sa/token").write_text(f"token-{number}")
+        loop.now = loop.one_pass()
+        failing.end()
+        caplog.clear()
+        loop.rest()
+        assert f"wrote {root}/net.d/multus.d/multus.kubeconfig" in texts(caplog)
+    assert texts(caplog, logging.WARNING) == []
+
+
 def test_a_ledger_that_cannot_be_written_is_an_error_and_is_tried_again(root, start, monkeypatch, caplog):
     put(root, FLANNEL)
     loop = start()
