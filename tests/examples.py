@@ -164,6 +164,7 @@ def _expired(host, cluster):
 def _no_master(host, _cluster):
     (host.conf_dir / "10-flannel.conflist").unlink()
     host.generated.unlink()
+    (host.kubeconfig.parent / "ledger.json").unlink(missing_ok=True)  # or what it remembers would come back
 
 
 def _cut_off(host, _cluster):

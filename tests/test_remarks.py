@@ -71,6 +71,23 @@ def test_a_flag_that_needs_another_is_in_vain_without_it(flag, without):
     assert said(AUTO, flag, without) == []
 
 
+# ---- another effect than the flag's name promises, as Multus 4.3's source has it ----
+
+
+def test_isolation_leaves_the_namespace_default_open_until_others_are_named():
+    (remark,) = said(AUTO, "--namespace-isolation")
+    assert "'default'" in remark
+    assert "--global-namespaces" in remark
+    assert said(AUTO, "--namespace-isolation", "--global-namespaces=infra") == []
+
+
+def test_a_log_file_without_a_level_gets_panics_only():
+    (remark,) = said(AUTO, "--multus-log-file=/var/log/multus.log")
+    assert "--multus-log-level" in remark
+    assert said(AUTO, "--multus-log-file=/var/log/multus.log", "--multus-log-level=error") == []
+    assert said(AUTO, "--multus-log-file=/var/log/multus.log", '--multus-conf-patch={"logLevel": "error"}') == []
+
+
 # ---- paths on the host ----
 
 
@@ -87,8 +104,8 @@ def test_a_flag_that_needs_another_is_in_vain_without_it(flag, without):
     ],
 )
 def test_a_path_of_the_container_in_the_place_of_one_of_the_host_is_told_with_what_it_is_taken_for(flag):
-    assert said(AUTO, f"{flag}=/opt/x") == []
-    (remark,) = said(AUTO, f"{flag}=/host/opt/x")
+    assert said(AUTO, f"{flag}=/opt/x", "--multus-log-level=debug") == []
+    (remark,) = said(AUTO, f"{flag}=/host/opt/x", "--multus-log-level=debug")
     assert remark.startswith(f"{flag}=/host/opt/x is taken as /opt/x")
 
 

@@ -196,7 +196,7 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
     return filled
 
 
-def patch_remarks(patch: Mapping[str, Any], log_file: str) -> list[str]:
+def patch_remarks(patch: Mapping[str, Any]) -> list[str]:
     """Return a warning for each key that has no effect by itself in Multus 4.3."""
     found = []
     if "defaultNetworks" in patch and not patch.get("clusterNetwork"):

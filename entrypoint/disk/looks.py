@@ -80,6 +80,19 @@ def own(path: Path) -> Look:
     return look
 
 
+def output(path: Path) -> Look:
+    """Read what stands under an output's name.
+
+    A directory, which no CNI runtime reads, is as good as nothing. A link that leads out of its directory leads
+    elsewhere on the host.
+    """
+    if path.is_dir() and not path.is_symlink():
+        return Absent("is a directory")
+    if why := leads_away(path):
+        return Absent(why, missing=False)
+    return own(path)
+
+
 def program_fault(path: Path) -> str | None:
     """Say what keeps a file from being run; None when nothing does."""
     try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from entrypoint.cni import runtime
 from entrypoint.cni.document import RETIRED_SUFFIX
 from entrypoint.disk import mounts
-from entrypoint.disk.looks import Absent, File, Look, holds, leads_away, listing, own, read
+from entrypoint.disk.looks import Absent, File, Look, holds, listing, output, read
 from entrypoint.node import meshes, renaming
 from entrypoint.node.ledger import Ledger, Put
 from entrypoint.node.master import Auto
@@ -109,7 +109,7 @@ class Configuration:
             raise LookFailedError(f"the directory {settings.cni_conf_dir} {failure}")
         ours = [path.name for path in settings.output_files]
         paths = {name: settings.cni_conf_dir / name for name in (*ours, *([put.name] if put else []))}
-        outputs = {name: told(_output(path), path) for name, path in paths.items()}
+        outputs = {name: told(output(path), path) for name, path in paths.items()}
         self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
         source, gate = self._source.look(), settings.readiness_gate
@@ -445,19 +445,6 @@ def kubeconfig_astray(settings: Settings, source: str | None, configuration: byt
 def _of(draft: Draft, **changes: Any) -> Wish:
     """Return a wish with what the draft says beside its steps."""
     return Wish(faults=draft.faults, warnings=draft.warnings, waits=draft.waits, until=draft.until)._replace(**changes)
-
-
-def _output(path: Path) -> Look:
-    """Read what stands under an output's name.
-
-    A directory, which no CNI runtime reads, is as good as nothing. A link that leads out of its directory leads
-    elsewhere on the host.
-    """
-    if path.is_dir() and not path.is_symlink():
-        return Absent("is a directory")
-    if why := leads_away(path):
-        return Absent(why, missing=False)
-    return own(path)
 
 
 def _gate(seen: Seen, before: Before) -> str | None:

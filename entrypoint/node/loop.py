@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from entrypoint.disk import files, programs, signals
 from entrypoint.disk.wakeup import Wakeup
 from entrypoint.disk.watch import Watcher
+from entrypoint.disk.ways import Inode, identity_of
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.node.binary import Binary
@@ -188,6 +189,8 @@ class Loop:
         self._histories: dict[Path, _History] = {}
         self._stood: frozenset[Path] = frozenset()
         """What this instance wanted on the node and found there after its last pass."""
+        self._mounted: dict[Path, Inode | None] = {}
+        """Which directory each of the host's was in the last pass."""
         self._put_back: dict[Path, float] = {}
         """When this run put a file back that somebody had removed."""
 
@@ -427,14 +430,15 @@ class Loop:
             self._stood -= {step.path}
 
     def _forget_lost(self) -> None:
-        """Start anew for the files of directories that were removed: making them again is no fight and no repair."""
+        """Start anew for the files of directories that are others now: making them again is no fight and no repair."""
         lost = self._watcher.lost_directories()
         if lost:
             kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
             self._histories = kept
-            mounted = (self._settings.cni_conf_dir, self._settings.cni_bin_dir)
-            gone = [directory for directory in mounted if os.path.realpath(directory) in lost]
-            self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in gone))
+        mounted = {path: identity_of(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
+        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
+        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
+        self._mounted = mounted
 
     # ---- telling ----
 

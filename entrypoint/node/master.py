@@ -223,7 +223,7 @@ class Auto:
             found = f"{settings.autoconfig_dir / candidate.name}: {error}"
             fault = Fault("configuration.current", found, fatal=not before.configured)
             return Draft(faults=(fault,), warnings=tuple(warnings))
-        warnings += wrap.patch_remarks(seen.patch, settings.log_file)
+        warnings += wrap.patch_remarks(seen.patch)
         draft = Draft(Put(file_name, content, master=candidate.name), until=choice.settled_at, since=candidate.since)
         if settings.rename_master and choice.live:
             draft, told_of = self._renamed(seen, candidate, draft, before)
@@ -329,7 +329,8 @@ def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
                 else:
                     refused.append(f"{name!r} is unusable: {verdict.reason}")
                     skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
-                    damaged.append(f"{name!r} is unusable: {verdict.reason}")
+                    if candidate.name == present:  # what was made of another one is no copy of this
+                        damaged.append(f"{name!r} is unusable: {verdict.reason}")
     return outcome()
 
 

@@ -442,7 +442,7 @@ def test_what_cannot_be_read_is_not_cleaned_up(node, monkeypatch):
     node.start(CLEANUP)
     node.settle()
     failed = configuration.Absent("cannot be read: x", missing=False, failed=True)
-    monkeypatch.setattr(configuration, "own", lambda path: failed)
+    monkeypatch.setattr(configuration, "output", lambda path: failed)
     with pytest.raises(LookFailedError, match="cannot be read: x"):
         node.leave()
 

@@ -112,7 +112,6 @@ def test_a_broken_file_that_keeps_changing_freezes_nothing(host, anew):
     try:
         until(log.exists)
         with host.start() as program:
-            program.says("may still be being written")
             host.until_ready(program)
             program.says("skipping the unusable", "10-app-log.conf")
             host.master("50-flannel.conflist", mtu=9)
@@ -246,3 +245,66 @@ def test_what_was_made_of_a_renamed_master_stays_when_that_is_damaged(host, cont
         until(lambda: host.wraps(mtu=9))
         program.stop()
     assert host.names() == [NAME, old.name, "multus.d"]
+
+
+# ---- the ledger itself ----
+
+
+def _cut_off(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _junk(path):
+    path.write_bytes(os.urandom(2 << 20))
+
+
+def _directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _link(path):
+    """To an operator's file, which is neither read as a ledger nor written over."""
+    path.unlink()
+    path.symlink_to("../20-operators.conf.bak")
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _edited(path):
+    """By hand: the operator's file is said to be ours, and so is one outside of the directory."""
+    said = json.loads(path.read_text())
+    said["configuration"]["name"] = "20-operators.conf.bak"
+    said["renamed"] = {"name": "../../../logs", "digest": "", "beside": {}}
+    path.write_text(json.dumps(said))
+
+
+LOSSES = [_cut_off, _junk, _directory, _link, _empty, _edited]
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "before the start"])
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda each: each.__name__.strip("_"))
+def test_whatever_becomes_of_the_ledger_the_node_is_configured_and_nobodys_file_is_touched(host, lose, running):
+    own = host.conf_dir / "20-operators.conf.bak"
+    own.write_text("{}")
+    before, ledger = file_id(own), host.kubeconfig.with_name("ledger.json")
+    with host.configured() as program:
+        settled(program)
+        whole = ledger.read_bytes()
+        if not running:
+            program.stop(signal.SIGKILL)
+        lose(ledger)
+        if running:
+            until(lambda: ledger.is_dir() or ledger.read_bytes() == whole)
+            host.master(mtu=9)
+            until(lambda: host.wraps(mtu=9))
+            assert host.ready.exists() or until(host.ready.exists)
+    host.ready.unlink(missing_ok=True)
+    with host.start(CLEANUP) as program:
+        host.until_ready(program)
+        until(lambda: ledger.is_dir() or json.loads(ledger.read_text())["configuration"]["name"] == "00-multus.conf")
+        assert program.stop() == 0
+    assert host.names() == [NAME, own.name, "multus.d"]
+    assert file_id(own) == before
