@@ -1,6 +1,5 @@
 """Passes of the loop at times that a test says: what is done in which order, how often, and what is taken away."""
 
-import itertools
 import json
 import logging
 import os
@@ -422,21 +421,6 @@ def test_a_directory_made_again_is_filled_at_once_and_that_is_no_fight(root, sta
     loop._watcher.stop()
 
 
-def test_the_log_does_not_call_a_node_configured_whose_configuration_still_has_to_be_written(root, start, caplog):
-    caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start(CLEANUP)
-    for name in itertools.islice(itertools.cycle([None, FLANNEL]), 5):  # written and removed each time
-        loop.passes()
-        (root / "net.d" / MASTER).unlink() if name is None else put(root, name)
-    caplog.clear()
-    loop.passes()
-    if not outputs(root):
-        put(root, FLANNEL)
-        loop.passes()
-    assert ("the node is configured" in texts(caplog)) is (outputs(root) != [])
-
-
 # ---- when something runs out ----
 
 
@@ -603,18 +587,6 @@ def test_a_name_that_cannot_be_given_back_keeps_the_configuration(root, start, m
     said = texts(caplog, logging.ERROR)
     assert "cannot clean up: cannot rename" in said[0] and "readOnly" in said[0]
     assert "the configuration stays" in said[1]
-
-
-def test_a_damaged_renamed_master_keeps_the_configuration_which_is_the_last_whole_copy(root, start, caplog):
-    put(root, FLANNEL)
-    loop = start(CLEANUP, RENAME)
-    loop.rest()
-    put(root, b"", f"{MASTER}.old")
-    loop.rest()
-    assert (root / "ready").exists()
-    loop._leave()
-    assert outputs(root) == ["00-multus.conf"]
-    assert "both stay" in texts(caplog, logging.ERROR)[-1]
 
 
 def test_with_another_instance_at_work_nothing_is_cleaned_up(root, start, monkeypatch, caplog):
