@@ -45,7 +45,7 @@ def test_the_tables_of_flags_are_the_command_lines():
 
 @pytest.mark.parametrize(("command", "declared"), [("check", CHECK), ("uninstall", UNINSTALL), ("install", INSTALL)])
 def test_the_table_of_subcommands_has_the_flags_of_each(command, declared):
-    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/usage.md").read_text("utf-8"), re.MULTILINE)
+    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/flags.md").read_text("utf-8"), re.MULTILINE)
     own = {flag.opts[0] for flag in declared} - {flag.opts[0] for flag in ENTRYPOINT}
     assert set(re.findall(r"--[\w-]+", row)) == own
 
