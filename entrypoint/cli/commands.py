@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
 
@@ -22,14 +26,64 @@ NOT_AS_IT_MUST_BE = 1
 THIN, SCRIPT, INSTALLER = "thin_entrypoint", "entrypoint.sh", "install_multus"
 """The names under which the DaemonSets of Multus 4.3 and 3.9 call their programs, and 4.3's init container its own."""
 
+_LONGEST_ANSWER = (2**31 - 1) // 1000
+"""Seconds, the most that a socket waits: poll(2) takes 31 bits of milliseconds."""
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def main() -> None:
     """Run the command line, with the habits of a peer when called by its name, and end the process."""
     logs.configure("text")
-    with logs.failures_reported():
-        _command(os.path.basename(sys.argv[0])).main(sys.argv[1:], prog_name="multus-entrypoint")
+    output = _Output(sys.stdout)
+    sys.stdout = cast(TextIO, output)
+    try:
+        with logs.failures_reported():
+            _command(os.path.basename(sys.argv[0])).main(sys.argv[1:], prog_name="multus-entrypoint")
+    finally:
+        if output.failed():
+            sys.exit(NOT_AS_IT_MUST_BE)
+
+
+class _Output(io.TextIOBase):
+    """Takes what is printed. Where nobody can read it, that is said at the end: no work is broken off for it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """`stream` is None where stdout was closed before the start."""
+        self._stream, self._failure = stream, None if stream else OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._printed = False
+
+    def write(self, text: str) -> int:
+        """Print it, unless that failed before."""
+        self._printed = True
+        self._try(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Give it to whoever reads."""
+        self._try(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        """Say whether a person reads."""
+        return self._stream is not None and self._stream.isatty()
+
+    def failed(self) -> bool:
+        """Say whether something could not be printed; in the log too, unless a reader has just gone."""
+        self.flush()
+        if not self._printed or self._failure is None:
+            return False
+        if self._failure.errno != errno.EPIPE:
+            logs.logger.error("cannot write to stdout: %s", self._failure.strerror)
+        return True
+
+    def _try(self, write: Callable[[TextIO], object]) -> None:
+        if self._stream is not None and self._failure is None:
+            try:
+                write(self._stream)
+            except OSError as error:
+                self._failure = error
+                # What Python has kept back would fail once more at the end, with words of its own.
+                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self._stream.fileno())
 
 
 def _command(name: str) -> click.Command:
@@ -170,7 +224,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
 
     wanted = settings_of(context)
     with logs.failures_reported():
-        found = looking.run(wanted, timeout, resident=context.meta.get(options.TAKEN_FROM))
+        found = looking.run(wanted, min(timeout, _LONGEST_ANSWER), resident=context.meta.get(options.TAKEN_FROM))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):

@@ -16,6 +16,8 @@ _FALSE = frozenset({"false", "f", "0", "no"})
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_UNITS)})")
 _DURATION = re.compile(f"({_PART.pattern})+")
+_LONGEST = 2**63 // 10**9 // 2
+"""Seconds: clocks hold 63 bits of nanoseconds, and half of that is left for the time that has passed already."""
 _NO_BREAK = "\N{NON-BREAKING HYPHEN}"
 
 
@@ -37,12 +39,15 @@ class _Seconds(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, str) and _DURATION.fullmatch(value):
-            return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
         try:
-            seconds = float(value)
+            if isinstance(value, str) and _DURATION.fullmatch(value):
+                seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+            else:
+                seconds = float(value)
         except ValueError:
             seconds = math.nan
+        if seconds > _LONGEST and not math.isinf(seconds):
+            self.fail(f"{value!r} is more than a clock holds: at most {_LONGEST} seconds.", param, ctx)
         if not (math.isfinite(seconds) and seconds >= 0):
             self.fail(f"{value!r} is not a duration: expected seconds such as 600, or 10m, 90s, 1h30m.", param, ctx)
         return seconds

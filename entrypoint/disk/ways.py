@@ -79,7 +79,10 @@ def _add_way(interests: dict[bytes, Interest], path: bytes) -> bytes | None:
     is replaced, or a change inside the file at the end.
     """
     # Not os.path.abspath: where a link stands before `..` it would lead elsewhere than the kernel goes.
-    directory, pending = b"/", _parts(os.path.join(os.getcwdb(), path))
+    try:
+        directory, pending = b"/", _parts(path if os.path.isabs(path) else os.path.join(os.getcwdb(), path))
+    except OSError:  # the working directory has been removed, and with it what is relative to it
+        return None
     links = 0
     while pending:
         name = pending.pop()

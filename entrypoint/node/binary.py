@@ -73,10 +73,10 @@ class Binary:
         settings = self._settings
         self._plugins_there = self._sources()
         return Seen(
-            directory=settings.cni_bin_dir.is_dir(),
+            directory=os.path.isdir(settings.cni_bin_dir),
             multus=self._program(settings.binary_file, settings.multus_bin_file),
             plugins=tuple(self._program(settings.cni_bin_dir / each.name, each) for each in self._plugins_there),
-            plugins_missing=settings.plugin_bin_dir is not None and not settings.plugin_bin_dir.is_dir(),
+            plugins_missing=settings.plugin_bin_dir is not None and not os.path.isdir(settings.plugin_bin_dir),
         )
 
     def wish(self, seen: Seen, before: Before) -> Wish:
@@ -110,13 +110,8 @@ class Binary:
         )
 
     def leave(self, seen: Seen, before: Before, why: Leaving) -> Iterator[Step]:
-        """Leave them, as running pods need them to be torn down, unless everything goes or a preStop hook did it."""
-        if why.everything and not self._settings.skip_binary_copy:
-            for name, digest in before.ledger.programs.items():
-                program = next((each for each in (seen.multus, *seen.plugins) if each.path.name == name), None)
-                if program and program.compared and program.compared.digest == digest:
-                    yield Remove(program.path, why.because(program.path), what="programs")
-        elif seen.multus.path in why.hooked:
+        """Leave them, as running pods need them to be torn down, unless a preStop hook removed Multus."""
+        if seen.multus.path in why.hooked:
             yield Remove(seen.multus.path, why.because(seen.multus.path), what="programs")
 
     def _plugins(self, seen: Seen, before: Before) -> tuple[list[Step], list[Step], tuple[str, ...]]:

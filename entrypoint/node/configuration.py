@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.cni import runtime
+from entrypoint.cni.document import RETIRED_SUFFIX
 from entrypoint.disk import mounts
-from entrypoint.disk.looks import Absent, File, Look, holds, leads_away, listing, own, read
+from entrypoint.disk.looks import Absent, File, Look, holds, listing, output, read
 from entrypoint.node import meshes, renaming
 from entrypoint.node.ledger import Ledger, Put
 from entrypoint.node.master import Auto
@@ -60,6 +61,8 @@ class Seen(NamedTuple):
     gate: Path | None = None
     """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
+    recalled: str | None = None
+    """A master that was renamed and made way for another, and that the flags name now."""
 
 
 class Configuration:
@@ -78,7 +81,7 @@ class Configuration:
             self._source = Auto(settings, ledger, patient=patient, clock=clock)
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
-        self._dated: dict[str, tuple[object, float]] = {}
+        self._dated: dict[str, tuple[object, int, float]] = {}
         self._stood = ""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
@@ -98,7 +101,7 @@ class Configuration:
     def look(self) -> Seen:
         """Look at the directory and at the source."""
         settings, now, put = self._settings, self._clock(), self._ledger.says.configuration
-        if not settings.cni_conf_dir.is_dir():
+        if not os.path.isdir(settings.cni_conf_dir):
             self._stood = ""
             return Seen(now, directory=False)
         entries, failure = listing(settings.cni_conf_dir)
@@ -106,7 +109,7 @@ class Configuration:
             raise LookFailedError(f"the directory {settings.cni_conf_dir} {failure}")
         ours = [path.name for path in settings.output_files]
         paths = {name: settings.cni_conf_dir / name for name in (*ours, *([put.name] if put else []))}
-        outputs = {name: told(_output(path), path) for name, path in paths.items()}
+        outputs = {name: told(output(path), path) for name, path in paths.items()}
         self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
         source, gate = self._source.look(), settings.readiness_gate
@@ -121,17 +124,23 @@ class Configuration:
             beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
             first=_foreign_first(settings, names, set(outputs)),
             indicators=self._look_at_what_they_name(documents),
-            gate=None if gate is None or gate.exists() else gate,
+            gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
+            recalled=renaming.recalled(settings, self._ledger.says),
         )
 
     def _date(self, outputs: Mapping[str, Look], now: float) -> dict[str, float]:
-        known, self._dated = self._dated, {}
+        """Return since when each is as it is. One that was written and is gone before it was seen is gone anew.
+
+        Otherwise a mesh that moves it at once would be given no time.
+        """
+        known, self._dated, puts = self._dated, {}, self._ledger.puts
         for name, look in outputs.items():
             content = look.content if isinstance(look, File) else look
             before = known.get(name)
-            self._dated[name] = before if before is not None and before[0] == content else (content, now)
-        return {name: since for name, (_, since) in self._dated.items()}
+            same = before is not None and before[0] == content and (isinstance(look, File) or before[1] == puts)
+            self._dated[name] = before if before is not None and same else (content, puts, now)
+        return {name: since for name, (_, _, since) in self._dated.items()}
 
     def _look_at_what_they_name(self, documents: list[bytes]) -> dict[str, bool | None]:
         """Return whether each readiness indicator is there, and remember what is to be followed."""
@@ -166,6 +175,10 @@ class Configuration:
         settings = self._settings
         if not seen.directory:
             return Wish(faults=(missing("--cni-conf-dir", settings.cni_conf_dir),), in_use=False)
+        if seen.recalled:
+            path = settings.autoconfig_dir / seen.recalled
+            step = GiveBack(path.with_name(path.name + RETIRED_SUFFIX), path)
+            return Wish((step,), in_use=self._in_use(seen, before))
         draft = self._draft(seen, before)
         in_use = self._in_use(seen, before) and (before.standing_by or not draft.gone)
         put = draft.put or self._kept(draft, before)
@@ -219,10 +232,10 @@ class Configuration:
         return before.ledger.configuration
 
     def _names_back(self, seen: Seen, before: Before) -> tuple[Step, ...]:
-        """Give a renamed master its name back once nothing renames any more."""
+        """Give a renamed master its name back once nothing renames any more; until then end what a killed run began."""
         settings = self._settings
         if settings.rename_master and settings.static_conf_file is None:
-            return ()
+            return tuple(renaming.rename_noted(settings, before.ledger, seen.renamed))
         return tuple(renaming.give_back(settings, before.ledger, seen.renamed))
 
     def _held_back(self, seen: Seen, before: Before, draft: Draft, awaited: str, *, in_use: bool) -> Wish:
@@ -370,7 +383,7 @@ class Configuration:
         master is damaged and there is no other: then what was made of it is the last whole copy of the network.
         """
         settings, put = self._settings, before.ledger.configuration
-        if not (why.everything or settings.cleanup_on_exit or not why.hooked.isdisjoint(settings.output_files)):
+        if not settings.cleanup_on_exit and why.hooked.isdisjoint(settings.output_files):
             return
         ours = self._ours(seen, before) if seen.directory else None
         if any(isinstance(look, File) for look in seen.outputs.values()) and ours is None:
@@ -432,19 +445,6 @@ def kubeconfig_astray(settings: Settings, source: str | None, configuration: byt
 def _of(draft: Draft, **changes: Any) -> Wish:
     """Return a wish with what the draft says beside its steps."""
     return Wish(faults=draft.faults, warnings=draft.warnings, waits=draft.waits, until=draft.until)._replace(**changes)
-
-
-def _output(path: Path) -> Look:
-    """Read what stands under an output's name.
-
-    A directory, which no CNI runtime reads, is as good as nothing. A link that leads out of its directory leads
-    elsewhere on the host.
-    """
-    if path.is_dir() and not path.is_symlink():
-        return Absent("is a directory")
-    if why := leads_away(path):
-        return Absent(why, missing=False)
-    return own(path)
 
 
 def _gate(seen: Seen, before: Before) -> str | None:

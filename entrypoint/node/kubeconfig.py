@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from entrypoint.cni import wrap
-from entrypoint.disk.looks import MAX_BYTES, Absent, File, Look, holds, own, read
+from entrypoint.disk.looks import MAX_BYTES, Absent, File, Look, holds, leads_away, output, read
 from entrypoint.node.part import Before, Fault, Interest, Leaving, Wish, missing, told
 from entrypoint.node.steps import Remove, Step, Write
 from entrypoint.settings import Settings, is_token
@@ -20,6 +21,8 @@ class Seen(NamedTuple):
     token: Look
     authority: Look
     kubeconfig: Look
+    leads_away: str | None = None
+    """Why nobody can say from here what the host has in the place of our directory."""
 
 
 class Kubeconfig:
@@ -36,10 +39,11 @@ class Kubeconfig:
         """Read the three files."""
         settings = self._settings
         return Seen(
-            directory=settings.cni_conf_dir.is_dir(),
+            directory=os.path.isdir(settings.cni_conf_dir),
             token=read(settings.token_file),
             authority=read(settings.ca_file),
-            kubeconfig=told(own(settings.kubeconfig_file), settings.kubeconfig_file, at_start=True),
+            kubeconfig=told(output(settings.kubeconfig_file), settings.kubeconfig_file, at_start=True),
+            leads_away=leads_away(settings.kubeconfig_file.parent),
         )
 
     def wish(self, seen: Seen, before: Before) -> Wish:
@@ -47,6 +51,10 @@ class Kubeconfig:
         settings = self._settings
         if not seen.directory:
             return Wish(faults=(missing("--cni-conf-dir", settings.cni_conf_dir),))
+        if seen.leads_away:
+            found = f"{settings.kubeconfig_file.parent} {seen.leads_away}"
+            fault = Fault("kubeconfig.path", found, "remove the link: a directory is made in its place", at_start=True)
+            return Wish(faults=(fault,), in_use=False)
         if isinstance(seen.token, Absent) and seen.token.missing:
             return self._without_token(seen)
         faults = tuple(self._faults(seen))
@@ -67,11 +75,9 @@ class Kubeconfig:
         return Wish((Write(settings.kubeconfig_file, content, settings.kubeconfig_mode),))
 
     def leave(self, seen: Seen, before: Before, why: Leaving) -> Iterator[Step]:
-        """Leave it, as running pods need it to be torn down, unless everything goes or a preStop hook removed it."""
+        """Leave it, as running pods need it to be torn down, unless a preStop hook removed it."""
         path = self._settings.kubeconfig_file
-        if (why.everything or path in why.hooked) and not (
-            isinstance(seen.kubeconfig, Absent) and seen.kubeconfig.missing
-        ):
+        if path in why.hooked and not (isinstance(seen.kubeconfig, Absent) and seen.kubeconfig.missing):
             yield Remove(path, why.because(path))
 
     def _without_token(self, seen: Seen) -> Wish:

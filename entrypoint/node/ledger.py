@@ -58,6 +58,8 @@ class Ledger:
         """Say nothing yet: nothing is read before `load`."""
         self.path = path
         self.says = Book()
+        self.puts = 0
+        """How many times this run has noted a configuration."""
         self._loaded = False
 
     def load(self) -> None:
@@ -76,6 +78,7 @@ class Ledger:
 
     def note(self, **changes: object) -> None:
         """Remember what was found or done; `save` puts it on disk. The keywords are fields of `Book`."""
+        self.puts += "configuration" in changes
         self.says = self.says._replace(**changes)  # type: ignore[arg-type]
 
     def note_program(self, name: str, digest: str) -> None:

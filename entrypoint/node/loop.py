@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from entrypoint.disk import files, programs, signals
 from entrypoint.disk.wakeup import Wakeup
 from entrypoint.disk.watch import Watcher
+from entrypoint.disk.ways import Inode, identity_of
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.node.binary import Binary
@@ -21,7 +22,7 @@ from entrypoint.node.configuration import Configuration
 from entrypoint.node.kubeconfig import Kubeconfig
 from entrypoint.node.ledger import Book, Ledger
 from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
-from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, attempted, failure
+from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, advice, attempted, failure
 from entrypoint.owner import SUFFIXES, Owner
 from entrypoint.settings import Settings
 from entrypoint.telling import log
@@ -130,6 +131,11 @@ def decide(each_part: Sequence[Part], before: Before) -> Decision:
     return Decision(seen, wishes, failed, before.ledger)
 
 
+def _unknown(error: OSError) -> Decision:
+    """Decide nothing, because nobody can tell what the ledger says."""
+    return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+
+
 def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """Decide as the loop would, without patience; compare binaries too. Nothing is written.
 
@@ -137,12 +143,10 @@ def decide_once(settings: Settings, *, running: bool = False) -> Decision:
     """
     ledger = Ledger(settings.ledger_file)
     each_part = parts(settings, ledger, patient=False)
-    decision = Decision([], [], [])
     try:
         ledger.load()
     except OSError as error:
-        decision.failed.append(LookFailedError(f"{error.filename} {error.strerror}"))
-        return decision
+        return _unknown(error)
     before = Before(ledger.says, configured=running and ledger.says.configuration is not None)
     decision = decide(each_part, before)
     for step in (step for wish in decision.wishes for step in wish.afterwards):
@@ -185,6 +189,8 @@ class Loop:
         self._histories: dict[Path, _History] = {}
         self._stood: frozenset[Path] = frozenset()
         """What this instance wanted on the node and found there after its last pass."""
+        self._mounted: dict[Path, Inode | None] = {}
+        """Which directory each of the host's was in the last pass."""
         self._put_back: dict[Path, float] = {}
         """When this run put a file back that somebody had removed."""
 
@@ -254,7 +260,7 @@ class Loop:
         try:
             self._ledger.load()
         except OSError as error:
-            return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+            return _unknown(error)
         before = Before(
             ledger=self._ledger.says,
             configured=self._configured,
@@ -263,7 +269,7 @@ class Loop:
             give_up_at=float("inf") if self._configured else self._started + settings.wait_timeout,
         )
         decision = decide(self._parts, before)
-        if settings.ready_file and not settings.ready_file.parent.is_dir():
+        if settings.ready_file and not os.path.isdir(settings.ready_file.parent):
             decision.wishes.append(Wish(faults=(missing("--ready-file", settings.ready_file.parent),), in_use=False))
         return decision
 
@@ -283,11 +289,12 @@ class Loop:
         return not self._configured and bool(decision.waits or decision.failed)
 
     def _retried(self, decision: Decision) -> float | None:
-        """Return when to look again after a look that failed."""
+        """Return when to look again after a look that failed; what an event brings before is no further try."""
         if not decision.failed:
             self._retry.succeeded()
             return None
-        return self._retry.failed(self._clock())
+        now, due = self._clock(), self._retry.at
+        return due if due is not None and now < due else self._retry.failed(now)
 
     # ---- doing ----
 
@@ -384,7 +391,7 @@ class Loop:
 
     def _save_ledger(self) -> list[float]:
         """Put the ledger on disk; return when to try again where that failed."""
-        if not self._settings.cni_conf_dir.is_dir():
+        if not os.path.isdir(self._settings.cni_conf_dir):
             return []  # once it is back, that is an event
         now, history = self._clock(), self._histories.setdefault(self._ledger.path, _History())
         not_before = earliest(history.writes.free_at(now), history.retry.at)
@@ -394,7 +401,7 @@ class Loop:
             if self._ledger.save():
                 history.writes.took(now)
         except OSError as error:
-            history.failure = f"cannot write {self._ledger.path}: {error.strerror}"
+            history.failure = f"cannot write {self._ledger.path}: {error.strerror}{advice(error)}"
             return [history.retry.failed(now)]
         history.failure = None
         history.retry.succeeded()
@@ -423,14 +430,15 @@ class Loop:
             self._stood -= {step.path}
 
     def _forget_lost(self) -> None:
-        """Start anew for the files of directories that were removed: making them again is no fight and no repair."""
+        """Start anew for the files of directories that are others now: making them again is no fight and no repair."""
         lost = self._watcher.lost_directories()
         if lost:
             kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
             self._histories = kept
-            mounted = (self._settings.cni_conf_dir, self._settings.cni_bin_dir)
-            gone = [directory for directory in mounted if os.path.realpath(directory) in lost]
-            self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in gone))
+        mounted = {path: identity_of(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
+        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
+        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
+        self._mounted = mounted
 
     # ---- telling ----
 
@@ -501,7 +509,8 @@ class Loop:
         ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
         retry = self._clock() + _UNWATCHED if unwatched else None
         again = self._clock() if self._interests() != watched else None
-        return earliest(ready_file, retry, again, self._retried(decision), self._owner.deadline)
+        until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
+        return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
 
     def _be_at_work(self) -> None:
         if self._standing_by:

@@ -329,7 +329,8 @@ def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
                 else:
                     refused.append(f"{name!r} is unusable: {verdict.reason}")
                     skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
-                    damaged.append(f"{name!r} is unusable: {verdict.reason}")
+                    if candidate.name == present:  # what was made of another one is no copy of this
+                        damaged.append(f"{name!r} is unusable: {verdict.reason}")
     return outcome()
 
 
@@ -337,21 +338,23 @@ def _in_order(settings: Settings, seen: Seen, before: Before) -> Iterator[tuple[
     """Yield the candidates, each with whether it is live, in the order in which they are to be considered."""
     renamed = before.ledger.renamed
     old = seen.olds.get(renamed.name) if renamed is not None else None
-    if renamed is None or old is None:
+    live_again = renamed is not None and any(each.name == renamed.name for each in seen.candidates)
+    named = renamed is not None and settings.names_master(renamed.name)
+    if renamed is None or not named or (old is None and not live_again):
         yield from ((candidate, True) for candidate in seen.candidates)
         return
-    if old.digest != renamed.digest and isinstance(old.verdict, Master):
+    if old is not None and old.digest != renamed.digest and isinstance(old.verdict, Master):
         why = f"is not what {renamed.name} was renamed to: its content is another. Give it that name to have it wrapped"
         old = old._replace(verdict=Unusable(why), broken_since=float("-inf"))
+    retired = [] if old is None else [(old, False)]
     if not settings.rename_master:  # it gets its name back, and then is an ordinary file
-        live = [each for each in seen.candidates if each.name != renamed.name]
-        taken = len(live) < len(seen.candidates)
-        together = [*((each, True) for each in seen.candidates), *([] if taken else [(old, False)])]
+        together = [*((each, True) for each in seen.candidates), *([] if live_again else retired)]
         yield from sorted(together, key=lambda each: os.fsencode(each[0].name))
         return
+    # A run that was killed just before the rename has left it live, and what stood beside it still counts as that.
     stood = {each.name for each in seen.candidates if each.digest == renamed.beside.get(each.name, "")}
     yield from ((each, True) for each in seen.candidates if each.name not in stood - {renamed.name})
-    yield old, False
+    yield from retired
     yield from ((each, True) for each in seen.candidates if each.name in stood - {renamed.name})
 
 

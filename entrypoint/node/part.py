@@ -89,10 +89,8 @@ class Before(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """Why things are taken away."""
+    """Why things are taken away when the program ends."""
 
-    everything: bool = False
-    """`uninstall`: all that is ours. Otherwise the program ends."""
     hooked: frozenset[Path] = frozenset()
     """What somebody removed just before the end, as preStop hooks do, and this run has put back."""
 
@@ -100,7 +98,7 @@ class Leaving(NamedTuple):
         """Say it in the words of a log."""
         if path in self.hooked:
             return "somebody removed it just before the end, as preStop hooks do, and it had been put back"
-        return "uninstall" if self.everything else "the program ends (--cleanup-config-on-exit)"
+        return "the program ends (--cleanup-config-on-exit)"
 
 
 class Part(Protocol):

@@ -208,10 +208,8 @@ class Retire(_Rename):
 
     def do(self, doing: Doing) -> None:
         """Note it, and rename it."""
-        ledger, kept = doing.ledger, doing.ledger.says
-        before = kept.renamed
+        ledger, kept, before = doing.ledger, doing.ledger.says, doing.ledger.says.renamed
         earlier = {**kept.earlier, **({before.name: before.digest} if before else {})}
-        earlier.pop(self.renamed.name, None)
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()
@@ -220,6 +218,8 @@ class Retire(_Rename):
             if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
                 ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
             raise
+        # Only now: what had the name NAME.old until then was ours as well, and a run may be killed in between.
+        ledger.note(earlier={name: digest for name, digest in earlier.items() if name != self.renamed.name})
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,11 @@ class GiveBack(_Rename):
     def do(self, doing: Doing) -> None:
         """Link it, and take the other name away."""
         given_back = moving.rename_unless_taken(self.path, self.to)
-        renamed = doing.ledger.says.renamed
-        if given_back and renamed is not None and renamed.name == self.to.name:
-            doing.ledger.note(renamed=None)
+        ledger, name = doing.ledger, self.to.name
+        renamed = ledger.says.renamed
+        if given_back:
+            earlier = {each: digest for each, digest in ledger.says.earlier.items() if each != name}
+            ledger.note(earlier=earlier, renamed=None if renamed is not None and renamed.name == name else renamed)
 
 
 def attempted(step: Step, doing: Doing) -> None:
@@ -249,5 +251,10 @@ def failure(step: Step, error: OSError) -> str:
     message = f"cannot {step.verb} {step.path}: {error.strerror}"
     elsewhere = os.path.dirname(os.fsdecode(error.filename or step.path)) != os.path.dirname(step.path)
     message += f" ({error.filename})" if elsewhere else ""
-    advice = _ADVICE.get(error.errno or 0)
-    return f"{message}; {advice}" if advice else message
+    return message + advice(error)
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about a disk that refuses, as the end of a message; empty where nothing is known."""
+    known = _ADVICE.get(error.errno or 0)
+    return f"; {known}" if known else ""

@@ -63,7 +63,7 @@ class Found(NamedTuple):
 
     def in_the_way(self) -> str:
         """Say what keeps `uninstall` from going on, and what to do about it."""
-        return ". ".join([*self._about_attached(), *self._about_damaged()])
+        return ". ".join([*self._about_attached(), *self.about_damaged()])
 
     def _about_attached(self) -> Iterable[str]:
         if not self.attached:
@@ -81,7 +81,8 @@ class Found(NamedTuple):
         )
         yield _FROM_A_CONTROLLER
 
-    def _about_damaged(self) -> Iterable[str]:
+    def about_damaged(self) -> Iterable[str]:
+        """Name the damaged records, and say what to do about each."""
         for path, pod in self.damaged:
             yield (
                 f"The record {path}{f' of {pod}' if pod else ''} is empty or cut off, as after a power cut, and Multus "

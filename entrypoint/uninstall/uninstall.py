@@ -55,11 +55,13 @@ class Keep(Step):
     because: str
     needs_the_rest: bool = False
     """Nothing else may be taken away, or the node could start no pod."""
+    forced: str | None = None
+    """As what it is removed with `--force` (`Remove.what`); None: not even then."""
 
     @property
     def detail(self) -> str:
         """Say why."""
-        return f": {self.because}"
+        return f": {self.because}" + ("" if self.forced is None else ". Remove it yourself, or with --force")
 
     def do(self, doing: Doing) -> None:
         """Do nothing."""
@@ -70,7 +72,7 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
 
     While an entrypoint is at work, or pods with further networks are there, it refuses or, with `wait`, waits.
     """
-    if not settings.cni_conf_dir.is_dir():
+    if not os.path.isdir(settings.cni_conf_dir):
         say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
         return False
     for directory in (settings.cni_conf_dir, settings.autoconfig_dir):
@@ -86,7 +88,7 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
         at_work = bool(owner.living(settings.kubeconfig_file.parent))
         if at_work:
             say(f"{'would refuse' if settings.dry_run else 'refused'}: {_AT_WORK}")
-        well = (settings.dry_run or not at_work) and _in_turn(settings, force=force, say=say) and not at_work
+        well = (settings.dry_run or not at_work) and take_away(settings, force=force, say=say) and not at_work
     if left := found.plain + len(found.attached) + len(found.damaged):
         say(
             f"pods keep {left} record{'s' if left > 1 else ''} in {data_dir}, which nobody takes away when they are "
@@ -100,7 +102,7 @@ def _turn(settings: Settings) -> contextlib.AbstractContextManager[None]:
     return files.turn(settings.kubeconfig_file.with_name(owner.LOCK), _PATIENCE, lambda: False)
 
 
-def _in_turn(settings: Settings, *, force: bool, say: Say) -> bool:
+def take_away(settings: Settings, *, force: bool, say: Say) -> bool:
     """Look, decide and do; return whether all went well."""
     ledger = Ledger(settings.ledger_file)
     try:
@@ -169,9 +171,9 @@ def _program(settings: Settings, name: str, known: str | None) -> Program:
     """Compare an installed program with the ledger, and with the image's beside the multus binary."""
     path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
     source = binary if name == PROGRAMS[0] else binary.with_name(name)
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not os.path.isfile(path):
         return Program(path, foreign="it is no regular file, so it is not the one of this image")
-    comparable = name in PROGRAMS and source.is_file()
+    comparable = name in PROGRAMS and os.path.isfile(source)
     if comparable and moving.same_file(source, path):
         why = f"nothing to compare it with: --multus-bin-file={source} is that very file"
         return Program(path, foreign=why, is_source=True)
@@ -191,11 +193,17 @@ Plan = tuple[list[Step], list[Step], list[Step]]
 
 def decide(settings: Settings, book: Book, seen: Seen, *, force: bool) -> Plan:
     """Say what to give back, take away and keep. Deciding again on the node that this leaves: nothing."""
-    configurations = list(_configurations(settings, book, seen, force=force))
+    configurations = list(_configurations(settings, book, seen))
+    rest = [*_kubeconfig(settings, seen), *_programs(settings, seen)]
+    if force:
+        configurations, rest = [*map(_forced, configurations)], [*map(_forced, rest)]
     gone = {step.path.name for step in configurations if isinstance(step, Remove)}
     bare = bool(gone) and not any(name not in gone and name.endswith(runtime.SUFFIXES) for name in seen.configurations)
-    first = list(_master(settings, book, seen, force=force, bare=bare))
-    return first, configurations, [*_kubeconfig(settings, seen, force=force), *_programs(settings, seen, force=force)]
+    return list(_master(settings, book, seen, force=force, bare=bare)), configurations, rest
+
+
+def _forced(step: Step) -> Step:
+    return Remove(step.path, "--force", step.forced) if isinstance(step, Keep) and step.forced is not None else step
 
 
 def _master(settings: Settings, book: Book, seen: Seen, *, force: bool, bare: bool) -> Iterator[Step]:
@@ -219,41 +227,32 @@ def _master(settings: Settings, book: Book, seen: Seen, *, force: bool, bare: bo
         yield Keep(settings.autoconfig_dir / seen.olds[0], why, needs_the_rest=not force)
 
 
-def _configurations(settings: Settings, book: Book, seen: Seen, *, force: bool) -> Iterator[Step]:
-    names = _our_names(settings, book)
+def _configurations(settings: Settings, book: Book, seen: Seen) -> Iterator[Step]:
+    """Take away what is ours, and keep any other that runs Multus or has a name that is ours."""
+    names, static = _our_names(settings, book), settings.static_conf_file
     for name, found in seen.configurations.items():
-        path = settings.cni_conf_dir / name
-        if isinstance(found, File):
-            yield from _configuration(settings, book, seen, path, found, force=force, named=name in names)
-        elif name in names and not found.missing:
-            yield Keep(path, found.why, needs_the_rest=True)
-
-
-def _configuration(
-    settings: Settings, book: Book, seen: Seen, path: Path, found: File, *, force: bool, named: bool
-) -> Iterator[Step]:
-    """Take one away that is ours, and keep any other, if it runs Multus or has a name that is ours (`named`)."""
-    verdict, parsed, static = examine(found.content), meshes.parsed(found.content), settings.static_conf_file
-    shim = parsed is not None and parsed.multus["type"] != PROGRAMS[0]
-    source = seen.source if static is not None and static.name == path.name else None
-    ours = _ours(book, found, source, generated=path.name in GENERATED) if named else None
-    if isinstance(source, File) and source.identity == found.identity:
-        why = "it is the file that --multus-conf-file names, not a copy of it"
-        yield Keep(path, why, needs_the_rest=isinstance(verdict, Multus) and not shim)
-    elif ours:
-        yield Remove(path, ours, "configuration")
-    elif isinstance(verdict, Multus) and shim:
-        yield Keep(path, "it belongs to the thick plugin (multus-shim), which this program does not install")
-    elif isinstance(verdict, Multus) and not named:
-        yield Keep(path, "it runs Multus too, and is not what these flags write: remove it yourself", True)
-    elif named and isinstance(verdict, Master):
-        yield Keep(path, "it does not run Multus, so this program did not write it")
-    elif named and force:
-        yield Remove(path, "--force", "configuration")
-    elif named:
-        what = f"it cannot be used: {verdict.reason}" if isinstance(verdict, Unusable) else "it runs Multus"
-        why = f"{what}, and neither the ledger nor its form says that we wrote it. Remove it yourself, or with --force"
-        yield Keep(path, why, needs_the_rest=True)
+        path, source = settings.cni_conf_dir / name, seen.source if static and static.name == name else None
+        if isinstance(found, Absent):
+            if name in names and not found.missing:
+                yield Keep(path, f"it {found.why}", needs_the_rest=True, forced="configuration")
+            continue
+        verdict, parsed = examine(found.content), meshes.parsed(found.content)
+        shim = parsed is not None and parsed.multus["type"] != PROGRAMS[0]
+        if isinstance(source, File) and source.identity == found.identity:
+            why = "it is the file that --multus-conf-file names, not a copy of it"
+            yield Keep(path, why, needs_the_rest=isinstance(verdict, Multus) and not shim)
+        elif name in names and (ours := _ours(book, found, source, generated=name in GENERATED)):
+            yield Remove(path, ours, "configuration")
+        elif isinstance(verdict, Multus) and shim:
+            yield Keep(path, "it belongs to the thick plugin (multus-shim), which this program does not install")
+        elif isinstance(verdict, Multus) and name not in names:
+            yield Keep(path, "it runs Multus too, and is not what these flags write: remove it yourself", True)
+        elif name in names and isinstance(verdict, Master):
+            yield Keep(path, "it does not run Multus, so this program did not write it")
+        elif name in names:
+            what = f"it cannot be used: {verdict.reason}" if isinstance(verdict, Unusable) else "it runs Multus"
+            why = f"{what}, and neither the ledger nor its form says that we wrote it"
+            yield Keep(path, why, needs_the_rest=True, forced="configuration")
 
 
 def _ours(book: Book, found: File, source: Look | None, *, generated: bool) -> str | None:
@@ -265,27 +264,23 @@ def _ours(book: Book, found: File, source: Look | None, *, generated: bool) -> s
     return "it has the form of ours" if generated and wrap.has_our_form(found.content) else None
 
 
-def _kubeconfig(settings: Settings, seen: Seen, *, force: bool) -> Iterator[Step]:
+def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Step]:
     path, found = settings.kubeconfig_file, seen.kubeconfig
     if isinstance(found, File) and wrap.is_our_kubeconfig(found.content):
         yield Remove(path, "it begins as ours do")
-    elif isinstance(found, Absent) and found.missing:
-        return
-    elif force:
-        yield Remove(path, "--force")
-    else:
+    elif isinstance(found, File) or not found.missing:
         why = "it does not begin as ours do" if isinstance(found, File) else f"it {found.why}"
-        yield Keep(path, f"{why}, so another program wrote it. Remove it yourself, or with --force")
+        yield Keep(path, f"{why}, so another program wrote it", forced="")
 
 
-def _programs(settings: Settings, seen: Seen, *, force: bool) -> Iterator[Step]:
+def _programs(settings: Settings, seen: Seen) -> Iterator[Step]:
     for program in seen.programs:
         if settings.skip_binary_copy and program.path.name in PROGRAMS:
             yield Keep(program.path, "--skip-multus-binary-copy is set")
-        elif program.ours or (force and not program.is_source):
-            yield Remove(program.path, program.ours or "--force", "programs")
+        elif program.ours:
+            yield Remove(program.path, program.ours, "programs")
         else:
-            yield Keep(program.path, program.foreign)
+            yield Keep(program.path, program.foreign, forced=None if program.is_source else "programs")
 
 
 # ---- doing ----
@@ -363,7 +358,7 @@ def _remove_directory(settings: Settings, say: Say) -> bool:
 
 def _is_own_directory(path: Path) -> bool:
     """Say whether a directory is there, and no link to one, which somebody else has made."""
-    return os.path.isdir(path) and not path.is_symlink()
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 # ---- who is in the way ----
@@ -384,13 +379,13 @@ def _clear(settings: Settings, records: Records, *, force: bool, wait: bool, say
     if found.left_over:
         number = f"{found.left_over} record{'s' if found.left_over > 1 else ''}"
         say(f"passed over, left over from pods that are no more: {number} in {records.places()[0]}")
-    if force and found.attached:
-        say(f"going on (--force); the addresses of these pods' networks stay reserved: {found.named()}")
-    elif found.attached or (found.damaged and not wait and not force):
+    if not force and (found.attached or (found.damaged and not wait)):
         say(f"refused: {found.in_the_way()}")
         return None
-    elif found.damaged:
-        say(f"going on: {found.in_the_way()}")
+    if found.attached:
+        say(f"going on (--force); the addresses of these pods' networks stay reserved: {found.named()}")
+    for each in found.about_damaged():
+        say(f"going on: {each}")
     return found
 
 

@@ -17,6 +17,7 @@ from entrypoint.cni.document import (
     version_key,
 )
 from tests.flags import MASTERS
+from tests.meshes import go_format, go_parse
 
 
 @pytest.mark.parametrize("path", sorted(MASTERS.iterdir()), ids=lambda path: path.name)
@@ -196,3 +197,53 @@ def test_versions_compare_by_number_as_in_libcni():
     for wrong in ("x", "1.", "v1.0.0", "1.0.0.0", "1.0.0-rc1", "1 ", "\u0663.0", "1_0"):
         with pytest.raises(ValueError, match="CNI version"):
             version_key(wrong)
+
+
+# ---- equality ----
+
+go_documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Go's parser and ours differ in nothing else that a document may hold.
+    | st.text(st.characters(codec="utf-8") | st.sampled_from("\ud800\udc00<>&\u2028"), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab<\u00e9", max_size=2), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(go_documents)
+def test_what_an_installer_written_in_go_has_rewritten_is_equal(document):
+    assert equal(document, json.loads(go_format(go_parse(json.dumps(document).encode()))))
+
+
+@given(go_documents, go_documents)
+def test_what_is_equal_is_the_same_to_go(one, other):
+    same = go_format(go_parse(json.dumps(one).encode())) == go_format(go_parse(json.dumps(other).encode()))
+    assert equal(one, other) == same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ([1, 2], [2, 1], False),
+        (1, 1.0, True),
+        (True, 1, False),
+        (False, 0, False),
+        (None, False, False),
+        (None, [None], False),
+        (True, [True], False),
+        ("1", 1, False),
+        (2**53, 2**53 + 1, True),
+        (2**53, 2**53 + 2, False),
+        ("\ud800", "\ufffd", True),
+        ("\ud83d\ude00", "\U0001f600", True),
+        ({"a": None}, {}, False),
+        (3.5, 3, False),
+    ],
+)
+def test_equal_as_go_sees_it(one, other, same):
+    assert equal(one, other) is same
+    assert equal({"x": [one]}, {"x": [other]}) is same

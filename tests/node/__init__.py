@@ -9,6 +9,7 @@ from entrypoint.node.loop import decide, parts
 from entrypoint.node.part import Before, Leaving
 from entrypoint.node.steps import Doing
 from entrypoint.telling.pace import earliest
+from entrypoint.uninstall.uninstall import take_away
 from tests.flags import DATA, IN_CLUSTER, MASTERS, settings_for
 
 __all__ = ("CRIO", "DATA", "FLANNEL", "IN_CLUSTER", "MASTERS", "Node", "scratch", "settings_for", "snapshot")
@@ -100,12 +101,19 @@ class Node:
             self.now = until
         raise AssertionError("it waits for ever")
 
-    def leave(self, *, everything=False, hooked=()):
+    def uninstall(self):
+        """Take away what is ours; return the names of what was removed, in their order."""
+        self.ledger.save()
+        said = []
+        take_away(self.settings, force=False, say=said.append)
+        return [os.path.basename(line.split(":")[0]) for line in said if line.startswith("removed") and ":" in line]
+
+    def leave(self, *, hooked=()):
         """Take away what must not stay; return the names of what was touched, in their order."""
         self.ledger.load()
         steps = []
         for part in reversed(self.parts):
-            steps += part.leave(part.look(), Before(self.ledger.says), Leaving(everything, frozenset(hooked)))
+            steps += part.leave(part.look(), Before(self.ledger.says), Leaving(frozenset(hooked)))
         self.do(steps)
         return [step.path.name for step in steps if step.did]
 

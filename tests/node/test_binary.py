@@ -47,7 +47,7 @@ def test_it_is_installed_when_bytes_and_mode_are_the_sources(node, installed):
     for damage in (
         lambda: installed.chmod(0o700),
         lambda: installed.write_bytes(b"short"),
-        lambda: installed.unlink(),
+        installed.unlink,
         lambda: (installed.unlink(), installed.symlink_to(node.settings.multus_bin_file)),
     ):
         damage()
@@ -167,13 +167,11 @@ def test_what_is_on_the_host_and_not_ours_by_the_ledger_is_left_alone_with_one_l
     program(bin_dir / "ipvlan", b"the host's")
     program(bin_dir / "macvlan", b"macvlan")  # the same bytes: nobody knows whose
     found = finish(plugins)
-    assert found.warnings == (
-        f"ipvlan in {bin_dir}: not ours, and another than in --plugin-bin-dir; left alone",
-    )
+    assert found.warnings == (f"ipvlan in {bin_dir}: not ours, and another than in --plugin-bin-dir; left alone",)
     program(plugins.root / "plugins/macvlan", b"newer")
     assert "ipvlan, macvlan" in finish(plugins).warnings[0]
     assert plugins.ledger.says.programs.keys() == {"multus"}
-    assert plugins.leave(everything=True) == ["multus"]
+    assert plugins.uninstall() == ["multus"]
 
 
 def test_one_that_somebody_changed_is_theirs_from_then_on(plugins):
@@ -181,7 +179,7 @@ def test_one_that_somebody_changed_is_theirs_from_then_on(plugins):
     bin_dir = plugins.settings.cni_bin_dir
     program(bin_dir / "macvlan", b"the host's")
     assert "macvlan" in finish(plugins).warnings[0]
-    assert sorted(plugins.leave(everything=True)) == ["ipvlan", "multus"]
+    assert sorted(plugins.uninstall()) == ["ipvlan", "multus"]
 
 
 def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_later(plugins):
@@ -196,7 +194,7 @@ def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_
         plugins.do([step])
     plugins.start()
     finish(plugins)
-    assert "macvlan" in plugins.leave(everything=True)
+    assert "macvlan" in plugins.uninstall()
 
 
 # ---- at the end ----
@@ -211,8 +209,8 @@ def test_at_the_end_it_stays_unless_a_hook_had_removed_it(node, installed):
 def test_when_all_goes_only_what_we_installed_and_nobody_changed_goes(node, installed, flags):
     node.start(*flags)
     node.settle()
-    assert ("multus" in node.leave(everything=True)) is not bool(flags)
+    assert ("multus" in node.uninstall()) is not bool(flags)
     program(installed, b"\x7fELF mu1tus")
     node.start(*flags)
     node.do(wish(node).afterwards)
-    assert "multus" not in node.leave(everything=True)
+    assert "multus" not in node.uninstall()

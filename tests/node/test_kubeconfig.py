@@ -21,14 +21,16 @@ def test_it_says_what_the_account_has_and_follows_it(tmp_path):
     node.once()
     assert (wish(node).steps, wish(node).stands) == ((), (node.settings.kubeconfig_file,))
     (tmp_path / "sa/token").write_text("token-2\n")
-    assert b"token: \"token-2\"" in content(node)
+    assert b'token: "token-2"' in content(node)
     node.once()
     (tmp_path / "sa/ca.crt").write_text("CA 2\n")
     assert base64.b64encode(b"CA 2\n") in content(node)
 
 
 def test_another_mode_or_another_content_is_put_right(tmp_path):
-    node = Node(tmp_path, environ={"KUBECONFIG_MODE": "640", "KUBERNETES_SERVICE_HOST": "::1", "KUBERNETES_SERVICE_PORT": "1"})
+    node = Node(
+        tmp_path, environ={"KUBECONFIG_MODE": "640", "KUBERNETES_SERVICE_HOST": "::1", "KUBERNETES_SERVICE_PORT": "1"}
+    )
     node.once()
     path = node.settings.kubeconfig_file
     assert path.stat().st_mode & 0o777 == 0o640
@@ -118,5 +120,5 @@ def test_at_the_end_it_stays_unless_all_goes_or_a_hook_had_removed_it(tmp_path):
     assert node.leave() == [] and path.exists()
     assert node.leave(hooked={path}) == [path.name] and not path.exists()
     node.once()
-    assert path.name in node.leave(everything=True) and not path.exists()
-    assert path.name not in node.leave(everything=True)
+    assert path.name in node.uninstall() and not path.exists()
+    assert path.name not in node.uninstall()

@@ -199,8 +199,12 @@ LATER = candidate("20-c.conf", CRIO)
         pytest.param(candidate("05-a.conf", FLANNEL), None, 999, "05-a.conf", None, id="the first in byte order"),
         pytest.param(candidate("05-a.conf", BROKEN, 98), None, 999, None, 98 + GRACE, id="being written"),
         pytest.param(candidate("05-a.conf", BROKEN, 95), None, 999, "10-b.conf", None, id="broken for too long"),
-        pytest.param(candidate("05-a.conf", BROKEN, 99.9, 95), None, 999, "10-b.conf", None, id="changing all the time"),
-        pytest.param(candidate("05-a.conf", BROKEN, 98), "10-b.conf", 999, "10-b.conf", 103, id="the present one stays"),
+        pytest.param(
+            candidate("05-a.conf", BROKEN, 99.9, 95), None, 999, "10-b.conf", None, id="changing all the time"
+        ),
+        pytest.param(
+            candidate("05-a.conf", BROKEN, 98), "10-b.conf", 999, "10-b.conf", 103, id="the present one stays"
+        ),
         pytest.param(candidate("05-a.conf", BROKEN, 98), "20-c.conf", 999, "20-c.conf", 103, id="also a later one"),
         pytest.param(candidate("05-a.conf", BROKEN, 98), "gone.conf", 999, None, 103, id="the present one has gone"),
         pytest.param(candidate("05-a.conf", BROKEN, 99), None, 101, None, 101, id="not beyond the time-out"),
@@ -329,7 +333,11 @@ def test_a_pattern_leaves_files_out_without_a_word(tmp_path):
     [
         ([], {}, "no .conf or .conflist file is there"),
         (["--multus-autoconfig-dir={root}/later"], {}, "the directory does not exist"),
-        (["--multus-master-cni-file-name=nope.conf"], {"10-a.conf": FLANNEL}, "nope.conf is not there; there are: 10-a"),
+        (
+            ["--multus-master-cni-file-name=nope.conf"],
+            {"10-a.conf": FLANNEL},
+            "nope.conf is not there; there are: 10-a",
+        ),
         ([], {"20-x.conf": MULTUS}, "'20-x.conf' is itself a Multus configuration"),
         (
             [],
@@ -426,17 +434,15 @@ def test_a_patch_that_turns_bad_keeps_the_last_good_one_and_the_node_ready(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("patch", "flags", "warned"),
+    ("patch", "warned"),
     [
-        ('{"defaultNetworks": ["a"]}', [], "defaultNetworks"),
-        ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', [], None),
-        ('{"logOptions": {"maxSize": 1}}', [], "logOptions"),
-        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', [], "logOptions"),
-        ('{"logOptions": {"maxSize": 1}}', ["--multus-log-file=/l"], "logOptions"),
+        ('{"defaultNetworks": ["a"]}', "defaultNetworks"),
+        ('{"defaultNetworks": ["a"], "clusterNetwork": "b"}', None),
+        ('{"logOptions": {"maxSize": 1}, "logFile": "/l"}', "logOptions"),
     ],
 )
-def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, flags, warned):
-    node = Node(tmp_path, f"--multus-conf-patch={patch}", *flags)
+def test_a_patch_that_has_no_effect_is_warned_of(tmp_path, patch, warned):
+    node = Node(tmp_path, f"--multus-conf-patch={patch}")
     node.put("10-a.conflist", FLANNEL)
     warnings = node.settle().warnings
     assert [warned in warning for warning in warnings] == [True] if warned else warnings == []

@@ -101,7 +101,7 @@ def test_what_a_mesh_makes_of_it_is_as_it_must_be_and_what_follows_is_carried_ov
     assert node.names() == ["70-multus.conflist"]
     multus, following = node.document("70-multus.conflist")["plugins"]
     assert (multus["logLevel"], following) == ("debug", ISTIO)
-    assert node.leave(everything=True)[0] == "70-multus.conflist"
+    assert node.uninstall()[0] == "70-multus.conflist"
 
 
 def test_an_operators_file_beside_it_that_no_mesh_made_of_it_stays(tmp_path):
@@ -118,7 +118,7 @@ def test_one_that_is_its_own_source_is_the_operators_and_is_never_removed(tmp_pa
     assert node.settle().ready
     assert node.ledger.says.configuration is None
     assert node.leave() == []
-    assert "05-own.conf" not in node.leave(everything=True)
+    assert "05-own.conf" not in node.uninstall()
     assert (node.directory / "05-own.conf").read_bytes() == STATIC
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import pytest
@@ -19,7 +20,10 @@ def doing(tmp_path):
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (lambda root: Write(root / "gone/x", b"", 0o600, put=PUT), "cannot write .*/gone/x: No such .* hostPath volume"),
+        (
+            lambda root: Write(root / "gone/x", b"", 0o600, put=PUT),
+            "cannot write .*/gone/x: No such .* hostPath volume",
+        ),
         (lambda root: Copy(root / "gone/x", root / "source"), "cannot install .*/gone/x"),
         (lambda root: Copy(root / "x", root / "none"), "cannot install .*/x: .*/none cannot be read: No such file"),
         (lambda root: Remove(root / "directory", ""), "cannot remove .*/directory"),
@@ -95,13 +99,19 @@ def on_disk(doing):
 
 
 def test_the_ledger_is_on_disk_before_the_master_is_renamed(tmp_path, doing, retire, monkeypatch):
-    """Otherwise nobody would know whose NAME.old is. What was renamed before is an earlier one from then on."""
+    """Otherwise nobody would know whose NAME.old is, be it what is renamed or what had that name until then."""
     doing.ledger.note(renamed=Renamed("05-a.conf", "da"), earlier={"10-b.conf": "d0"})
     monkeypatch.setattr(moving, "rename", killed)
     with pytest.raises(KilledError):
         retire.do(doing)
-    assert (on_disk(doing).renamed, on_disk(doing).earlier) == (retire.renamed, {"05-a.conf": "da"})
+    assert (on_disk(doing).renamed, on_disk(doing).earlier) == (
+        retire.renamed,
+        {"05-a.conf": "da", "10-b.conf": "d0"},
+    )
     assert (tmp_path / "10-b.conf").exists()
+    monkeypatch.undo()
+    retire.do(doing)
+    assert (doing.ledger.says.renamed, doing.ledger.says.earlier) == (retire.renamed, {"05-a.conf": "da"})
 
 
 @pytest.mark.parametrize("fails", ["ledger", "rename", "flush"])
@@ -126,7 +136,7 @@ def test_another_file_of_that_name_is_in_the_way_unless_it_is_ours(tmp_path, doi
     with pytest.raises(FileExistsError):
         retire.do(doing)
     assert ((tmp_path / "10-b.conf.old").read_text(), doing.ledger.says) == ("mine", Book())
-    retire._replace(over=True).do(doing)
+    dataclasses.replace(retire, over=True).do(doing)
     assert (tmp_path / "10-b.conf.old").read_text() == "b"
 
 

@@ -394,6 +394,7 @@ class Pod:
             f"--multus-bin-file={self.binary}",
             f"--ready-file={self.ready}",
             f"--multus-log-file=/var/log/{name}",
+            "--multus-log-level=error",
             *flags,
         )
 

@@ -1,6 +1,6 @@
 """What Multus 4.3's thin_entrypoint wrote for pairs of master and flags, asked of the real program.
 
-`tests/test_peer_vectors.py` has all 165 pairs, without a process for each.
+`tests/node/test_master.py` has all 165 pairs, without a process for each.
 """
 
 from __future__ import annotations

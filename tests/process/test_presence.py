@@ -418,16 +418,6 @@ def test_uninstall_removes_what_killed_runs_left_and_the_directory(host, older):
     assert not host.kubeconfig.parent.exists()
 
 
-def test_uninstall_beside_a_running_one_refuses_and_hurts_nothing(host, older):
-    with older.running() as program:
-        outcome = host.run("uninstall", f"--multus-data-dir={host.root}")
-        assert outcome.returncode == 1
-        assert "refused: an entrypoint is at work" in outcome.stdout
-        assert older.owns()
-        until(lambda: len(presences(host)) == 1)
-        assert program.running()
-
-
 # ---- check ----
 
 

@@ -24,7 +24,7 @@ BROKEN = {
     "17-typeless.conf": (b'{"name": "x"}', "'type'"),
     "18-no-plugins.conflist": (b'{"name": "x", "plugins": []}', "plugins"),
     "19-typeless-plugin.conflist": (b'{"name": "x", "plugins": [{"type": "y"}, {}]}', "plugin 2"),
-    "20-latin1.conf": (b'{"name": "\xe9", "type": "y"}', "UTF-8"),
+    "20-latin1.conf": (b'{"name": "\xe9", "type": "y"}', "its 'name'"),
     "21-deep.conf": (b'{"name": "x", "type": "y", "z": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "deep"),
     "22-big.conf": (b'{"name": "x", "type": "y"}' + b" " * (2 << 20), "larger than"),
     "23-huge-number.conf": (b'{"name": "x", "type": "y", "z": 1e999}', "beyond what a double holds"),

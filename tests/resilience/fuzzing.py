@@ -5,77 +5,83 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
 
-from entrypoint.node.plan import decide
-from entrypoint.node.values import Memory, Write
-
-from entrypoint.cni.document import Master, Unusable, Verdict, examine
-from entrypoint.disk.looks import File
-from tests.node import master, seen, settings_for
+from entrypoint.cni.document import Master, Unusable, Verdict, equal, examine, parse
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import configuration, kubeconfig, master
+from entrypoint.node.ledger import Ledger
+from entrypoint.node.part import Before
+from entrypoint.node.steps import Write
+from tests.flags import settings_for
 
 CORPUS = Path(__file__).parent / "corpus"
 FLAGS = [(), ("--cni-version=1.0.0",), ("--cni-version=0.4.0", "--force-cni-version"), ("--rename-conf-file",)]
 SETTINGS = [settings_for(Path("/nowhere"), *flags) for flags in FLAGS]
+STATIC = settings_for(Path("/nowhere"), "--multus-conf-file=/images/70-multus.conf")
+
+
+def wished(wanted, source):
+    """Return the configuration's wish on a node that has nothing but this source, and what it writes."""
+    part = configuration.Configuration(wanted, Ledger(wanted.ledger_file))
+    nothing = {path.name: Absent() for path in wanted.output_files}
+    wish = part.wish(configuration.Seen(0.0, source=source, outputs=nothing), Before())
+    return wish, next((step for step in wish.steps if isinstance(step, Write)), None)
 
 
 def as_master(content):
-    """A master of this content is wrapped as it is, or refused with a reason; deciding again asks for no more."""
-    verdict = examine(content)
+    """A master of this content is wrapped as it is, or refused with a reason."""
+    verdict = examine(content, "10-x.conf")
     assert isinstance(verdict, Verdict)
+    broken_since = -100.0 if isinstance(verdict, Unusable) else None
+    candidate = master.Candidate("10-x.conf", verdict, -100.0, broken_since, hashlib.sha256(content).hexdigest())
     for wanted in SETTINGS:
-        plan = decide(wanted, seen(wanted, candidates=(master("10-x.conf", content, since=-100.0),)), Memory(-100.0))
-        problems = [each.message for each in plan.problems]
+        wish, write = wished(wanted, master.Seen(0.0, (candidate,)))
         if isinstance(verdict, Unusable):
-            assert plan.configuration is None and verdict.reason and "\n" not in verdict.reason
+            assert write is None and verdict.reason and "\n" not in verdict.reason
         if isinstance(verdict, Master):
-            assert plan.configuration or problems
-        if plan.configuration:
-            _wraps(plan.configuration, content, wanted)
+            assert write or wish.faults or wish.waits
+        if write:
+            _wraps(write, content, wanted)
     return verdict
 
 
 def _wraps(step, content, wanted):
+    """What is kept of it is as it was, read as Go does; what makes the network is kept."""
     document = json.loads(step.content)
     delegate = document.get("plugins", [document])[0]["delegates"][0]
-    given = json.loads(content)
+    given = parse(content)
     changed = {"cniVersion"} if wanted.force_cni_version or not given.get("cniVersion") else set()
-    for key in {*given, *delegate} - changed:
-        assert delegate[key] == given[key]
+    assert {"name", "type", "plugins", "ipam"} & given.keys() <= delegate.keys()
+    for key in delegate.keys() - changed:
+        assert equal(delegate[key], given[key])
 
 
 def as_account(token, authority):
     """A kubeconfig that says exactly what was in the files, or a reason."""
     import yaml
 
-    wanted = SETTINGS[0]
-    token_file, ca_file = File(token, 0o644, (0, 1, 0)), File(authority, 0o644, (0, 2, 0))
-    plan = decide(wanted, seen(wanted, token=token_file, certificate_authority=ca_file), Memory(0.0))
-    if plan.kubeconfig is None:
-        assert plan.problems
+    files = (File(content, 0o644, (0, number, 0)) for number, content in enumerate((token, authority)))
+    wish = kubeconfig.Kubeconfig(SETTINGS[0]).wish(kubeconfig.Seen(True, *files, Absent()), Before())
+    if not wish.steps:
+        assert wish.faults
         return
-    assert isinstance(plan.kubeconfig, Write)
-    document = yaml.safe_load(plan.kubeconfig.content)
+    (write,) = wish.steps
+    document = yaml.safe_load(write.content)
     assert document["users"][0]["user"]["token"] == token.decode("ascii").strip()
 
 
 def as_static(content):
     """A static configuration is copied as it is, or refused."""
-    wanted = settings_for(Path("/nowhere"), "--multus-conf-file=/images/70-multus.conf")
-    plan = decide(wanted, seen(wanted, static=File(content, 0o644, (0, 3, 0)), outputs=_none(wanted)), Memory(0.0))
-    if plan.configuration is None:
-        assert plan.problems
+    wish, write = wished(STATIC, File(content, 0o644, (0, 3, 0)))
+    if write is None:
+        assert wish.faults
         return
-    assert plan.configuration.content == content
-    json.loads(content.decode())
-
-
-def _none(wanted):
-    from entrypoint.disk.looks import Absent
-
-    return {path.name: Absent() for path in wanted.output_files}
+    assert write.content == content
+    json.loads(content.decode("utf-8", "replace"))
 
 
 def _one_input(data):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.settings import InvalidSettingError, Settings
-from tests.node import MASTERS, settings_for
+from tests.flags import MASTERS, settings_for
 from tests.resilience import fuzzing
 from tests.resilience.conftest import LONG
 
