@@ -207,7 +207,7 @@ def _own_old(host, _cluster):
 
 def _lost_record(host, _cluster):
     (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
-    host.master("20-other.conflist")
+    shutil.rmtree(host.conf_dir / "multus.d")
 
 
 def _only_multus(host, _cluster):
@@ -270,7 +270,7 @@ COMMANDS = {
     "only-multus": ["--wait-timeout=0"],
     "meta-only": ["--wait-timeout=0"],
     "own-old": ["--dry-run", "--rename-conf-file"],
-    "lost-record": ["--dry-run", "--rename-conf-file"],
+    "lost-record": ["--wait-timeout=0", "--rename-conf-file"],
     "no-directory": [],
     "records": ["uninstall"],
 }

@@ -78,7 +78,7 @@ def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    known = {name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts}
+    known = {"--help", "--version", *(name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts)}
     for line in re.findall(r"multus-entrypoint (.*)", block):
         assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
 
