@@ -86,7 +86,7 @@ def output(path: Path) -> Look:
     A directory, which no CNI runtime reads, is as good as nothing. A link that leads out of its directory leads
     elsewhere on the host.
     """
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):  # neither raises where nobody may look
         return Absent("is a directory")
     if why := leads_away(path):
         return Absent(why, missing=False)
