@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
+from urllib.parse import quote
 
 from jeepney import DBusAddress, HeaderFields, message_bus, new_error, new_method_return, new_signal
 from jeepney.io.blocking import open_dbus_connection
@@ -14,7 +15,7 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>system</type>
-  <listen>unix:path={socket}</listen>
+  <listen>{address}</listen>
   <auth>{auth}</auth>
   <policy context="default">
     <allow user="*"/>
@@ -47,12 +48,17 @@ class Bus(str):
         return self
 
 
+def address_of(path):
+    """Return the D-Bus address of a socket."""
+    return f"unix:path={quote(str(path))}"
+
+
 @contextmanager
 def bus(directory, auth="EXTERNAL", policy=""):
     path = directory / "bus"
     config = directory / "bus.conf"
-    address = f"unix:path={path}"
-    config.write_text(BUS_CONFIG.format(socket=path, auth=auth, policy=policy))
+    address = address_of(path)
+    config.write_text(BUS_CONFIG.format(address=address, auth=auth, policy=policy))
     process = subprocess.Popen(
         ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--print-address"], stdout=subprocess.PIPE
     )

@@ -154,6 +154,7 @@ def test_an_instance_that_stands_by_does_not_remove_the_taint_of_a_node_that_is_
         beside.root.mkdir()
         with beside.running() as newer:
             older.says("standing by")
+            until(beside.ready.exists)
             rival = taken_away(host)
             newer.says("not configured any more")
             until(lambda: not children(newer) and not children(older))
