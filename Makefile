@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc)
-# Three a core, twelve at most: most tests mostly sleep. Single tests: $(BIN)/python -m pytest tests/test_plan.py
+# Three a core, twelve at most: most tests mostly sleep. Single tests: $(BIN)/python -m pytest tests/node/test_loop.py
 WORKERS ?= $(shell expr 3 '*' $(CORES) \& $(CORES) '<' 5 \| 12)
 # One test at a time goes to a worker: tests/conftest.py has them in the order that takes least time.
 PYTEST = $(BIN)/python -m pytest --maxschedchunk=1
@@ -30,7 +30,7 @@ check: $(VENV)/made ## lint, types and the tests without processes and container
 
 .PHONY: quick
 quick: $(VENV)/made
-	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py $(wildcard tests/check tests/cluster tests/cni tests/errands tests/node)
+	$(PYTEST) -n $(shell expr 1 + $(CORES)) -m "not process" tests/test_*.py $(wildcard tests/check tests/cluster tests/cni tests/errands tests/node tests/telling)
 
 test: $(VENV)/made ## run the tests, three minutes
 	@echo "make test: about 3 minutes on two cores, some container tests (podman and root) included; make check takes 30 seconds"

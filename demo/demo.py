@@ -40,8 +40,8 @@ COLOURS = bool(TERMINAL or os.environ.get("FORCE_COLOR")) and not os.environ.get
 BOLD, DIM, RED, GREEN, CYAN = "1", "2", "31", "32", "36"
 NEXT = (
     ("README.md#install", "to a cluster: an image of your own, the manifest, a first pod with two interfaces"),
-    ("docs/usage.md#dry-run", "to a node of yours: what would be written there, and nothing is touched"),
-    ("docs/usage.md#platforms", "k3s, RKE2, MicroK8s, GKE, Talos, OpenShift, CRI-O, and networks other than Flannel"),
+    ("docs/install.md#look-first", "to a node of yours: what would be written there, and nothing is touched"),
+    ("docs/platforms.md", "k3s, RKE2, MicroK8s, GKE, Talos, OpenShift, CRI-O, and networks other than Flannel"),
     ("docs/by-hand.md", "the same work with a shell and kubectl, to see what this program does for you"),
     ("CONTRIBUTING.md", "the code, and how to change it"),
 )

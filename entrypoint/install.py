@@ -20,7 +20,7 @@ class InstallError(Exception):
 def sources(binary: Path) -> list[tuple[str, Path]]:
     """Return the programs to install and where they are; `binary` is the image's multus binary."""
     beside = binary.with_name(PROGRAMS[1])
-    return [(PROGRAMS[0], binary), *([(PROGRAMS[1], beside)] if beside.is_file() else [])]
+    return [(PROGRAMS[0], binary), *([(PROGRAMS[1], beside)] if os.path.isfile(beside) else [])]
 
 
 def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator[str]:
@@ -29,7 +29,7 @@ def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator
     A program that runs at this moment is replaced all the same (upstream issue 1221). With `dry_run` nothing is
     written, and what would be done is yielded; what can be known before to fail does so.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise InstallError(f"--dest-dir={directory} is not there: is the hostPath volume mounted at that path?")
     if not dry_run:
         files.sweep([directory])

@@ -1,8 +1,8 @@
 """The examples of the documentation, run: `python -m tests.examples` writes what came out into the pages.
 
-docs/usage.md has blocks of two kinds. A `diff` block starts with a line `# FLAGS` (variables of the environment may
-stand among the flags) and holds how the output of `--dry-run` differs from that of `--multus-conf-file=auto` alone. A
-`text` block starts with `$ multus-entrypoint FLAGS` and holds the output, or what a filter behind ` 2>&1 | ` leaves.
+The pages have blocks of two kinds. A `diff` block starts with a line `# FLAGS` (variables of the environment may stand
+among the flags) and holds how the output of `--dry-run` differs from that of `--multus-conf-file=auto` alone. A `text`
+block starts with `$ multus-entrypoint FLAGS` and holds the output, or what a filter behind ` 2>&1 | ` leaves.
 
 docs/troubleshooting.md has `text` blocks below a comment `<!-- check: SCENARIO -->`, which hold the lines of `check`
 that do not pass, and below `<!-- log: SCENARIO -->`, which hold what the program says.
@@ -27,7 +27,7 @@ from tests.fake_api import FakeCluster, serving
 from tests.opshost import FLANNEL, ScratchHost, jwt, run
 
 ROOT = Path(__file__).parent.parent
-USAGE, TROUBLESHOOTING = ROOT / "docs/usage.md", ROOT / "docs/troubleshooting.md"
+PAGES, TROUBLESHOOTING = sorted(ROOT.glob("docs/*.md")), ROOT / "docs/troubleshooting.md"
 MASTERS = ROOT / "tests/data/master-confs"
 PATHS_IN_THE_CONTAINER = (
     *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
@@ -42,7 +42,7 @@ BLOCK = re.compile(
 SCENARIO = re.compile(r"<!-- (?P<kind>check|log): (?P<name>[\w-]+) -->\n```text\n(?P<body>(?:.*\n)*?)```\n")
 
 
-# ---- docs/usage.md ----
+# ---- flags and what they do ----
 
 
 class Node:
@@ -125,7 +125,7 @@ def difference(flags):
 
 
 def actual(block):
-    """Return what a block of docs/usage.md should hold below its first line."""
+    """Return what such a block should hold below its first line."""
     if block["flags"]:
         return difference(block["flags"])
     line, _, filtered = block["command"].partition(" 2>&1 | ")
@@ -207,7 +207,7 @@ def _own_old(host, _cluster):
 
 def _lost_record(host, _cluster):
     (host.conf_dir / "10-flannel.conflist").rename(host.conf_dir / "10-flannel.conflist.old")
-    host.master("20-other.conflist")
+    shutil.rmtree(host.conf_dir / "multus.d")
 
 
 def _only_multus(host, _cluster):
@@ -270,7 +270,7 @@ COMMANDS = {
     "only-multus": ["--wait-timeout=0"],
     "meta-only": ["--wait-timeout=0"],
     "own-old": ["--dry-run", "--rename-conf-file"],
-    "lost-record": ["--dry-run", "--rename-conf-file"],
+    "lost-record": ["--wait-timeout=0", "--rename-conf-file"],
     "no-directory": [],
     "records": ["uninstall"],
 }
@@ -305,7 +305,7 @@ def printed(kind, name):
 
 def main():
     for page, pattern, renew in (
-        (USAGE, BLOCK, actual),
+        *((page, BLOCK, actual) for page in PAGES),
         (TROUBLESHOOTING, SCENARIO, lambda block: printed(block["kind"], block["name"])),
     ):
         text = page.read_text("utf-8")

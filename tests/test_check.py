@@ -56,6 +56,10 @@ def member(tmp_path, cluster):
     return made
 
 
+WHERE_IT_APPLIES = {"node.mounts", "configuration.mode", "configuration.readiness", "configuration.warnings"}
+"""Findings about what most nodes do not have."""
+
+
 def only(outcome, *expected):
     """Assert that of all findings only these are not `pass`."""
     assert {name: each["status"] for name, each in outcome.items() if each["status"] != "pass"} == dict(expected)
@@ -70,8 +74,12 @@ def test_a_node_and_a_cluster_on_which_all_is_well_pass_and_every_finding_is_exp
     flags(member, '--multus-conf-patch={"clusterNetwork": "of-a-file"}', configured=True)
     shown = member.outcome(flags=[*member.flags, TAINT_FLAG])
     assert set(shown) - set(outcome) == {"cluster.taint", "networks.default", "networks.files"}
-    documented = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
-    assert re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", documented, re.MULTILINE) == list(shown)
+    page = (pytestconfig.rootpath / "docs/checks.md").read_text("utf-8")
+    documented = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", page, re.MULTILINE)
+    assert [each for each in documented if each not in WHERE_IT_APPLIES] == list(shown)
+    assert set(documented) - set(shown) == WHERE_IT_APPLIES
+    sources = "".join(path.read_text("utf-8") for path in (pytestconfig.rootpath / "entrypoint/check").glob("*.py"))
+    assert set(re.findall(r'(?:passed|warned|failed|skipped)\(\s*"([a-z]+\.[a-z]+)"', sources)) <= set(documented)
 
 
 def test_check_changes_nothing_on_the_node(member):

@@ -32,6 +32,13 @@ NOT_OF_THE_CHART = {
 NOT_OF_THE_CHART |= {"--dry-run"}
 """What follows from the chart's mounts, and what is no way to run a DaemonSet."""
 FLAGS = [flag for flag in ENTRYPOINT if not flag.hidden]
+_COMMAND_LINE = ("contributing", "remarks", "settings", "help", "manifests", "chart")
+EFFECTS = [
+    path
+    for path in sorted((ROOT / "tests").rglob("*.py"))
+    if path.name not in {"flags.py", *(f"test_{name}.py" for name in _COMMAND_LINE)}
+]
+"""The tests that see what a flag does."""
 
 
 def missing(flag):
@@ -41,12 +48,21 @@ def missing(flag):
     def known(path):
         return re.search(rf"{name}(?![\w-])", (ROOT / path).read_text("utf-8")) is not None
 
-    usage = (ROOT / "docs/usage.md").read_text("utf-8")
-    if not all(f"\n| `{name}` |" in (ROOT / page).read_text("utf-8") for page in ("README.md", "docs/usage.md")):
-        yield "run `make docs`, which writes it into the tables of README.md and docs/usage.md"
-    if not re.search(rf"^(# |\$ multus-entrypoint ).*{name}(?![\w-])", usage, re.MULTILINE):
+    if not any(re.search(rf"{name.removeprefix('--')}(?![\w-])", path.read_text("utf-8")) for path in EFFECTS):
+        yield "test what it does: no file of tests/ names it beside those that only read the command line"
+    if "NODE_NAME" in (flag.help or ""):
+        manifest = (ROOT / "deployments/multus-daemonset.yml").read_text("utf-8")
+        (rights,) = re.findall(r"^kind: ClusterRole$.*?^---$", manifest, re.MULTILINE | re.DOTALL)
+        if name not in rights:
+            yield "it asks the API server: give it a rule in the ClusterRole of deployments/multus-daemonset.yml"
+        if name.removeprefix("--") not in (CHART / "templates/_helpers.tpl").read_text("utf-8"):
+            yield "it asks the API server: give it a rule in errandsRules of the chart's templates/_helpers.tpl"
+    page = (ROOT / "docs/flags.md").read_text("utf-8")
+    if f"\n| `{name}` |" not in page:
+        yield "run `make docs`, which writes it into the tables of docs/flags.md"
+    if not re.search(rf"^(# |\$ multus-entrypoint ).*{name}(?![\w-])", page, re.MULTILINE):
         yield (
-            "show its effect in docs/usage.md: a block ```diff that begins with '# " + name + "=...', then `make docs`"
+            "show its effect in docs/flags.md: a block ```diff that begins with '# " + name + "=...', then `make docs`"
         )
     schema = json.loads((CHART / "values.schema.json").read_text())
     if name not in NOT_OF_THE_CHART and name.removeprefix("--") not in schema["properties"]["flags"]["properties"]:
@@ -65,9 +81,18 @@ def test_a_flag_is_known_in_every_place(flag):
 def test_of_a_flag_that_is_nowhere_every_place_is_named():
     class Unknown:
         opts = ("--known-nowhere",)
+        help = "Needs NODE_NAME."
 
     told = " ".join(missing(Unknown))
-    for place in ("README.md", "docs/usage.md", "values.schema.json", "CHANGELOG.md", "docs/migrating.md"):
+    for place in (
+        "tests/",
+        "ClusterRole",
+        "errandsRules",
+        "docs/flags.md",
+        "values.schema.json",
+        "CHANGELOG.md",
+        "docs/migrating.md",
+    ):
         assert place in told
 
 

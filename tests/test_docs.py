@@ -45,7 +45,7 @@ def test_the_tables_of_flags_are_the_command_lines():
 
 @pytest.mark.parametrize(("command", "declared"), [("check", CHECK), ("uninstall", UNINSTALL), ("install", INSTALL)])
 def test_the_table_of_subcommands_has_the_flags_of_each(command, declared):
-    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/usage.md").read_text("utf-8"), re.MULTILINE)
+    (row,) = re.findall(rf"^\| `{command}` \|(.*?) \|", (ROOT / "docs/flags.md").read_text("utf-8"), re.MULTILINE)
     own = {flag.opts[0] for flag in declared} - {flag.opts[0] for flag in ENTRYPOINT}
     assert set(re.findall(r"--[\w-]+", row)) == own
 
@@ -78,7 +78,7 @@ def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-    known = {name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts}
+    known = {"--help", "--version", *(name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts)}
     for line in re.findall(r"multus-entrypoint (.*)", block):
         assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
 

@@ -149,8 +149,8 @@ def test_one_release_of_multus_is_named_in_all_places():
         "images/Dockerfile": r"multus-cni:(v[\d.]+)",
         "Makefile": r"^MULTUS_VERSION \?= (v[\d.]+)$",
         "Dockerfile": r"^ARG MULTUS_VERSION=(v[\d.]+)$",
-        "README.md": r"brings Multus ([\d.]+) along",
-        "docs/migrating.md": r"brings Multus ([\d.]+)\*\*",
+        "README.md": r"bundles Multus ([\d.]+)\)",
+        "docs/migrating.md": r"bundles Multus ([\d.]+)\*\*",
         "CHANGELOG.md": r"image around Multus ([\d.]+),",
     }
     found = {name: re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE) for name, pattern in named.items()}

@@ -1,5 +1,9 @@
-"""Writes the table of flags into the pages from the command line's own declarations; `--check` only compares."""
+"""Writes the tables of docs/flags.md from the command line's own declarations; `--check` only compares.
 
+The page has a place for each group of flags: `<!-- flags: GROUP -->`, the table, `<!-- end of flags -->`.
+"""
+
+import re
 import sys
 from pathlib import Path
 
@@ -7,38 +11,36 @@ from entrypoint.cli.flags import ENTRYPOINT
 from entrypoint.cli.options import BOOLEAN, Flag
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs/usage.md")
-BEGIN, END = "<!-- flags: made by `make docs` -->", "<!-- end of flags -->"
+PAGE = ROOT / "docs/flags.md"
+PLACE = re.compile(r"(<!-- flags: (.*) -->\n)(?:\|.*\n)*(<!-- end of flags -->)")
 
 
-def table() -> str:
-    lines = ["| Flag | Default | What it does |", "|---|---|---|"]
-    group = ""
+def tables() -> dict[str, str]:
+    """Return the table of each group, in the order of `--help`."""
+    rows: dict[str, list[str]] = {}
     for flag in ENTRYPOINT:
         assert isinstance(flag, Flag)
         if flag.hidden:
             continue
-        if flag.group != group:
-            group = flag.group
-            lines.append(f"| **{group}** | | |")
         shown = flag.show_default if isinstance(flag.show_default, str) else flag.default
-        default = (
-            "" if shown in {None, "", ()} else f"`{shown}`" if shown == flag.default or flag.type is BOOLEAN else shown
-        )
-        lines.append(f"| `{flag.opts[0]}` | {default} | {flag.help} |")
-    return "\n".join(lines)
+        literal = shown == flag.default or flag.type is BOOLEAN or str(shown).startswith("/")
+        default = "" if shown in {None, "", ()} else f"`{shown}`" if literal else shown
+        rows.setdefault(flag.group, []).append(f"| `{flag.opts[0]}` | {default} | {flag.help} |\n")
+    return {
+        group: "".join(["| Flag | Default | What it does |\n|---|---|---|\n", *found]) for group, found in rows.items()
+    }
 
 
 def main() -> None:
-    for page in PAGES:
-        text = page.read_text("utf-8")
-        before, rest = text.split(BEGIN)
-        _, after = rest.split(END)
-        wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
-        if "--check" not in sys.argv:
-            page.write_text(wanted, "utf-8")
-        elif wanted != text:
-            sys.exit(f"{page.relative_to(ROOT)}: the table of flags is stale, run `make docs`")
+    """Write the page, or end with a message when it is stale."""
+    text, wanted = PAGE.read_text("utf-8"), tables()
+    if [place[2] for place in PLACE.finditer(text)] != list(wanted):
+        sys.exit(f"{PAGE.relative_to(ROOT)}: expected a place for each of {', '.join(wanted)}, in this order")
+    filled = PLACE.sub(lambda place: place[1] + wanted[place[2]] + place[3], text)
+    if "--check" not in sys.argv:
+        PAGE.write_text(filled, "utf-8")
+    elif filled != text:
+        sys.exit(f"{PAGE.relative_to(ROOT)}: a table of flags is stale, run `make docs`")
 
 
 if __name__ == "__main__":

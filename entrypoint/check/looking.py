@@ -29,7 +29,7 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
 
     `resident` is the process of this container that is the entrypoint, as far as there is one.
     """
-    instances = owner.living(settings.kubeconfig_file.parent) if settings.cni_conf_dir.is_dir() else None
+    instances = owner.living(settings.kubeconfig_file.parent) if os.path.isdir(settings.cni_conf_dir) else None
     view = node.View(
         now=time.time(),
         decision=decide_once(settings, running=not settings.skip_config_watch),

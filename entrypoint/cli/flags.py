@@ -68,9 +68,7 @@ _GENERATED = _group(
         "Directory on the host with the configurations of networks that are defined without 'spec.config'.",
         show_default="/etc/cni/multus/net.d",
     ),
-    Flag(
-        "--cni-version", "CNI version of the generated configuration.", metavar="VERSION", show_default="the master's"
-    ),
+    Flag("--cni-version", "CNI version of the configuration.", metavar="VERSION", show_default="the master's"),
     _switch("--force-cni-version", "Write --cni-version into the wrapped master too, whatever it says.", hidden=True),
     _switch("--namespace-isolation", "Let pods ask only for networks of their own namespace and of 'default'."),
     Flag(
@@ -89,9 +87,7 @@ _GENERATED = _group(
     _switch("--multus-log-to-stderr", "Let Multus log to its stderr.", default="true"),
     _switch("--override-network-name", "Give the network the master's name, not multus-cni-network."),
     _path("--readiness-indicator-file", "File on the host that Multus waits for, 45 s, whenever it sets up a pod."),
-    _path(
-        "--additional-bin-dir", "Directory on the host where Multus looks for plugins before it looks in the runtime's."
-    ),
+    _path("--additional-bin-dir", "Directory on the host where Multus looks for plugins first, before the runtime's."),
     Flag(
         "--multus-conf-patch",
         "Other keys of Multus's configuration: a JSON merge patch (RFC 7386), or a file that holds one.",

@@ -9,6 +9,7 @@ kernel kills without a word.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -430,7 +431,7 @@ def _own_group(top: Path, own: Path, controller: str) -> Path:
         for line in own.read_text("utf-8", "surrogateescape").splitlines():
             _, controllers, path = line.split(":", 2)
             group = top / path.strip("/")
-            if controller in controllers.split(",") and ".." not in group.parts and group.is_dir():
+            if controller in controllers.split(",") and ".." not in group.parts and os.path.isdir(group):
                 return group
     return top
 

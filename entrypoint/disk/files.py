@@ -47,7 +47,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o755)
     except FileExistsError:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise
     else:
         path.chmod(0o755)

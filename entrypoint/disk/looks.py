@@ -86,7 +86,7 @@ def output(path: Path) -> Look:
     A directory, which no CNI runtime reads, is as good as nothing. A link that leads out of its directory leads
     elsewhere on the host.
     """
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         return Absent("is a directory")
     if why := leads_away(path):
         return Absent(why, missing=False)
@@ -113,7 +113,7 @@ def source_fault(path: Path) -> str | None:
 
 def leads_away(path: Path) -> str | None:
     """Say of a link that it leads out of its directory: there the host has another file than this container."""
-    if not path.is_symlink() or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
+    if not os.path.islink(path) or os.path.dirname(os.path.realpath(path)) == os.path.realpath(path.parent):
         return None
     return f"is a link to {os.readlink(path)}, and of that place on the host nothing can be seen from here"
 

@@ -73,10 +73,10 @@ class Binary:
         settings = self._settings
         self._plugins_there = self._sources()
         return Seen(
-            directory=settings.cni_bin_dir.is_dir(),
+            directory=os.path.isdir(settings.cni_bin_dir),
             multus=self._program(settings.binary_file, settings.multus_bin_file),
             plugins=tuple(self._program(settings.cni_bin_dir / each.name, each) for each in self._plugins_there),
-            plugins_missing=settings.plugin_bin_dir is not None and not settings.plugin_bin_dir.is_dir(),
+            plugins_missing=settings.plugin_bin_dir is not None and not os.path.isdir(settings.plugin_bin_dir),
         )
 
     def wish(self, seen: Seen, before: Before) -> Wish:

@@ -101,7 +101,7 @@ class Configuration:
     def look(self) -> Seen:
         """Look at the directory and at the source."""
         settings, now, put = self._settings, self._clock(), self._ledger.says.configuration
-        if not settings.cni_conf_dir.is_dir():
+        if not os.path.isdir(settings.cni_conf_dir):
             self._stood = ""
             return Seen(now, directory=False)
         entries, failure = listing(settings.cni_conf_dir)
@@ -232,10 +232,10 @@ class Configuration:
         return before.ledger.configuration
 
     def _names_back(self, seen: Seen, before: Before) -> tuple[Step, ...]:
-        """Give a renamed master its name back once nothing renames any more."""
+        """Give a renamed master its name back once nothing renames any more; until then end what a killed run began."""
         settings = self._settings
         if settings.rename_master and settings.static_conf_file is None:
-            return ()
+            return tuple(renaming.rename_noted(settings, before.ledger, seen.renamed))
         return tuple(renaming.give_back(settings, before.ledger, seen.renamed))
 
     def _held_back(self, seen: Seen, before: Before, draft: Draft, awaited: str, *, in_use: bool) -> Wish:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Kubeconfig:
         """Read the three files."""
         settings = self._settings
         return Seen(
-            directory=settings.cni_conf_dir.is_dir(),
+            directory=os.path.isdir(settings.cni_conf_dir),
             token=read(settings.token_file),
             authority=read(settings.ca_file),
             kubeconfig=told(output(settings.kubeconfig_file), settings.kubeconfig_file, at_start=True),

@@ -269,7 +269,7 @@ class Loop:
             give_up_at=float("inf") if self._configured else self._started + settings.wait_timeout,
         )
         decision = decide(self._parts, before)
-        if settings.ready_file and not settings.ready_file.parent.is_dir():
+        if settings.ready_file and not os.path.isdir(settings.ready_file.parent):
             decision.wishes.append(Wish(faults=(missing("--ready-file", settings.ready_file.parent),), in_use=False))
         return decision
 
@@ -391,7 +391,7 @@ class Loop:
 
     def _save_ledger(self) -> list[float]:
         """Put the ledger on disk; return when to try again where that failed."""
-        if not self._settings.cni_conf_dir.is_dir():
+        if not os.path.isdir(self._settings.cni_conf_dir):
             return []  # once it is back, that is an event
         now, history = self._clock(), self._histories.setdefault(self._ledger.path, _History())
         not_before = earliest(history.writes.free_at(now), history.retry.at)

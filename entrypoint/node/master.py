@@ -56,6 +56,8 @@ class Seen(NamedTuple):
     """Monotonic seconds."""
     candidates: tuple[Candidate, ...] = ()
     """In byte order of their names."""
+    others: tuple[Candidate, ...] = ()
+    """With `--rename-conf-file`, the files that could be candidates if the flags named no other ones."""
     olds: Mapping[str, Candidate] = {}
     """What stands as NAME.old beside candidates, and of the renamed master; by NAME."""
     beside: tuple[str, ...] | None = ()
@@ -117,6 +119,8 @@ class Auto:
         olds = [*(live if settings.rename_master else ()), *([renamed.name] if renamed else ())]
         known, self._known = self._known, {}
         candidates = [self._candidate(name, by_name[name], known, now) for name in live]
+        unnamed = [name for name in by_name if is_candidate_name(name) and name not in live and settings.rename_master]
+        others = [self._candidate(name, by_name[name], known, now) for name in unnamed]
         old = {name: by_name.get(name + RETIRED_SUFFIX) for name in olds}
         retired = {name: self._candidate(name, entry, known, now) for name, entry in old.items() if entry}
         # One that is removed and made anew again and again, as a log is, is not given its time anew.
@@ -127,6 +131,7 @@ class Auto:
         return Seen(
             now=now,
             candidates=tuple(each for each in candidates if each is not None),
+            others=tuple(each for each in others if each is not None),
             olds={name: each for name, each in retired.items() if each is not None},
             beside=tuple(filter(is_candidate_name, runtime.in_byte_order(by_name))) if there else None,
             names=frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)),
@@ -239,7 +244,8 @@ class Auto:
             why = f"{unread[0].name}, which stands beside it, {unread[0].verdict.reason}"  # type: ignore[union-attr]
         if why:
             return draft, [f"{settings.autoconfig_dir / name} is wrapped and keeps its name: {why}"]
-        digests = {each.name: each.digest for each in seen.candidates if each.digest is not None}
+        # Of all: once the flags name none any more, what stood beside it is no newer for that.
+        digests = {each.name: each.digest for each in (*seen.candidates, *seen.others) if each.digest is not None}
         return draft._replace(
             behind=(renaming.retire(settings, before.ledger, name, digests, over=old is not None),)
         ), []

@@ -71,6 +71,14 @@ def look(settings: Settings, ledger: Book) -> Old | None:
     return Old(ours, isinstance(found, Absent) and found.missing, live)
 
 
+def rename_noted(settings: Settings, ledger: Book, old: Old | None) -> Iterator[Step]:
+    """Yield the step that ends a rename which a run was killed in: what had the name NAME.old until then is no more."""
+    name = ledger.renamed.name if ledger.renamed else ""
+    if old is not None and old.ours and name in ledger.earlier:
+        earlier = {each: digest for each, digest in ledger.earlier.items() if each != name}
+        yield Note(settings.ledger_file, {"earlier": earlier})
+
+
 def give_back(settings: Settings, ledger: Book, old: Old | None) -> Iterator[Step]:
     """Yield the step that gives the renamed master its name back; one whose name is taken is the master no more."""
     if ledger.renamed is None or old is None:
@@ -78,7 +86,9 @@ def give_back(settings: Settings, ledger: Book, old: Old | None) -> Iterator[Ste
     path = settings.autoconfig_dir / ledger.renamed.name
     if old.ours and not old.live:
         yield GiveBack(path.with_name(path.name + RETIRED_SUFFIX), path)
-    elif old.live or old.missing:
+    elif old.missing:  # given back by a run that was killed before it could note that, or by hand
+        yield Note(settings.ledger_file, {"renamed": None})
+    elif old.live:
         yield Note(settings.ledger_file, {"renamed": None, "earlier": _known(ledger)})
 
 
@@ -88,7 +98,8 @@ def recalled(settings: Settings, ledger: Book) -> str | None:
     Its network counts as gone, and it would be waited for in vain. Who names it, and no other one, wants it back.
     """
     name, digest = settings.master_names[0] if len(settings.master_names) == 1 else "", None
-    if settings.static_conf_file is None and name in ledger.earlier:
+    renamed = ledger.renamed.name if ledger.renamed else None
+    if settings.static_conf_file is None and name in ledger.earlier and name != renamed:
         path = settings.autoconfig_dir / name
         found = read(path.with_name(name + RETIRED_SUFFIX))
         digest = hashlib.sha256(found.content).hexdigest() if isinstance(found, File) else None

@@ -41,7 +41,7 @@ class ReadyFile:
         self._pace.took(now)
         try:
             if ready:
-                if path.is_symlink():
+                if os.path.islink(path):
                     path.unlink()
                 files.mark(path)
             else:
@@ -53,4 +53,4 @@ class ReadyFile:
 
 def _is_right(path: Path, *, ready: bool) -> bool:
     """Say whether a file is there or not, as it should be; a link may lead nowhere, where a probe finds nothing."""
-    return os.path.lexists(path) == ready and not (ready and path.is_symlink())
+    return os.path.lexists(path) == ready and not (ready and os.path.islink(path))

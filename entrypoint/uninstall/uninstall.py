@@ -72,7 +72,7 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
 
     While an entrypoint is at work, or pods with further networks are there, it refuses or, with `wait`, waits.
     """
-    if not settings.cni_conf_dir.is_dir():
+    if not os.path.isdir(settings.cni_conf_dir):
         say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
         return False
     for directory in (settings.cni_conf_dir, settings.autoconfig_dir):
@@ -171,9 +171,9 @@ def _program(settings: Settings, name: str, known: str | None) -> Program:
     """Compare an installed program with the ledger, and with the image's beside the multus binary."""
     path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
     source = binary if name == PROGRAMS[0] else binary.with_name(name)
-    if path.is_symlink() or not path.is_file():
+    if os.path.islink(path) or not os.path.isfile(path):
         return Program(path, foreign="it is no regular file, so it is not the one of this image")
-    comparable = name in PROGRAMS and source.is_file()
+    comparable = name in PROGRAMS and os.path.isfile(source)
     if comparable and moving.same_file(source, path):
         why = f"nothing to compare it with: --multus-bin-file={source} is that very file"
         return Program(path, foreign=why, is_source=True)
@@ -358,7 +358,7 @@ def _remove_directory(settings: Settings, say: Say) -> bool:
 
 def _is_own_directory(path: Path) -> bool:
     """Say whether a directory is there, and no link to one, which somebody else has made."""
-    return os.path.isdir(path) and not path.is_symlink()
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 # ---- who is in the way ----

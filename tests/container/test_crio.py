@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
+import yaml
 
 from tests.manifests import DEPLOYMENTS
 from tests.smallsystemd import SmallSystemd, bus
 from tests.waiting import until
 
 CRIO = DEPLOYMENTS / "crio"
+FILE = CRIO / "kustomization.yaml"
 
 pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus)")
 
 
-def switched_to(flag):
-    def change(daemon_set):
-        arguments = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"]
-        arguments[arguments.index("--restart-crio=false")] = flag
-
-    return change
+def switched_on(daemon_set):
+    """Take in the patch that the file holds, commented out."""
+    commented = re.search(r"^#  - target:\n((?:#.*\n)+)", FILE.read_text(), re.MULTILINE)
+    lines = ["- target:", *(line[3:] for line in commented[1].splitlines())]
+    for step in yaml.safe_load(yaml.safe_load("\n".join(lines))[0]["patch"]):
+        *way, last = step["path"].strip("/").split("/")
+        where = daemon_set
+        for key in way:
+            where = where[int(key) if isinstance(where, list) else key]
+        assert (step["op"], last) == ("add", "-")
+        where.append(step["value"])
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def systemd(node, tmp_path):
 
 
 def test_cri_o_is_restarted_over_the_mounted_bus_once(new_pod, systemd):
-    running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
+    running = new_pod(CRIO, change=switched_on).start("kube-multus")
     until(lambda: "RestartUnit" in [member for member, *_ in systemd.calls], running.log)
     assert [call for call in systemd.calls if call[0] == "RestartUnit"] == [("RestartUnit", "crio.service", "replace")]
     assert running.cgroup.oom_kills() == 0
@@ -48,7 +56,7 @@ def test_as_it_is_applied_nothing_is_restarted(new_pod, node, systemd):
 
 
 def test_without_a_bus_the_node_is_configured_all_the_same(new_pod, node):
-    running = new_pod(CRIO, change=switched_to("--restart-crio=true")).start("kube-multus")
+    running = new_pod(CRIO, change=switched_on).start("kube-multus")
     until(lambda: "crio.service" in running.log() or "bus" in running.log(), running.log)
     assert node.path("/etc/cni/net.d/00-multus.conf").exists()
     assert running.is_running()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Take Multus off the nodes as docs/usage.md says, and see that pods still start, also while a node waits for a pod with a
+# Take Multus off the nodes as docs/uninstall.md says, and see that pods still start, also while a node waits for a pod with a
 # further network to go. FORCE=1: although pods are left.
 . "$(dirname "$0")/lib.sh"
 

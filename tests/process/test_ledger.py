@@ -171,30 +171,23 @@ def test_the_older_pod_is_not_ready_once_the_newer_one_has_removed_the_configura
         until(lambda: older.ready.exists() and newer.ready.exists())
 
 
-@pytest.mark.parametrize("instant", ["before", "after"])
+@pytest.mark.parametrize("instant", ["at its start", "in its first pass"])
 def test_one_that_can_configure_the_node_does_not_stand_by_for_one_that_cannot(host, instant):
-    """The older one is stopped as it takes its place, or just before, and the newer one's master never comes."""
+    """The older one is stopped before, or just after, it takes its place, and the newer one's master never comes."""
     older, newer = _pods(host, newer=["--multus-master-cni-file-name=99-never.conf"])
     os.truncate(older.binary, 100 << 20)
-
-    def hit():
-        with older.start() as first:
-            until(lambda: host.kubeconfig.parent.exists() if instant == "before" else presences(host))
-            first.freeze()
-            if instant == "before" and presences(host):
-                return False
-            with newer.start() as second:
-                second.says("waiting for 99-never.conf")
-                first.thaw()
-                until(lambda: older.ready.exists() and older.owns())
-                settled(first)
-                assert older.owns() and not first.lines("standing by")
-        return True
-
-    if instant == "before":
-        hit() or pytest.skip("it had taken its place already")
-    else:
-        assert hit()
+    with older.start() as first:
+        if instant == "in its first pass":
+            until(lambda: presences(host))
+        first.freeze()
+        with newer.start() as second:
+            second.says("waiting for 99-never.conf")
+            if instant == "at its start":  # alone, it prepares what it can
+                until(lambda: host.has_token(newer.token))
+            first.thaw()
+            until(lambda: older.ready.exists() and older.owns())
+            settled(first)
+            assert older.owns() and not first.lines("standing by")
 
 
 # ---- what is renamed ----
@@ -245,6 +238,37 @@ def test_what_was_made_of_a_renamed_master_stays_when_that_is_damaged(host, cont
         until(lambda: host.wraps(mtu=9))
         program.stop()
     assert host.names() == [NAME, old.name, "multus.d"]
+
+
+@pytest.mark.parametrize("flags", [[], [RENAME]], ids=["", "rename"])
+def test_uninstall_gives_no_name_to_an_operators_copy(host, flags):
+    with host.configured(*flags) as program:
+        settled(program)
+        program.stop()
+    master = next(path for path in host.conf_dir.iterdir() if path.name.startswith(NAME))
+    copy = host.conf_dir / "05-before-upgrade.conflist.old"
+    copy.write_bytes(master.read_bytes())
+    before = file_id(copy), file_id(master)
+    outcome = host.run("uninstall", f"--multus-data-dir={host.root}")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert host.names() == [copy.name, NAME]
+    assert (file_id(copy), file_id(host.conf_dir / NAME)) == before
+
+
+def test_the_master_that_the_flags_name_is_the_master_whatever_was_renamed_before(host):
+    """Flannel was renamed; then calico is named, and then flannel again, which has made way for it."""
+    host.master(mtu=3)
+    host.master("20-calico.conflist", mtu=9)
+    with host.configured(RENAME) as program:
+        program.stop()
+    for name, mtu in (("20-calico.conflist", 9), (NAME, 3)) * 2:
+        host.ready.unlink(missing_ok=True)
+        with host.start(RENAME, f"--multus-master-cni-file-name={name}") as program:
+            until(lambda mtu=mtu: host.wraps(mtu=mtu))
+            host.until_ready(program)
+            settled(program)
+            assert host.wraps(mtu=mtu)
+            program.stop()
 
 
 # ---- the ledger itself ----

@@ -319,10 +319,14 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
         until(lambda: _is_renamed(host))
 
 
-def test_the_readiness_indicator_keeps_its_name(host):
-    """Multus lets every pod wait until the file is there, and would wait for ever."""
+@pytest.mark.parametrize("directory", ["/etc/cni/net.d", "/var/lib/rancher/k3s/agent/etc/cni/net.d"])
+def test_the_readiness_indicator_keeps_its_name(host, directory):
+    """Multus lets every pod wait until the file is there, and would wait for ever; k3s has the directory elsewhere."""
     host.master()
-    flags = ("--rename-conf-file", "--readiness-indicator-file=/etc/cni/net.d/10-flannel.conflist")
+    indicator = host.root / f"host{directory}/10-flannel.conflist"
+    indicator.parent.mkdir(parents=True, exist_ok=True)
+    indicator.touch()
+    flags = ("--rename-conf-file", f"--readiness-indicator-file={directory}/10-flannel.conflist")
     with host.start(*flags) as program:
         host.until_ready(program)
         program.says("warning", "keeps its name: it is --readiness-indicator-file")

@@ -82,7 +82,7 @@ def life(directory, modes, chance):
             for line in program.lines("info: renamed"):
                 old, new = os.path.basename(line.split()[3]), line.split()[-1]
                 earlier = (earlier | {present} if new.endswith(".old") else earlier) - {None, old, new}
-                present = old if new.endswith(".old") else None
+                present = old if new.endswith(".old") else None if new == present else present
             wrong = _wrong(host, before, earlier, mode)
             last = number == len(modes)
             end = signal.SIGTERM if last or chance.random() < 0.6 else signal.SIGKILL
