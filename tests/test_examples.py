@@ -69,7 +69,7 @@ def test_the_pod_for_a_dry_run_has_the_mounts_of_the_manifest_and_prints_what_th
 
 @pytest.mark.parametrize(
     "page",
-    [examples.ROOT / "README.md", *(page for page in examples.PAGES if "sed " in page.read_text("utf-8"))],
+    [examples.ROOT / "README.md", *(page for page in examples.PAGES if "\nsed " in page.read_text("utf-8"))],
     ids=lambda page: page.name,
 )
 def test_the_commands_of_a_page_put_an_image_of_ones_own_into_the_manifest(page):
