@@ -114,7 +114,8 @@ def new_pod(node, image, tmp_path):
 
     yield make
     # Seen where the machine is itself a sandbox: its keeper moves processes into groups of its own, now and then.
-    if not all([pod.remove() for pod in pods]):
+    limited = [pod.remove() for pod in pods]
+    if not all(limited):
         pytest.skip(
             "something else on this machine has put a container outside of its limits: of them, this run shows nothing"
         )
