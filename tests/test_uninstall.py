@@ -307,11 +307,13 @@ def test_an_operators_own_old_copies_are_not_touched(host):
 def test_a_link_in_the_place_of_our_directory_stays_and_is_no_failure(host):
     """Nobody installs into it: of its place on the host nothing can be seen."""
     (host.root / "elsewhere").mkdir()
+    (host.root / "elsewhere/notes").write_text("mine")
     host.kubeconfig.parent.symlink_to(host.root / "elsewhere")
     code, said = uninstall(host)
     assert code == 0, said
     assert "nothing to do" in said
     assert host.kubeconfig.parent.is_symlink()
+    assert os.listdir(host.root / "elsewhere") == ["notes"]
 
 
 def test_a_directory_with_other_files_in_it_stays(configured):

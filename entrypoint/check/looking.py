@@ -38,10 +38,18 @@ def run(settings: Settings, timeout: float, resident: int | None = None) -> list
     )
     path = _kubeconfig_file(settings)
     look = read(path) if path else Absent()
-    found = [*node.findings(settings, view), *kubeconfig.findings(settings, view, path, look)]
+    found = _said_once([*node.findings(settings, view), *kubeconfig.findings(settings, view, path, look)])
     return [
         *_of_the_owner(found, instances, resident),
         *cluster.findings(settings, kubeconfig.access(look), view.programs, timeout),
+    ]
+
+
+def _said_once(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out what the log warns of and another finding says already."""
+    others = tuple(each.found for each in findings if each.identifier != "configuration.warnings")
+    return [
+        each for each in findings if each.identifier != "configuration.warnings" or not each.found.startswith(others)
     ]
 
 

@@ -202,7 +202,7 @@ def _advice(settings: Settings, view: View) -> str:
     """Say what to do where it cannot be said which configuration should be there."""
     if settings.static_conf_file is None:
         waiting = "is the default network's CNI plugin running on this node?"
-        return waiting if view.wish.waits else "correct the flag or the file that it names"
+        return waiting if view.wish.waits or not view.wish.faults else "correct the flag or the file that it names"
     if view.configuration is None or isinstance(view.configuration.source, Absent):
         return "does --multus-conf-file name a file of this container, and is its volume (ConfigMap) mounted there?"
     return "correct that file: it is copied to the node once it is JSON"

@@ -133,11 +133,11 @@ class Pod:
         return running.wait(), running.log()
 
     def remove(self):
-        """Remove every container that was started."""
+        """Remove every container that was started; say whether all of them kept their limits."""
+        limited = [running.is_limited() for running in self.started]
         for running in self.started:
-            limited = running.is_limited()
             podman("rm", "--force", "--time", "0", running.identifier, check=False)
-            assert limited, "something else on this machine has put the container outside of its limits"
+        return all(limited)
 
     def _volume(self, volume):
         if "hostPath" in volume:

@@ -56,6 +56,7 @@ def test_as_it_is_applied_nothing_is_restarted(new_pod, node, systemd):
 
 
 def test_without_a_bus_the_node_is_configured_all_the_same(new_pod, node):
+    node.path("/run/dbus").mkdir(parents=True)
     running = new_pod(CRIO, change=switched_on).start("kube-multus")
     until(lambda: "crio.service" in running.log() or "bus" in running.log(), running.log)
     assert node.path("/etc/cni/net.d/00-multus.conf").exists()
