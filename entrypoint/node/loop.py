@@ -511,13 +511,8 @@ class Loop:
         ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
         retry = self._clock() + _UNWATCHED if unwatched else None
         again = self._clock() if self._interests() != watched else None
-<<<<<<< HEAD
         until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
         return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
-=======
-        untils = (wish.until for wish in decision.wishes)
-        return earliest(ready_file, retry, again, *untils, self._retried(decision), self._owner.deadline)
->>>>>>> review
 
     def _be_at_work(self) -> None:
         if self._standing_by:

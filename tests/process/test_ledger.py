@@ -171,9 +171,6 @@ def test_the_older_pod_is_not_ready_once_the_newer_one_has_removed_the_configura
         until(lambda: older.ready.exists() and newer.ready.exists())
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("instant", ["at its start", "in its first pass"])
-=======
 def test_one_that_waits_knows_what_one_that_was_killed_has_renamed(host):
     """It has read the ledger before the other came: with that it would remove the only configuration of the node."""
     waiting, killed = _pods(host, CLEANUP, older=["--multus-master-cni-file-name=99-later.conf"], newer=[RENAME])
@@ -228,8 +225,7 @@ def test_a_renamed_master_that_is_there_again_at_the_end_is_no_empty_line_in_the
         assert all(not line.endswith("info: ") for line in program.log.splitlines()), program.log
 
 
-@pytest.mark.parametrize("instant", ["before", "after"])
->>>>>>> review
+@pytest.mark.parametrize("instant", ["at its start", "in its first pass"])
 def test_one_that_can_configure_the_node_does_not_stand_by_for_one_that_cannot(host, instant):
     """The older one is stopped before, or just after, it takes its place, and the newer one's master never comes."""
     older, newer = _pods(host, newer=["--multus-master-cni-file-name=99-never.conf"])
