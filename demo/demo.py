@@ -82,7 +82,7 @@ def show(node: Node) -> None:
     multus_is_taken_off(node)
     title("What to do next")
     for where, what in NEXT:
-        write(BOLD, "  ", f"{where:<24}{what}")
+        write(BOLD, "  ", f"{where:<28}{what}")
 
 
 # ---- the steps ----

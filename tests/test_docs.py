@@ -130,3 +130,17 @@ def test_no_file_names_a_package_registry():
     for name in tracked or [str(path) for path in ROOT.glob("*.txt")]:
         content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
         assert not any(host.encode() in content for host in hosts), name
+
+
+def test_what_commands_of_the_pages_name_in_the_cluster_is_in_the_manifests():
+    paths = [ROOT / f"deployments/multus-{name}.yml" for name in ("daemonset", "uninstall")]
+    there = [each for path in paths for each in yaml.safe_load_all(path.read_text("utf-8"))]
+    daemon_sets = {each["metadata"]["name"]: each["spec"]["template"] for each in there if each["kind"] == "DaemonSet"}
+    labels = {template["metadata"]["labels"]["name"] for template in daemon_sets.values()}
+    named, selected = set(), set()
+    for _, block in blocks("sh"):
+        for line in re.findall(r"^kubectl -n kube-system .*", block.replace("\\\n", ""), re.MULTILINE):
+            named |= set(re.findall(r"daemonset[/ ]([\w-]+)", line))
+            selected |= set(re.findall(r"-l name=([\w-]+)", line))
+    assert named == set(daemon_sets)
+    assert selected <= labels

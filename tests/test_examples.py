@@ -67,20 +67,14 @@ def test_the_pod_for_a_dry_run_has_the_mounts_of_the_manifest_and_prints_what_th
     assert examples.outcome(" ".join(container["args"])) == (0, shown)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [examples.ROOT / "README.md", *(page for page in examples.PAGES if "\nsed " in page.read_text("utf-8"))],
-    ids=lambda page: page.name,
-)
-def test_the_commands_of_a_page_put_an_image_of_ones_own_into_the_manifest(page):
+def test_the_commands_of_the_pages_put_an_image_of_ones_own_into_the_manifest():
     """What stands between the image's name and kubectl."""
-    scripts = re.findall(
-        r"^(IMAGE=.*\n)(?:.+\n)*?(sed .*) \| kubectl apply -f -$", page.read_text("utf-8"), re.MULTILINE
-    )
-    assert scripts
-    for script in scripts:
-        ran = subprocess.run(
-            ["bash", "-euc", "".join(script)], cwd=examples.ROOT, capture_output=True, text=True, check=True
-        )
-        found = list(containers(only(parse(ran.stdout), "DaemonSet")))
-        assert {container["image"] for container in found} == {"registry.example.com/infra/multus-entrypoint:v0.1.0"}
+    pages = [examples.ROOT / "README.md", *examples.PAGES]
+    script = re.compile(r"^(IMAGE=.*\n)(?:.+\n)*?(sed .*) \| kubectl apply -f -$", re.MULTILINE)
+    found = [(page.name, each) for page in pages for each in script.findall(page.read_text("utf-8"))]
+    assert len(found) > 2
+    for name, lines in found:
+        command = ["bash", "-euc", "".join(lines)]
+        ran = subprocess.run(command, cwd=examples.ROOT, capture_output=True, text=True, check=True)
+        images = {container["image"] for container in containers(only(parse(ran.stdout), "DaemonSet"))}
+        assert images == {"registry.example.com/infra/multus-entrypoint:v0.1.0"}, name

@@ -186,8 +186,11 @@ UNINSTALL = _group(
         "Directory where Multus keeps a record of each pod.",
         "/host/var/lib/cni/multus",
     ),
-    _switch("--wait", "Wait until pods with further networks are gone, instead of refusing."),
-    _switch("--force", "Go on although such pods are there; their addresses stay reserved."),
+    _switch("--wait", "Wait, instead of refusing, until pods with further networks and the entrypoint are gone."),
+    _switch(
+        "--force",
+        "Go on although such pods are there; their addresses stay reserved. Remove what is not surely ours, too.",
+    ),
 )
 """What only `uninstall` takes."""
 

@@ -124,7 +124,8 @@ class Binary:
             elif plugin.compared is None:
                 unsure.append(self._compare(plugin, ours=known is not None))
             elif plugin.compared.digest == known and not (plugin.compared.same and plugin.alike):
-                copies.append(Copy(plugin.path, plugin.source, ahead=True))
+                # Not noted ahead: a run that is killed in between leaves the old one, which must still be ours.
+                copies.append(Copy(plugin.path, plugin.source))
             elif plugin.compared.digest != known and not plugin.compared.same:
                 foreign.append(plugin.path.name)
         if not foreign:

@@ -61,16 +61,31 @@ class Ledger:
         self.puts = 0
         """How many times this run has noted a configuration."""
         self._loaded = False
+        self._known: bytes | None = None
+        """What stood in the file when this instance read or wrote it last."""
 
     def load(self) -> None:
-        """Read the file, once until `forget`. Raises OSError when nobody can tell what is in it."""
-        if self._loaded:
+        """Read the file: the first time, after `forget`, and when another instance has written it since.
+
+        One that owns no node yet, or that was stopped, does not notice each life of another one; and what that one
+        renamed must not be forgotten. A file that is lost or broken meanwhile says nothing new.
+        Raises OSError when nobody can tell what is in it.
+        """
+        if self._loaded and not self.overwritten():
             return
         look = own(self.path)
         if unknown(look):
             raise OSError(None, look.why, os.fspath(self.path))  # type: ignore[union-attr]
-        self.says = parsed(look.content) if isinstance(look, File) else Book()
+        self._known = look.content if isinstance(look, File) else None
+        says = parsed(self._known) if self._known is not None else Book()
+        if says != self.says:  # what is the same stays the same object: it has not been written since
+            self.says = says
         self._loaded = True
+
+    def overwritten(self) -> bool:
+        """Say whether the file holds a ledger that this instance has neither read nor written."""
+        look = own(self.path)
+        return isinstance(look, File) and look.content != self._known and parsed(look.content) != Book()
 
     def forget(self) -> None:
         """Begin with what the file says when this instance takes over: a newer one may have written it since."""
@@ -109,6 +124,7 @@ class Ledger:
         else:
             files.make_directory(self.path.parent)
             files.write(self.path, written(self.says), _MODE)
+            self._known = written(self.says)
         return True
 
 

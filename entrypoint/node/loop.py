@@ -316,6 +316,8 @@ class Loop:
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
             if not mine:
                 return False, False, []
+            if self._ledger.overwritten():  # by one that has ended since: what was decided is of no use
+                return False, False, [self._clock()]
             done, later = self._do(decision) if wanted else (False, [])
             return True, done, [*later, *self._save_ledger()]
 
@@ -509,8 +511,13 @@ class Loop:
         ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
         retry = self._clock() + _UNWATCHED if unwatched else None
         again = self._clock() if self._interests() != watched else None
+<<<<<<< HEAD
         until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
         return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
+=======
+        untils = (wish.until for wish in decision.wishes)
+        return earliest(ready_file, retry, again, *untils, self._retried(decision), self._owner.deadline)
+>>>>>>> review
 
     def _be_at_work(self) -> None:
         if self._standing_by:
@@ -561,7 +568,8 @@ def undo(settings: Settings, each_part: Sequence[Part], ledger: Ledger, why: Lea
                 if step.verb == "rename":
                     yield "the configuration stays: the master does not have its name back, and there is no other", True
                 return
-            yield step.did, False
+            if step.did:
+                yield step.did, False
         if any(map(os.path.lexists, settings.output_files)):
             break
     ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)

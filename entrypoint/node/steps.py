@@ -155,7 +155,9 @@ class Compare(Step):
         try:
             same, digest = programs.compared(self.path, self.source, doing.cancelled)
         except FileNotFoundError:
-            return  # gone since, as the next look will see
+            if not self.path.is_symlink():
+                return  # gone since, as the next look will see
+            same, digest = False, ""  # a link to what is not there, or not in this container: never one of ours
         if same and self.ours and doing.ledger.says.programs.get(self.path.name) != digest:
             doing.ledger.note_program(self.path.name, digest)
         self.tell(same, digest)

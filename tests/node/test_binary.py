@@ -197,6 +197,22 @@ def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_
     assert "macvlan" in plugins.uninstall()
 
 
+def test_killed_in_the_midst_of_an_upgrade_the_old_one_is_still_ours(plugins):
+    finish(plugins)
+    program(plugins.root / "plugins/macvlan", b"newer")
+
+    def killed(source, path, cancelled):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(programs, "copy", killed)
+        finish(plugins)
+    plugins.start()
+    assert finish(plugins).warnings == ()
+    assert (plugins.settings.cni_bin_dir / "macvlan").read_bytes() == b"newer"
+    assert "macvlan" in plugins.uninstall()
+
+
 # ---- at the end ----
 
 

@@ -120,16 +120,31 @@ def test_when_nothing_is_ours_any_more_it_goes(ledger):
     assert not ledger.save()
 
 
-def test_it_is_read_once_until_it_is_forgotten_and_what_was_noted_meanwhile_counts(ledger):
+def test_what_another_instance_has_written_meanwhile_counts(ledger):
+    ledger.note_program("multus", "d")
+    ledger.save()
+    ledger.note_program("macvlan", "e")  # noted and not saved
+    ledger.load()
+    assert ledger.says.programs == {"multus": "d", "macvlan": "e"} and not ledger.overwritten()
     other = Ledger(ledger.path)
     other.load()
-    other.note_program("multus", "d")
+    other.note_program("ipvlan", "f")
     other.save()
+    assert ledger.overwritten()
     ledger.load()
-    assert ledger.says == Book()
+    assert ledger.says.programs == {"multus": "d", "ipvlan": "f"} and not ledger.overwritten()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"programs": {"mul'])
+def test_what_is_lost_or_broken_meanwhile_is_no_news_until_it_is_forgotten(ledger, content):
+    ledger.note_program("multus", "d")
+    ledger.save()
+    ledger.path.unlink() if content is None else ledger.path.write_bytes(content)
+    ledger.load()
+    assert ledger.says.programs == {"multus": "d"} and not ledger.stands()
     ledger.forget()
     ledger.load()
-    assert ledger.says.programs == {"multus": "d"}
+    assert ledger.says == Book()
 
 
 def test_one_that_cannot_be_read_is_no_news_and_is_read_again(ledger, monkeypatch):

@@ -171,7 +171,65 @@ def test_the_older_pod_is_not_ready_once_the_newer_one_has_removed_the_configura
         until(lambda: older.ready.exists() and newer.ready.exists())
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("instant", ["at its start", "in its first pass"])
+=======
+def test_one_that_waits_knows_what_one_that_was_killed_has_renamed(host):
+    """It has read the ledger before the other came: with that it would remove the only configuration of the node."""
+    waiting, killed = _pods(host, CLEANUP, older=["--multus-master-cni-file-name=99-later.conf"], newer=[RENAME])
+    with waiting.start() as first:
+        first.says("waiting for 99-later.conf")
+        with killed.running() as second:
+            until(lambda: f"{NAME}.old" in host.names())
+            settled(second)
+            second.stop(signal.SIGKILL)
+        until(lambda: NAME in host.names() and not host.conf.exists())
+        host.master("99-later.conf", plugins=None, type="bridge")
+        until(waiting.ready.exists)
+        assert NAME in host.names() and host.conf.exists()
+
+
+def test_one_that_was_stopped_meanwhile_knows_what_one_that_was_killed_has_renamed(host):
+    stopped, killed = _pods(host, newer=[RENAME])
+    with stopped.running() as first:
+        settled(first)
+        first.freeze()
+        with killed.running() as second:
+            until(lambda: f"{NAME}.old" in host.names())
+            settled(second)
+            second.stop(signal.SIGKILL)
+        first.thaw()
+        until(stopped.owns)
+        until(lambda: NAME in host.names() and host.conf.exists())
+        settled(first)
+        assert stopped.ready.exists()
+
+
+def test_the_older_pod_is_not_ready_once_the_configuration_is_gone_and_nobody_writes_it_again(host):
+    older, newer = _pods(host)
+    with older.running() as first, newer.running() as second:
+        first.says("standing by")
+        until(older.ready.exists)
+        settled(first, second)
+        second.freeze()
+        host.conf.unlink()
+        until(lambda: not older.ready.exists())
+
+
+def test_a_renamed_master_that_is_there_again_at_the_end_is_no_empty_line_in_the_log(host):
+    host.master(NAME)
+    with host.configured(CLEANUP, RENAME) as program:
+        until(lambda: f"{NAME}.old" in host.names())
+        settled(program)
+        (host.conf_dir / "00-multus.conflist").mkdir()  # in the way of what is made of the next one
+        host.master(NAME, cniVersion="1.0.0")
+        program.says("Is a directory")
+        assert program.stop() == 0
+        assert all(not line.endswith("info: ") for line in program.log.splitlines()), program.log
+
+
+@pytest.mark.parametrize("instant", ["before", "after"])
+>>>>>>> review
 def test_one_that_can_configure_the_node_does_not_stand_by_for_one_that_cannot(host, instant):
     """The older one is stopped before, or just after, it takes its place, and the newer one's master never comes."""
     older, newer = _pods(host, newer=["--multus-master-cni-file-name=99-never.conf"])

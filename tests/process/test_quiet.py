@@ -71,6 +71,19 @@ def test_nothing_wakes_it_while_nothing_happens(host, phase):
         settled(program)
 
 
+def test_a_plugins_name_that_is_a_link_to_nothing_is_left_alone_and_does_not_keep_it_awake(host):
+    """As where the host has its plugins elsewhere, and links from the usual place."""
+    plugins = host.root / "plugins"
+    plugins.mkdir()
+    (plugins / "macvlan").write_bytes(b"\x7fELF")
+    (plugins / "macvlan").chmod(0o755)
+    (host.bin_dir / "macvlan").symlink_to("/nowhere/macvlan")
+    with host.configured(f"--plugin-bin-dir={plugins}") as program:
+        program.says("macvlan", "left alone")
+        settled(program)
+    assert os.readlink(host.bin_dir / "macvlan") == "/nowhere/macvlan"
+
+
 def test_while_waiting_it_wakes_only_to_say_so(host):
     with host.start() as program:
         program.says("waiting")
