@@ -65,8 +65,11 @@ def _make_room(ballast):
 
 def _turn_read_only(top):
     """Mount the directory read-only over itself: the program has a file open for writing, so remounting is refused."""
-    subprocess.run(["mount", "--bind", top, top], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", top], check=True)
+    aside = top.with_name("read-only")  # where nobody writes: there it becomes read-only, and so it is bound
+    aside.mkdir()
+    for words in (["--bind", top, aside], ["-o", "remount,bind,ro", aside], ["--bind", aside, top]):
+        subprocess.run(["mount", *words], check=True)
+    subprocess.run(["umount", "-l", aside], check=True)
 
 
 def _temporaries(host):
