@@ -150,6 +150,8 @@ class Owner:
         """When to look again because a look failed."""
         self.complaint: str | None = None
         """Why other instances cannot know of this one."""
+        self.bereaved = float("-inf")
+        """When this one last saw that another has ended (monotonic seconds)."""
         self.look()
         # The clock that the containers of a node share: it runs on in suspend, and begins anew with a boot. In a time
         # namespace of its own an instance may be far behind, and still is the newer one.
@@ -194,6 +196,7 @@ class Owner:
         for name, descriptor in list(self._others.items()):
             if not lives(descriptor):
                 os.close(self._others.pop(name))
+                self.bereaved = time.monotonic()
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
         if self._joined and (self._own is None or not stands(self._own)):

@@ -525,7 +525,8 @@ class Loop:
 
     def _leave(self) -> None:
         """Take away what must not stay, unless another instance is there that needs it."""
-        since = self._clock() - _REMOVAL_COUNTS
+        # What was removed before another instance ended was removed for that one's end.
+        since = max(self._clock() - _REMOVAL_COUNTS, self._owner.bereaved)
         hooked = frozenset(path for path, when in self._put_back.items() if when >= since)
         if self._standing_by:
             self._ledger.forget()

@@ -489,6 +489,16 @@ def test_a_signal_in_the_midst_of_a_hook_leaves_nothing_half(host, older):
             assert os.listdir(host.bin_dir) == []
 
 
+def test_what_the_hook_of_another_removed_stays_at_the_end_of_the_one_that_put_it_back(host, older, newer):
+    with older.running() as first, newer.running() as second:
+        _hook(host)
+        until(lambda: _back(host))
+        assert first.stop() == 0
+        settled(second)
+        assert second.stop() == 0
+    assert _back(host)
+
+
 def test_what_was_missing_at_the_start_is_no_removal(host, older):
     with older.running() as program:
         program.stop()
