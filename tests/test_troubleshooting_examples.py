@@ -24,7 +24,7 @@ def test_where_to_look_first_works_with_two_pods_on_the_node_one_of_which_crashe
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         f"""#!/bin/sh
-        printf '%s|' "$@" >>{calls}; echo >>{calls}
+        printf '%s|' "$@" >>'{calls}'; echo >>'{calls}'
         case "$*" in
           *"get pods"*"spec.nodeName=worker-1"*) echo pod/old; echo pod/new ;;
           *"exec pod/new"*|*"logs pod/old"*--previous*) exit 1 ;;

@@ -177,7 +177,7 @@ class Program:
 
     def _of_threads(self, name):
         """Yield each thread with what the kernel says of it; none after its end."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # denied during an exec
             for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
                 yield task.name, (task / name).read_text()
 

@@ -155,6 +155,7 @@ def test_the_ready_file_is_gone_while_nothing_is_configured(host):
 
 def test_without_cleanup_everything_stays(host):
     with host.configured() as program:
+        settled(program)
         before = host.snapshot(host.conf_dir, host.bin_dir)
         program.stop()
     assert host.snapshot(host.conf_dir, host.bin_dir) == before

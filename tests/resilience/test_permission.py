@@ -193,7 +193,7 @@ def test_what_is_forbidden_at_the_start_is_named_and_once_it_is_permitted_it_sta
         with host.start(*flags, prefix=UNPRIVILEGED) as program:
             assert program.ends() == 1, program.log
             program.says("error", *place.at_start)
-        assert not host.conf.exists() and not _temporaries(host)
+    assert not host.conf.exists() and not _temporaries(host)
     with host.start(*flags, prefix=UNPRIVILEGED) as program:
         host.until_ready(program)
 
@@ -207,7 +207,10 @@ def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_i
         before = _outputs(host)
         path = place.path(host)
         with _forbidden(path, place.mode):
-            place.happen(host)
+            try:
+                place.happen(host)
+            except PermissionError:
+                pytest.skip("to change what is forbidden needs root")
             program.says(*place.while_running)
             assert program.running()
             assert _outputs(host) == before and not _temporaries(host)

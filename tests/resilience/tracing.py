@@ -12,7 +12,18 @@ from tests.waiting import until
 
 _CALL = re.compile(r"(\w+)\(")
 _TRACED = "trace=file,desc"
-_READING = {"access", "fcntl", "getdents64", "inotify_add_watch", "ioctl", "lseek", "newfstatat", "read", "readlink"}
+_READING = {
+    "access",
+    "fcntl",
+    "getdents64",
+    "inotify_add_watch",
+    "ioctl",
+    "lseek",
+    "newfstatat",
+    "pread64",
+    "read",
+    "readlink",
+}
 
 
 class Call(NamedTuple):
