@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.process.scratch import file_id, settled, vanish
+from tests.process.scratch import file_id, replace, settled, vanish
 from tests.waiting import BOUND, until
 
 
@@ -85,7 +85,7 @@ def test_a_binary_directory_that_becomes_read_only(host):
         host.installed.unlink()
         until(host.installed.exists)
         assert _command("mount", "-o", "remount,ro", host.bin_dir)
-        host.multus.write_bytes(b"new")
+        replace(host.multus, b"new", mode=0o755)  # never empty in between
         program.says("error", "cannot install", str(host.installed), "readOnly")
         host.master(mtu=3)  # once configured, the rest goes on
         until(lambda: host.wraps(mtu=3))

@@ -398,9 +398,12 @@ def test_a_call_that_fails_now_and_then_delays_and_loses_nothing(host, call, err
         with tracing.attached(program, out, f"{name}:error={error}:when={when}"):
             _change_everything(host)
             _assert_changed(host)
+            until(
+                lambda: "(INJECTED)" in out.read_text("utf-8", "replace"),
+                f"a call of {name}: if the program makes none, take it off the list",
+            )
         assert program.running()
         until(lambda: not _temporaries(host), "the end of what is being written")
-    assert "(INJECTED)" in out.read_text("utf-8", "replace"), f"the program does not call {name}: take it off the list"
     figure("the call failed, nothing was lost")
 
 
