@@ -40,6 +40,7 @@ def test_events_without_a_difference_write_nothing(host):
     with host.configured() as program:
         program.says("the node is configured")
         settled(program)
+        settled(program)
         before = host.snapshot(host.conf, host.bin_dir, host.kubeconfig.parent)
         log = program.log
         for i in range(20):
