@@ -6,6 +6,7 @@ in `/proc`, memory, `strace` and death, starts it by `exec`, as a runtime does.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -107,13 +108,14 @@ def _started():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         # In a session of its own: an interrupt from the keyboard is pytest's to handle.
-        subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"]},
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
+    atexit.register(lambda: (ours.close(), server.wait()))
     return ours
 
 

@@ -20,8 +20,9 @@ from tests.waiting import until
 
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
 RUNTIME_SUFFIXES = (".conf", ".conflist", ".json")
-ATTEMPTS = 5
-"""How often one call is tried again when the run came another way there; how many passes events cause varies."""
+ATTEMPTS = 25
+"""How often one call is tried again when the run came another way there: how many passes events cause varies, and with
+them how many looks there are before it."""
 
 
 class Scene:
@@ -231,10 +232,13 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
     out = host.root / "trace"
     hit = set()
     for number, call in enumerate(planned):
+        ordinal, nth = call.ordinal, sum(_kind(each) == _kind(call) for each in called[: called.index(call)])
         for _ in range(ATTEMPTS):
             shutil.rmtree(host.root)
             shutil.copytree(prepared, host.root, symlinks=True)
-            if not scene.play(host, out, f"{call.name}:signal=KILL:when={call.ordinal}", cut=True):
+            if not scene.play(host, out, f"{call.name}:signal=KILL:when={ordinal}", cut=True):
+                alike = [each.ordinal for each in tracing.calls(out, host) if _kind(each) == _kind(call)]
+                ordinal = alike[min(nth, len(alike) - 1)] if alike else ordinal
                 continue
             killed_at = tracing.last_call(out)
             died = _content(host)
@@ -242,12 +246,14 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
             scene.again(host)
             assert _content(host) == end, killed_at
             assert len(presences(host)) <= 1, killed_at  # the last one was killed too
-            if _kind(killed_at) == _kind(call):
+            if _kind(killed_at) == _kind(call) and str(host.root / "host") in killed_at.text:
                 hit.add(number)
                 break
+            ordinal += 1
     repeated = f", {len(made) - len(planned)} more were the same look again" if len(made) > len(planned) else ""
     figure(f"killed at {len(hit)} of {len(planned)} calls{repeated}")
-    assert len(hit) >= len(planned) * (0.9 if long else 1)
+    missed = [call for number, call in enumerate(planned) if number not in hit]
+    assert len(missed) <= (len(planned) * 0.1 if long else 0), missed
     assert len(hit) > (1 if scene.__class__ is CleaningUp else 4)
 
 
