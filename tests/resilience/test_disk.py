@@ -368,6 +368,7 @@ FAILING = {
     "getdents64": ["1..2"],
     "inotify_add_watch": ["1"],
     "unlink": ["1"],
+    "pread64": ["1"],
 }
 """Which call fails, and which times: each that the program uses for its files."""
 HARMLESS = {"fadvise64", "close", "utimensat"}
