@@ -118,6 +118,8 @@ def test_a_signal_ends_the_container_cleanly_and_at_once(path, name, new_pod, no
     pod = new_pod(path)
     running = start(pod)
     configured(pod, running)
+    ledger = node.path(f"{os.path.dirname(KUBECONFIG)}/ledger.json")
+    until(lambda: ledger.exists() and '"multus":' in ledger.read_text(), running.log)  # the last thing that it writes
     files = node.files()
     os.kill(running.inspect()["State"]["Pid"], signal.Signals[f"SIG{name}"])
     assert running.wait() == 0

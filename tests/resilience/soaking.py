@@ -233,10 +233,13 @@ class Lives:
         self.node.settle(self.seed)
         assert self.program.running(), self.program.log
         until(lambda: watches(self.program), what="the watch")
+        before = self._before
+        if before is not None:  # what a pass has open meanwhile it closes again
+            same = lambda now: now[1] == before[1] and abs(now[0] - before[0]) <= 2  # noqa: E731
+            until(lambda: same(resources(self.program)), lambda: f"{before}, and not {resources(self.program)}")
         now = resources(self.program)
-        before, self._before = self._before, self._before or now
+        self._before = before or now
         if before is not None:
-            assert now[1] == before[1] and abs(now[0] - before[0]) <= 2, (before, now)
             self.growth = max(self.growth, now[2] - before[2])
 
     def event(self):
