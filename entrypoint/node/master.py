@@ -263,6 +263,12 @@ class Auto:
         elif named and not choice.refused:
             others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
             found = f"{named} is not there{others}"
+        olds = [
+            name for name in runtime.in_byte_order(seen.names) if is_candidate_name(name.removesuffix(RETIRED_SUFFIX))
+        ]
+        olds = [name for name in olds if name.endswith(RETIRED_SUFFIX)] if settings.rename_master else []
+        if olds:  # another entrypoint's renaming, or an operator's
+            found += f"; not renamed by this program: {', '.join(olds)}; give the network's file its name back"
         return f"{wanted}: {found}"
 
 

@@ -192,7 +192,7 @@ def test_an_operators_disabled_file_is_never_the_master(host):
     disabled = host.conf_dir / "87-podman-bridge.conflist.old"
     disabled.write_text(json.dumps({**FLANNEL, "name": "podman"}))
     with host.start(RENAME, CLEANUP) as program:
-        program.says("waiting for")
+        program.says("waiting for", "not renamed by this program: 87-podman-bridge.conflist.old", "its name back")
         settled(program, waiting=True)
         assert not host.conf.exists()
         host.master()
