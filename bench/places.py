@@ -381,7 +381,7 @@ class Container:
         finally:
             os.setpriority(os.PRIO_PROCESS, 0, own)
         started.cpu_after_end = lambda: group.cpu_time() - (charged + last - clock)
-        started.exit_code = lambda: running.wait(PATIENCE)
+        started.exit_code = running.wait
         return started
 
     def _remove(self, identifier: str) -> None:

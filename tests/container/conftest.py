@@ -90,6 +90,7 @@ def node(tmp_path):
     for directory in ("/opt/cni/bin", "/usr/libexec/cni"):
         for plugin in ("flannel", "portmap"):
             host.write(f"{directory}/{plugin}", "").chmod(0o755)
+    host.path("/run/dbus").mkdir(parents=True)
     return host
 
 

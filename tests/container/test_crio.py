@@ -36,7 +36,6 @@ def systemd(node, tmp_path):
     """A system bus at its place on the node, with as much of systemd as a restart needs."""
     with bus(tmp_path) as address:
         directory = node.path("/run/dbus")
-        directory.mkdir(parents=True)
         (directory / "system_bus_socket").hardlink_to(tmp_path / "bus")
         yield SmallSystemd(address)
 
@@ -56,7 +55,6 @@ def test_as_it_is_applied_nothing_is_restarted(new_pod, node, systemd):
 
 
 def test_without_a_bus_the_node_is_configured_all_the_same(new_pod, node):
-    node.path("/run/dbus").mkdir(parents=True)
     running = new_pod(CRIO, change=switched_on).start("kube-multus")
     until(lambda: "crio.service" in running.log() or "bus" in running.log(), running.log)
     assert node.path("/etc/cni/net.d/00-multus.conf").exists()

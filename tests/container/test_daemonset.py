@@ -166,7 +166,10 @@ def test_nothing_is_on_the_node_but_what_belongs_there(path, new_pod, node):
     running = start(pod)
     configured(pod, running)
     until(lambda: ready(running), "readiness")
-    assert node.files() == sorted([*before, CONFIGURATION, KUBECONFIG, f"{bin_dir(path)}/multus"])
+    ours = [CONFIGURATION, KUBECONFIG, f"{bin_dir(path)}/multus"]
+    ours += [f"{os.path.dirname(KUBECONFIG)}/{name}" for name in ("ledger.json", ".multus-entrypoint.lock")]
+    until(lambda: all(node.path(each).exists() for each in ours), running.log)
+    assert node.files() == sorted([*before, *ours])
 
 
 @manifest

@@ -119,7 +119,7 @@ def test_the_program_imports_everything_that_the_check_of_the_cluster_needs(imag
 
 
 def test_nothing_is_left_of_the_asynchronous_client_and_of_what_it_needs(image):
-    script = "from importlib.util import find_spec as f; print(*map(f, ['aiohttp', 'yarl', 'multidict', 'attr']))"
+    script = "from importlib.util import find_spec as f; print(*map(f, ['aiohttp', 'yarl', 'multidict', 'frozenlist']))"
     assert inside(image, "/opt/multus-entrypoint/bin/python3", "-c", script).split() == ["None"] * 4
 
 

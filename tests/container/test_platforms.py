@@ -31,6 +31,8 @@ def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_look
     assert kubeconfig == f"{configuration}/multus.d/multus.kubeconfig"
     assert "token-1" in node.path(kubeconfig).read_text()
     ours = [f"{configuration}/00-multus.conf", kubeconfig, f"{plugins}/multus"]
+    ours += [f"{configuration}/multus.d/{name}" for name in ("ledger.json", ".multus-entrypoint.lock")]
+    until(lambda: all(node.path(path).exists() for path in ours), running.log)
     assert node.files() == sorted([*before, *(f"/{node.path(path).resolve().relative_to(node.root)}" for path in ours)])
 
     running.signal("TERM")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.thorough
 
 def test_two_instances_with_other_flags_both_live_and_only_the_newer_one_writes(host):
     host.master()
-    with host.start("--namespace-isolation") as one:
+    with host.start("--override-network-name") as one:
         host.until_ready(one)
         with host.start("--multus-log-level=debug", f"--ready-file={host.ready.parent}/other") as other:
             other.says("the node is configured")
