@@ -118,6 +118,7 @@ def test_a_signal_ends_the_container_cleanly_and_at_once(path, name, new_pod, no
     pod = new_pod(path)
     running = start(pod)
     configured(pod, running)
+    until(node.path(f"{os.path.dirname(KUBECONFIG)}/ledger.json").exists, running.log)  # it is written last
     files = node.files()
     os.kill(running.inspect()["State"]["Pid"], signal.Signals[f"SIG{name}"])
     assert running.wait() == 0
