@@ -290,7 +290,6 @@ def test_an_uninstall_that_may_not_look_takes_nothing_away(host, mode):
     assert host.names() == ["10-flannel.conflist"]
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="giving files away needs root")
 def test_outputs_that_belong_to_somebody_else_and_may_not_be_read_are_replaced(host):
     _prepare(host)
     outputs = [host.conf, host.kubeconfig, host.installed]
@@ -309,7 +308,10 @@ def test_outputs_that_belong_to_somebody_else_and_may_not_be_read_are_replaced(h
 def _give_away(paths):
     for path in paths:
         path.chmod(0o600)
-        os.chown(path, 65534, 65534)
+        try:
+            os.chown(path, 65534, 65534)
+        except PermissionError:
+            pytest.skip("giving files away needs root, with its capabilities")
 
 
 def _outputs(host):
