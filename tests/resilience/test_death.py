@@ -249,11 +249,13 @@ def test_a_kill_at_any_call_leaves_whole_files_and_the_next_start_the_same_end(t
             if _kind(killed_at) == _kind(call) and str(host.root / "host") in killed_at.text:
                 hit.add(number)
                 break
-            ordinal += 1
+            # Past it already: it has another number here. Not there yet: on to the next.
+            alike = [each.ordinal for each in tracing.calls(out, host) if _kind(each) == _kind(call)]
+            ordinal = alike[nth] if len(alike) > nth and alike[nth] < ordinal else ordinal + 1
     repeated = f", {len(made) - len(planned)} more were the same look again" if len(made) > len(planned) else ""
     figure(f"killed at {len(hit)} of {len(planned)} calls{repeated}")
     missed = [call for number, call in enumerate(planned) if number not in hit]
-    assert len(missed) <= max(1, len(planned) * 0.1), missed  # in a run that always came another way there
+    assert len(missed) <= (len(planned) * 0.1 if long else 0), missed
     assert len(hit) > (1 if scene.__class__ is CleaningUp else 4)
 
 
