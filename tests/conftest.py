@@ -66,6 +66,21 @@ def api():
 
 
 @pytest.fixture
+def get(api):
+    """Ask that server for a path, as the program's own client does."""
+    from entrypoint.cluster.client import JSON, Access, Api
+    from tests.fake_api import authority, pem
+
+    client = Api(Access(api.url, "good-token", pem(authority())))
+
+    def request(path, *, accept=JSON):
+        return client.request("GET", path, timeout=10, accept=accept)
+
+    yield request
+    client.close()
+
+
+@pytest.fixture
 def account(api, tmp_path):
     """What an errand on node-1 is told of that server, with the files of a service account."""
     from tests.fake_api import authority, pem

@@ -247,10 +247,8 @@ class Configuration:
 
     def _chainable(self, seen: Seen, before: Before) -> dict[str, Look]:
         """Return the outputs in which a mesh may stand: beside a static configuration, only one that is ours."""
-        put, outputs = (
-            before.ledger.configuration,
-            {path.name: seen.outputs[path.name] for path in self._settings.output_files},
-        )
+        put = before.ledger.configuration
+        outputs = {path.name: seen.outputs[path.name] for path in self._settings.output_files}
         if self._settings.static_conf_file is None:
             return outputs
         own = self._settings.static_conf_file.name
@@ -328,11 +326,8 @@ class Configuration:
         path = self._kubeconfig_named(content)
         if path is None:
             return None
-        return (
-            None
-            if path.name in (seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours)
-            else path
-        )
+        there = seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours
+        return None if path.name in there else path
 
     def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""

@@ -8,20 +8,8 @@ import pytest
 from entrypoint.check import networks
 from entrypoint.check.findings import Status
 from entrypoint.cluster import client as cluster
-from tests.fake_api import authority, pem
 
 MACVLAN = {"cniVersion": "0.3.1", "type": "macvlan", "ipam": {"type": "host-local"}}
-
-
-@pytest.fixture
-def get(api):
-    client = cluster.Api(cluster.Access(api.url, "good-token", pem(authority())))
-
-    def request(path, *, accept=cluster.JSON):
-        return client.request("GET", path, timeout=10, accept=accept)
-
-    yield request
-    client.close()
 
 
 def judged(get, *there, unseen="", socket=None):

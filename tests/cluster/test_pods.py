@@ -6,20 +6,8 @@ import pytest
 
 from entrypoint.cluster import client as cluster
 from entrypoint.cluster import pods
-from tests.fake_api import authority, pem
 
 PODS = "/api/v1/pods"
-
-
-@pytest.fixture
-def get(api):
-    client = cluster.Api(cluster.Access(api.url, "good-token", pem(authority())))
-
-    def request(path, *, accept=cluster.JSON):
-        return client.request("GET", path, timeout=10, accept=accept)
-
-    yield request
-    client.close()
 
 
 def found(get, node="node-1"):
