@@ -32,10 +32,15 @@ LONGEST_ORDER = 1 << 22
 class Forked:
     """A program that was forked, with what tests need of `subprocess.Popen`."""
 
-    def __init__(self, arguments, *, env, cwd, stdout, stderr, stdin=None):
-        """Start the program with these arguments, this environment, this directory and these files."""
+    def __init__(self, arguments, *, env, cwd, stdout, stderr, stdin=None, patience=None):
+        """Start the program with these arguments, this environment, this directory and these files.
+
+        `patience` is for how many seconds it waits for a mesh to end what it has begun, if not for its own times: on a
+        busy machine a mesh takes longer than they allow.
+        """
         assert not [name for name in env if name.startswith(EXECED)], env
         order = {"arguments": [os.fsdecode(each) for each in arguments], "env": env, "cwd": os.fsdecode(cwd)}
+        order["patience"] = patience
         self.args, self.returncode = order["arguments"], None
         self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open(os.devnull) as nothing, os.fdopen(os.memfd_create("order"), "w+b") as written:
@@ -164,6 +169,10 @@ def become(order, *files):
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = ["multus-entrypoint", *asked["arguments"]]
+    if asked["patience"] is not None:
+        from entrypoint.node import meshes
+
+        meshes.HANDOVER = meshes.REWRITE = meshes.MOVE = asked["patience"]
     for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         before = getattr(sys, name)
         buffering = 1 if name == "stderr" else -1

@@ -82,7 +82,8 @@ class Configuration:
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
         self._dated: dict[str, tuple[object, int, float]] = {}
-        self._stood = ""
+        self._stood, self._lost = "", 0
+        """Where it stood last; how many were put before the directory was lost with the last of them."""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
 
@@ -102,7 +103,7 @@ class Configuration:
         """Look at the directory and at the source."""
         settings, now, put = self._settings, self._clock(), self._ledger.says.configuration
         if not os.path.isdir(settings.cni_conf_dir):
-            self._stood = ""
+            self._stood, self._lost = "", self._ledger.puts
             return Seen(now, directory=False)
         entries, failure = listing(settings.cni_conf_dir)
         if failure:
@@ -110,7 +111,9 @@ class Configuration:
         ours = [path.name for path in settings.output_files]
         paths = {name: settings.cni_conf_dir / name for name in (*ours, *([put.name] if put else []))}
         outputs = {name: told(output(path), path) for name, path in paths.items()}
-        self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood)
+        # A mesh may move what this run has just written before it is seen.
+        written = put.name if put and self._ledger.puts > self._lost else ""
+        self._stood = next((name for name in ours if isinstance(outputs[name], File)), self._stood or written)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
         source, gate = self._source.look(), settings.readiness_gate
         documents = [look.content for look in (*outputs.values(), source) if isinstance(look, File)]

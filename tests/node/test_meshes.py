@@ -327,6 +327,18 @@ def test_one_that_is_gone_again_before_it_was_seen_is_dated_anew(node):
     assert (node.touched(decision), node.until(decision)) == ([], 300.0 + meshes.MOVE)
 
 
+def test_a_list_that_is_moved_before_it_was_seen_is_awaited(tmp_path):
+    """Linkerd's old script answers the very first write: what is put back meanwhile would be written twice."""
+    node = Node(tmp_path)
+    node.put("10-flannel.conflist", {**NETWORK, "cniVersion": "1.0.0"})
+    node.do(node.steps(node.decide()))
+    (node.directory / LIST).unlink()
+    decision = node.decide()
+    assert (node.touched(decision), node.until(decision)) == ([], node.now + meshes.REWRITE)
+    node.now += meshes.REWRITE
+    assert node.touched(node.decide()) == [LIST]
+
+
 @pytest.mark.parametrize("state", [b"", b'{"cni', {"type": "flannel"}])
 def test_a_single_configuration_that_is_broken_is_put_right_at_once(node, state):
     assert written(node, node.at(200.0, conf=state)) == node.own

@@ -206,6 +206,8 @@ class ScratchHost:
         self.kubeconfig = self.conf_dir / "multus.d/multus.kubeconfig"
         self.conf = self.conf_dir / "00-multus.conf"
         self.conflist = self.conf_dir / "00-multus.conflist"
+        self.patience = None
+        """For how many seconds the program waits for a mesh, if not for its own times."""
         self._starts = 0
 
     # ---- the other parties on a node ----
@@ -291,7 +293,7 @@ class ScratchHost:
         place = {"env": self.environment(env), "cwd": self.root}
         if prefix or execed or any(name.startswith(EXECED) for name in env or ()):
             return subprocess.Popen([*prefix, *self.command(*flags)], **place, **files)
-        return Forked([*self.flags(), *flags], **place, **files)
+        return Forked([*self.flags(), *flags], **place, **files, patience=self.patience)
 
     def run(self, *flags, env=None, execed=False):
         """Run a program that ends by itself."""
