@@ -1,5 +1,6 @@
 """CRI-O's restart, the startup taint and the repair of pods as parts of the resident program's life."""
 
+import contextlib
 import copy
 import json
 import shutil
@@ -50,7 +51,8 @@ def children(process):
     """Return the ids of a process's children."""
     found = []
     for task in Path(f"/proc/{process.pid}/task").iterdir():
-        found += (task / "children").read_text().split()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found += (task / "children").read_text().split()
     return found
 
 
