@@ -7,36 +7,42 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from entrypoint.check import networks
-from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
-from entrypoint.check.networks import ClusterNetwork, Networks, Programs
+from entrypoint.check.findings import Finding, Status, failed, passed, skipped, warned
+from entrypoint.check.host import Host
 from entrypoint.cluster import client as cluster
 from entrypoint.cluster import pods
-from entrypoint.cluster.client import JSON, Access, Answer
-from entrypoint.cni.document import InvalidJsonError, parse
+from entrypoint.cluster.client import JSON, Access, Answer, RefusedError
 from entrypoint.disk.looks import File, read
 from entrypoint.errands import errands, taint
 from entrypoint.errands.patience import REVIEWS, is_allowed, review
-from entrypoint.settings import Settings
+from entrypoint.settings import Settings, Taint
 
-REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, TAINT, PODS = (
-    "cluster.reachable",
-    "cluster.token",
-    "cluster.attachments",
-    "cluster.rights",
-    "cluster.taint",
-    "pods.networks",
-)
+REACHABLE, TOKEN, ATTACHMENTS = "cluster.reachable", "cluster.token", "cluster.attachments"
+RIGHTS, TAINT, PODS = "cluster.rights", "cluster.taint", "pods.networks"
 ATTACHMENTS_NAME = "network-attachment-definitions"
 _ATTACHMENTS_PATH = "/apis/k8s.cni.cncf.io/v1"
 _SHOWN = 20
 """How many pods are named."""
+_SERVER_TROUBLE = "look at the API server's log, and check again"
+"""What to do about an answer that is neither what was asked for nor the want of a right."""
+_NODE_NAME = "set NODE_NAME from the downward API (spec.nodeName)"
+_BIND = "bind the ClusterRole {} to authenticated users, as Kubernetes does"
+_FORBIDDEN = {
+    ATTACHMENTS: _BIND.format("system:discovery"),
+    RIGHTS: _BIND.format("system:basic-user"),
+    TAINT: f"{_BIND.format('system:basic-user')}, and this rule: {taint.RULE}",
+    networks.DEFAULT: f"see {RIGHTS}",
+}
+"""What to do where something may not be asked."""
+_OPTIONAL = {networks.PLUGINS: ("networks", networks.RULE), PODS: ("pods", pods.LIST_RULE)}
+"""What Multus itself never lists, and the rule that allows it."""
 
 
 class Right(NamedTuple):
@@ -64,102 +70,12 @@ USEFUL = (Right("create", "", "events"), Right("patch", "", "events"))
 TAINT_RIGHTS = (Right("get", "", "nodes"), Right("patch", "", "nodes"))
 
 
-@dataclass(slots=True)
-class Answers:
-    """What the API server answered until now."""
+class _UselessError(Exception):
+    """There is nothing else to ask, after this finding."""
 
-    unreachable: str | None = None
-    """Why no answer came that could be used, the first time."""
-    fault: str | None = None
-    """What an answer was that nobody foresaw, and that kept us from asking on."""
-    version: Answer | None = None
-    attachments: Answer | None = None
-    rights: dict[Right, Answer] = field(default_factory=dict)
-    node: Answer | None = None
-    networks: Networks | None = None
-    default: Answer | None = None
-    """The definition by the name of the cluster network."""
-    pods: Lacking | None = None
-
-
-class Lacking(NamedTuple):
-    """The pods of this node that lack networks (upstream issues 1387, 1468)."""
-
-    pods: tuple[pods.Pod, ...] = ()
-    refused: Answer | None = None
-    """They could not be listed, or looked at."""
-
-
-def findings(settings: Settings, access: Access | None, programs: Programs, timeout: float) -> list[Finding]:
-    """Ask the API server what Multus would ask, for at most `timeout` seconds, and judge the answers.
-
-    `access` is what the node's kubeconfig says; None when it says nothing that could be used. `programs` is what the
-    node has for the cluster's networks.
-    """
-    if access is None:
-        return _all_skipped(settings, "there is no kubeconfig with a token to ask with")
-    lack = cluster.shortfall()
-    if lack:
-        return _all_skipped(settings, lack, "raise the container's memory limit, or run check in another pod")
-    multus = standing(settings)
-    return judge(settings, access, programs, multus, ask(settings, access, multus, timeout))
-
-
-# ---- asking ----
-
-
-def standing(settings: Settings) -> dict[str, Any]:
-    """Return Multus's part of the configuration that stands; an empty one where none can be read."""
-    for path in settings.output_files:
-        look = read(path)
-        with suppress(InvalidJsonError):
-            document = parse(look.content) if isinstance(look, File) else None
-            plugins = document.get("plugins") if isinstance(document, dict) else None
-            first = plugins[0] if isinstance(plugins, list) and plugins else document
-            if isinstance(first, dict):
-                return first
-    return {}
-
-
-def cluster_network(multus: Mapping[str, Any]) -> ClusterNetwork | None:
-    """Return the default network that a configuration names instead of holding it; None when it names none."""
-    name = multus.get("clusterNetwork")
-    if not isinstance(name, str) or not name:
-        return None
-    return ClusterNetwork(name, str(multus.get("multusNamespace") or "kube-system"), networks_dir(multus))
-
-
-def networks_dir(multus: Mapping[str, Any]) -> str:
-    """Return the host's directory in which Multus looks for a network by the name of its CNI configuration."""
-    return str(multus.get("confDir") or "/etc/cni/multus/net.d")
-
-
-def ask(settings: Settings, access: Access, multus: Mapping[str, Any], timeout: float) -> Answers:
-    """Ask all questions; what has no answer after `timeout` seconds stays without."""
-    answers = Answers()
-    with ExitStack() as opened:
-        try:
-            # Not on the clock: loading the client takes its time under a CPU limit.
-            api = opened.enter_context(closing(cluster.Api(access)))
-            errands_access = _of_errands(settings, access)
-            other = opened.enter_context(closing(cluster.Api(errands_access))) if errands_access else api
-        except cluster.UnreachableError as error:
-            answers.unreachable = str(error)
-            return answers
-        deadline = time.monotonic() + timeout
-        questions = _questions(
-            settings, multus, answers, _Asker(api, deadline, timeout), _Asker(other, deadline, timeout)
-        )
-        for question in questions:
-            try:
-                question()
-            except cluster.UnreachableError as error:
-                answers.unreachable = answers.unreachable or str(error)
-                if answers.version is None:
-                    break  # else every question would wait
-            except Exception as error:  # else a traceback would be all that is told of it
-                answers.fault = answers.fault or f"{type(error).__name__}: {error}"
-    return answers
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.found)
+        self.finding = finding
 
 
 class _Asker(NamedTuple):
@@ -168,182 +84,193 @@ class _Asker(NamedTuple):
     api: cluster.Api
     deadline: float
     timeout: float
+    of_errands: bool
+    """With the errands' own token. Otherwise with that of the kubeconfig, on which all depends."""
 
-    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None, accept: str = JSON) -> Answer:
+    def __call__(self, path: str, *, accept: str = JSON, body: dict[str, Any] | None = None) -> Answer:
+        """Ask for a path, or post a question there. Raises `UnreachableError`, and `_UselessError`."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise cluster.UnreachableError(f"no answer within {self.timeout:g} s")
-        return self.api.request(method, path, timeout=left, body=body, accept=accept)
+        answer = self.api.request("POST" if body else "GET", path, timeout=left, body=body, accept=accept)
+        if answer.status == HTTPStatus.UNAUTHORIZED and not self.of_errands:
+            advice = "does the service account still exist, and is the entrypoint running to renew the token?"
+            raise _UselessError(failed(TOKEN, "the API server does not accept the token in the kubeconfig", advice))
+        return answer
 
-    def get(self, path: str, *, accept: str = JSON) -> Answer:
-        return self("GET", path, accept=accept)
+    def denied(self, rights: Iterable[Right]) -> list[Right]:
+        """Return which of the rights are not granted. Raises `RefusedError` where that may not be asked."""
+        denied = []
+        for right in rights:
+            answer = self(REVIEWS, body=review(right._asdict()))
+            if not answer.ok:
+                raise RefusedError(answer)
+            if not is_allowed(answer):
+                denied.append(right)
+        return denied
 
 
-def _questions(
-    settings: Settings, multus: Mapping[str, Any], answers: Answers, asked: _Asker, errands_asked: _Asker
-) -> Iterator[Callable[[], None]]:
-    """Yield what there is to ask, in order, each noting its answer; the last ones are the errands' business."""
+class _Question(NamedTuple):
+    """Something to ask, and to judge."""
 
-    def version() -> None:
-        answers.version = asked.get("/version")
+    identifiers: tuple[str, ...]
+    """Of the findings that there are in any case. Where no answer comes, the first says why."""
+    findings: Callable[[_Asker], Iterable[Finding]]
+    """Raises `RefusedError`, `UnreachableError` and `_UselessError`."""
+    of_errands: bool = False
+    """It is the errands' business, and asked with their token."""
 
-    def attachments() -> None:
-        answers.attachments = asked.get(_ATTACHMENTS_PATH)
 
-    def rights() -> None:
-        for right in (*NEEDED, *USEFUL):
-            answers.rights[right] = asked("POST", REVIEWS, review(right._asdict()))
+def findings(
+    settings: Settings, access: Access | None, host: Host, multus: Mapping[str, Any], timeout: float
+) -> list[Finding]:
+    """Ask the API server what Multus would ask, for at most `timeout` seconds, and judge the answers.
 
-    def default() -> None:
-        network = cluster_network(multus)
-        if network and not network.is_path:
-            answers.default = asked.get(cluster.attachment_path(network.namespace, network.name))
-
-    def node() -> None:
-        for right in TAINT_RIGHTS:
-            answers.rights[right] = errands_asked("POST", REVIEWS, review(right._asdict()))
-        if settings.node_name:
-            answers.node = errands_asked.get(cluster.path_to("api", "v1", "nodes", settings.node_name))
-
-    def all_networks() -> None:
-        answers.networks = networks.ask(errands_asked.get)
-
-    def lacking() -> None:
+    `access` is what the node's kubeconfig says; None when it says nothing that could be used. `multus` is Multus's part
+    of the configuration that stands.
+    """
+    questions = _questions(settings, host, multus)
+    identifiers = [REACHABLE, TOKEN, *(each for question in questions for each in question.identifiers)]
+    if access is None:
+        return [skipped(each, "there is no kubeconfig with a token to ask with") for each in identifiers]
+    if lack := cluster.shortfall():
+        advice = "raise the container's memory limit, or run check in another pod"
+        return [skipped(each, lack, advice) for each in identifiers]
+    with ExitStack() as opened:
         try:
-            answers.pods = Lacking(tuple(pods.find(errands_asked.get, settings.node_name or "")))
-        except cluster.RefusedError as error:
-            answers.pods = Lacking(refused=error.answer)
+            asked, for_errands = _askers(opened, access, _of_errands(settings, access), timeout)
+            reachable = _reachable(access, asked)
+            found = [each for question in questions for each in _answered(question, asked, for_errands)]
+        except _UselessError as error:
+            before = [passed(REACHABLE, f"{access.server} answers")] if error.finding.identifier == TOKEN else []
+            before.append(error.finding)
+            see = f"see {error.finding.identifier}"
+            return [*before, *(skipped(each, see) for each in identifiers[len(before) :])]
+    return [reachable, passed(TOKEN, "the API server accepts the token"), *found]
 
-    yield from (version, attachments, rights, default)
+
+def _questions(settings: Settings, host: Host, multus: Mapping[str, Any]) -> list[_Question]:
+    """Return what there is to ask, in order."""
+    questions = [_Question((ATTACHMENTS,), _attachments), _Question((RIGHTS,), _rights)]
     if settings.startup_taint:
-        yield node
-    yield all_networks
-    if settings.node_name:
-        yield lacking
+        questions.append(_Question((TAINT,), partial(_taint, settings, settings.startup_taint), of_errands=True))
+    if isinstance(multus.get("clusterNetwork"), str) and multus["clusterNetwork"]:
+        questions.append(_Question((networks.DEFAULT,), partial(networks.default, host, multus)))
+    return [
+        *questions,
+        _Question((networks.PLUGINS, networks.DHCP), partial(networks.findings, host, multus), of_errands=True),
+        _Question((PODS,), partial(_pods, settings), of_errands=True),
+    ]
 
 
-def _of_errands(settings: Settings, access: Access) -> Access | None:
+def _askers(opened: ExitStack, access: Access, of_errands: Access, timeout: float) -> tuple[_Asker, _Asker]:
+    """Return who asks with the token of the kubeconfig, and with the errands': the same where they have none."""
+    # Not on the clock: loading the client takes its time under a CPU limit.
+    apis = [opened.enter_context(closing(cluster.Api(each))) for each in dict.fromkeys([access, of_errands])]
+    asked = _Asker(apis[0], time.monotonic() + timeout, timeout, of_errands=False)
+    return asked, asked._replace(api=apis[-1], of_errands=len(apis) > 1)
+
+
+def _of_errands(settings: Settings, access: Access) -> Access:
     """Return how the errands are let in, where they have a token of their own.
 
     One that cannot be read is one that the API server does not know.
     """
     path = errands.token_file(settings)
     if path == settings.token_file:
-        return None
+        return access
     look = read(path)
     token = look.content.decode("ascii", "replace").strip() if isinstance(look, File) else ""
     return dataclasses.replace(access, token=token or "unreadable")
 
 
-# ---- judging ----
+def _answered(question: _Question, asked: _Asker, for_errands: _Asker) -> list[Finding]:
+    """Ask, and return the findings; where no answer came that could be used, the first says why."""
+    first, *others = question.identifiers
+    try:
+        return list(question.findings(for_errands if question.of_errands else asked))
+    except _UselessError:
+        raise
+    except RefusedError as error:
+        trouble = _refused(first, error.answer)
+    except cluster.UnreachableError as error:
+        trouble = warned(first, f"no answer: {error}", f"{_SERVER_TROUBLE}, with a longer --timeout")
+    except Exception as error:  # else a traceback would be all that is told of it
+        why = f"not understood: {type(error).__name__}: {error}"
+        trouble = warned(first, why, "this is a fault of multus-entrypoint: report it")
+    optional = "optional: " if trouble.status is Status.SKIPPED else ""
+    return [trouble, *(skipped(each, f"{optional}see {first}") for each in others)]
 
 
-def judge(
-    settings: Settings, access: Access, programs: Programs, multus: Mapping[str, Any], answers: Answers
-) -> list[Finding]:
-    """Say what the answers mean."""
-    reachable = _reachable(access, answers)
-    if answers.version is None or answers.version.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return [reachable, *_all_skipped(settings, f"see {REACHABLE}")[1:]]
-    told = [answers.version, answers.attachments, *map(answers.rights.get, (*NEEDED, *USEFUL))]
-    if any(answer is not None and answer.status == HTTPStatus.UNAUTHORIZED for answer in told):
-        refused = failed(
-            TOKEN,
-            "the API server does not accept the token in the kubeconfig",
-            "does the service account still exist, and is the entrypoint running to renew the token?",
-        )
-        return [reachable, refused, *_all_skipped(settings, f"see {TOKEN}")[2:]]
-    accepted = passed(TOKEN, "the API server accepts the token")
-    return [
-        *(reachable, accepted, _attachments(answers), _rights(answers), *_taint(settings, answers)),
-        *_networks(programs, multus, answers),
-        _pods(settings, answers),
-    ]
+def _refused(identifier: str, answer: Answer) -> Finding:
+    """Say what to do about an answer that is not what was asked for."""
+    found = f"the API server answers {answer.message}"
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        return warned(identifier, found, f"does the account still exist whose token is in {errands.ACCOUNT}?")
+    if not answer.forbidden:
+        return warned(identifier, found, _SERVER_TROUBLE)
+    if identifier in _OPTIONAL:
+        what, rule = _OPTIONAL[identifier]
+        return skipped(identifier, f"optional: not allowed to list {what}", f"see docs/checks.md for the rule: {rule}")
+    return warned(identifier, found, _FORBIDDEN[identifier])
 
 
-def _all_skipped(settings: Settings, why: str, advice: str = "") -> list[Finding]:
-    identifiers = [REACHABLE, TOKEN, ATTACHMENTS, RIGHTS, *([TAINT] if settings.startup_taint else [])]
-    identifiers += [networks.PLUGINS, networks.DHCP, PODS]
-    return [skipped(identifier, why, advice) for identifier in identifiers]
+# ---- the questions ----
 
 
-def _reachable(access: Access, answers: Answers) -> Finding:
-    if answers.version is None:
-        return failed(
-            REACHABLE,
-            f"the API server does not answer: {answers.unreachable}",
-            "is the address in the kubeconfig right, can this node reach it, and is the CA the cluster's?",
-        )
-    if answers.version.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return failed(REACHABLE, f"{access.server} answers {answers.version.message}", "look at the API server's log")
-    version = answers.version.document.get("gitVersion")  # not told to whom the server does not know
+def _reachable(access: Access, asked: _Asker) -> Finding:
+    try:
+        answer = asked("/version")
+    except cluster.UnreachableError as error:
+        found = f"the API server does not answer: {error}"
+        advice = "is the address in the kubeconfig right, can this node reach it, and is the CA the cluster's?"
+        raise _UselessError(failed(REACHABLE, found, advice)) from error
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        found = f"{access.server} answers {answer.message}"
+        raise _UselessError(failed(REACHABLE, found, _SERVER_TROUBLE))
+    version = answer.document.get("gitVersion")  # not told to whom the server does not know
     return passed(REACHABLE, f"{access.server} answers" + (f", Kubernetes {version}" if version else ""))
 
 
-def _attachments(answers: Answers) -> Finding:
-    answer = answers.attachments
-    if answer is None:
-        return _unanswered(ATTACHMENTS, answers)
+def _attachments(asked: _Asker) -> Iterator[Finding]:
+    answer = asked(_ATTACHMENTS_PATH)
     resources = answer.document.get("resources")
     names = [each.get("name") for each in resources if isinstance(each, dict)] if isinstance(resources, list) else []
     if answer.ok and ATTACHMENTS_NAME in names:
-        return passed(ATTACHMENTS, "NetworkAttachmentDefinition is served")
-    if answer.ok or answer.status == HTTPStatus.NOT_FOUND:
-        return failed(
+        yield passed(ATTACHMENTS, "NetworkAttachmentDefinition is served")
+    elif answer.ok or answer.status == HTTPStatus.NOT_FOUND:
+        yield failed(
             ATTACHMENTS,
             "the cluster does not serve NetworkAttachmentDefinition (k8s.cni.cncf.io/v1)",
             "apply its CustomResourceDefinition, which comes with the DaemonSet's manifest",
         )
-    advice = _bind("system:discovery") if answer.forbidden else SERVER_TROUBLE
-    return warned(ATTACHMENTS, f"cannot say whether it is served: {answer.message}", advice)
+    else:
+        raise RefusedError(answer)
 
 
-def _rights(answers: Answers) -> Finding:
-    unasked, denied = _denied(RIGHTS, answers, (*NEEDED, *USEFUL))
-    if set(denied) & set(NEEDED):
-        return failed(
-            RIGHTS, f"not allowed: {_listed(denied)}", "apply the ClusterRole and its binding of the manifest"
-        )
-    if unasked:
-        return unasked
-    if denied:
-        return warned(RIGHTS, f"not allowed: {_listed(denied)}", "add them to the ClusterRole, for events of pods")
-    return passed(RIGHTS, f"allowed: {_listed([*NEEDED, *USEFUL])}")
+def _rights(asked: _Asker) -> Iterator[Finding]:
+    denied = asked.denied([*NEEDED, *USEFUL])
+    if not denied:
+        yield passed(RIGHTS, f"allowed: {_listed([*NEEDED, *USEFUL])}")
+    elif set(denied) & set(NEEDED):
+        yield failed(RIGHTS, f"not allowed: {_listed(denied)}", "apply the ClusterRole and its binding of the manifest")
+    else:
+        yield warned(RIGHTS, f"not allowed: {_listed(denied)}", "add them to the ClusterRole, for events of pods")
 
 
-def _denied(identifier: str, answers: Answers, rights: tuple[Right, ...]) -> tuple[Finding | None, list[Right]]:
-    """Return which of the rights are not granted, and a finding when that could not be asked for one of them."""
-    unasked, denied = None, []
-    for right in rights:
-        answer = answers.rights.get(right)
-        if answer is None:
-            unasked = _unanswered(identifier, answers)
-        elif not answer.ok:
-            advice = _bind("system:basic-user") if answer.forbidden else SERVER_TROUBLE
-            unasked = warned(identifier, f"cannot ask whether {right} is allowed: {answer.message}", advice)
-        elif not is_allowed(answer):
-            denied.append(right)
-    return unasked, denied
-
-
-def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
-    wanted = settings.startup_taint
-    if wanted is None:
-        return
-    unasked, denied = _denied(TAINT, answers, TAINT_RIGHTS)
-    taints = taint.of(answers.node.document) if answers.node else []
+def _taint(settings: Settings, wanted: Taint, asked: _Asker) -> Iterator[Finding]:
     if not settings.node_name:
-        yield failed(TAINT, "NODE_NAME is not set", "set it from the downward API (spec.nodeName)")
-    elif denied:
+        yield failed(TAINT, "NODE_NAME is not set", _NODE_NAME)
+        return
+    if denied := asked.denied(TAINT_RIGHTS):
         yield failed(TAINT, f"not allowed: {_listed(denied)}", f"add this rule to the ClusterRole: {taint.RULE}")
-    elif answers.node is None:
-        yield _unanswered(TAINT, answers)
-    elif answers.node.status == HTTPStatus.NOT_FOUND:
-        yield failed(TAINT, answers.node.message, "is NODE_NAME the name of this node (spec.nodeName)?")
-    elif not answers.node.ok:
-        yield warned(TAINT, f"cannot look at node {settings.node_name}: {answers.node.message}", SERVER_TROUBLE)
-    elif unasked:
-        yield unasked
+        return
+    answer = asked(cluster.path_to("api", "v1", "nodes", settings.node_name))
+    taints = taint.of(answer.document)
+    if answer.status == HTTPStatus.NOT_FOUND:
+        yield failed(TAINT, answer.message, "is NODE_NAME the name of this node (spec.nodeName)?")
+    elif not answer.ok:
+        raise RefusedError(answer)
     elif len(taint.without(taints, wanted)) < len(taints):
         advice = "it goes once the node is configured; if it does not, look at the entrypoint's log"
         yield warned(TAINT, f"node {settings.node_name} has the taint {wanted}", advice)
@@ -351,49 +278,19 @@ def _taint(settings: Settings, answers: Answers) -> Iterator[Finding]:
         yield passed(TAINT, f"node {settings.node_name} does not have the taint {wanted}")
 
 
-def _networks(programs: Programs, multus: Mapping[str, Any], answers: Answers) -> Iterator[Finding]:
-    network = cluster_network(multus)
-    if network and (answers.default or network.is_path):
-        yield networks.default(network, answers.default, programs)
-    elif network:
-        yield _unanswered(networks.DEFAULT, answers)
-    if answers.networks is None:
-        yield _unanswered(networks.PLUGINS, answers)
-        yield skipped(networks.DHCP, f"see {networks.PLUGINS}")
-    elif answers.networks.refused is not None and answers.networks.refused.status == HTTPStatus.NOT_FOUND:
-        yield from (skipped(identifier, f"see {ATTACHMENTS}") for identifier in (networks.PLUGINS, networks.DHCP))
-    else:
-        yield from networks.findings(answers.networks, programs, networks_dir(multus))
-
-
-def _pods(settings: Settings, answers: Answers) -> Finding:
+def _pods(settings: Settings, asked: _Asker) -> Iterator[Finding]:
+    """Name the pods of this node that lack networks (upstream issues 1387, 1468)."""
     if not settings.node_name:
-        return skipped(PODS, "NODE_NAME is not set", "set it from the downward API (spec.nodeName)")
-    if answers.pods is None:
-        return _unanswered(PODS, answers)
-    refused = answers.pods.refused
-    if refused is not None and refused.forbidden:
-        return skipped(PODS, "optional: not allowed to list pods", f"see docs/checks.md for the rule: {pods.LIST_RULE}")
-    if refused is not None:
-        return warned(PODS, f"cannot look at this node's pods: {refused.message}", SERVER_TROUBLE)
-    if not answers.pods.pods:
-        return passed(PODS, "every pod of this node has the networks that it asks for")
-    return failed(
-        PODS,
-        f"without networks that they ask for: {pods.shown(map(str, answers.pods.pods), _SHOWN)}",
-        "they started while Multus was not there: delete them, so that they are made again, or see --repair-pods",
-    )
-
-
-def _bind(role: str) -> str:
-    return f"bind the ClusterRole {role} to authenticated users, as Kubernetes does"
-
-
-def _unanswered(identifier: str, answers: Answers) -> Finding:
-    if answers.fault:
-        return warned(identifier, f"not understood: {answers.fault}", "this is a fault of multus-entrypoint: report it")
-    why = f"no answer: {answers.unreachable}"
-    return warned(identifier, why, f"{SERVER_TROUBLE}, with a longer --timeout")
+        yield skipped(PODS, "NODE_NAME is not set", _NODE_NAME)
+        return
+    found = list(map(str, pods.find(asked, settings.node_name)))
+    if found:
+        advice = (
+            "they started while Multus was not there: delete them, so that they are made again, or see --repair-pods"
+        )
+        yield failed(PODS, f"without networks that they ask for: {pods.shown(found, _SHOWN)}", advice)
+    else:
+        yield passed(PODS, "every pod of this node has the networks that it asks for")
 
 
 def _listed(rights: list[Right]) -> str:

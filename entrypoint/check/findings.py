@@ -33,10 +33,6 @@ class Finding(NamedTuple):
     """What to do; empty when there is nothing to do."""
 
 
-SERVER_TROUBLE = "look at the API server's log, and check again"
-"""What to do about an answer that is neither what was asked for nor the want of a right."""
-
-
 def passed(identifier: str, found: str) -> Finding:
     """Return a finding that all is well."""
     return Finding(identifier, Status.PASS, found)
@@ -78,8 +74,6 @@ def as_table(findings: Sequence[Finding], *, colour: bool) -> str:
 def as_json(findings: Iterable[Finding]) -> str:
     """Render a JSON object: `ok`, and `findings` with `id`, `status`, `found`, `advice` each."""
     findings = list(findings)
-    listed = [
-        {"id": finding.identifier, "status": finding.status, "found": finding.found, "advice": finding.advice}
-        for finding in findings
-    ]
+    names = ("id", "status", "found", "advice")
+    listed = [dict(zip(names, finding, strict=True)) for finding in findings]
     return json.dumps({"ok": all_well(findings), "findings": listed}, indent=2)

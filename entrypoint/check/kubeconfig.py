@@ -13,64 +13,52 @@ from typing import Any
 import yaml
 
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
-from entrypoint.check.node import RUNNING, View, standing
+from entrypoint.check.node import RUNNING, View
 from entrypoint.cluster.client import Access
 from entrypoint.disk.looks import Absent, File, Look
-from entrypoint.node import configuration, meshes
+from entrypoint.node import configuration, kubeconfig, meshes
+from entrypoint.node.steps import Write
 from entrypoint.settings import Settings
 
 
-def access(look: Look) -> Access | None:
-    """Return the way into the cluster that a kubeconfig describes; None when there is none."""
-    if isinstance(look, Absent):
-        return None
-    try:
-        found = parsed(look.content)
-    except InvalidKubeconfigError:
-        return None
-    return found if found.token else None
-
-
-def findings(settings: Settings, view: View, path: Path | None, look: Look) -> Iterator[Finding]:
+def findings(view: View, path: Path | None, look: Look, found: Access | str, now: float) -> Iterator[Finding]:
     """Judge everything about the kubeconfig that can be judged without asking the cluster.
 
-    `path` is where the kubeconfig that Multus uses is, None when this container cannot see it; `look` what is there.
+    `path` is where the kubeconfig that Multus uses is, None when this container cannot see it; `look` what is there;
+    `found` where that leads (`read_back`); `now` the seconds since 1970.
     """
-    yield _path(settings, view)
-    parts = ("kubeconfig.valid", "kubeconfig.mode", "kubeconfig.current", "kubeconfig.token")
+    yield _path(view)
+    present, valid, *others = (f"kubeconfig.{part}" for part in ("present", "valid", "mode", "current", "token"))
     if path is None:
-        why = f"--multus-kubeconfig-file-host={settings.kubeconfig_path_on_host} cannot be seen from this container"
-        yield from (skipped(identifier, why) for identifier in ("kubeconfig.present", *parts))
+        why = (
+            f"--multus-kubeconfig-file-host={view.settings.kubeconfig_path_on_host} cannot be seen from this container"
+        )
+        yield from (skipped(each, why) for each in (present, valid, *others))
         return
     if isinstance(look, Absent):
-        yield failed("kubeconfig.present", f"{path} {look.why}", RUNNING)
-        yield from (skipped(identifier, "there is no kubeconfig") for identifier in parts)
+        yield failed(present, f"{path} {look.why}", RUNNING)
+        yield from (skipped(each, f"see {present}") for each in (valid, *others))
         return
-    yield passed("kubeconfig.present", f"{path} is there")
-    try:
-        found = parsed(look.content)
-    except InvalidKubeconfigError as error:
-        yield failed("kubeconfig.valid", f"{path}: {error}", RUNNING)
-        yield _mode(settings, look)
-        yield from (skipped(identifier, "see kubeconfig.valid") for identifier in parts[2:])
-        return
-    yield passed("kubeconfig.valid", f"it leads to {found.server}")
-    yield _mode(settings, look)
-    yield _same_as_service_account(settings, view, path, found)
-    yield _token(found.token, view.now)
+    yield passed(present, f"{path} is there")
+    if isinstance(found, Access):
+        yield passed(valid, f"it leads to {found.server}")
+        yield _mode(view.settings, look)
+        yield _same_as_service_account(view, path, found)
+        yield _token(found.token, now)
+    else:
+        yield failed(valid, f"{path}: {found}", RUNNING)
+        yield _mode(view.settings, look)
+        yield from (skipped(each, f"see {valid}") for each in others[1:])
 
 
-def _path(settings: Settings, view: View) -> Finding:
-    identifier, found = "kubeconfig.path", standing(settings, view)
-    named = meshes.named_in(found[1].content, "kubeconfig") if found else ""
-    if found is None or not named:
+def _path(view: View) -> Finding:
+    identifier, standing = "kubeconfig.path", view.standing
+    named = meshes.named_in(standing[1].content, "kubeconfig") if standing else ""
+    if standing is None or not named:
         return skipped(identifier, "there is no configuration that names one")
-    astray = configuration.kubeconfig_astray(settings, view.mounted_from, found[1].content)
-    if astray:
+    if astray := configuration.kubeconfig_astray(view.settings, view.mounted_from, standing[1].content):
         return failed(identifier, *astray)
-    for fault in view.faults(identifier):
-        return failed(identifier, fault.found, fault.todo)
-    return passed(identifier, f"{named}, as far as this container can see")
+    return view.fault(identifier) or passed(identifier, f"{named}, as far as this container can see")
 
 
 def _mode(settings: Settings, look: File) -> Finding:
@@ -80,24 +68,21 @@ def _mode(settings: Settings, look: File) -> Finding:
     return failed("kubeconfig.mode", found, "it holds a token: nobody but root shall read it. " + RUNNING)
 
 
-def _same_as_service_account(settings: Settings, view: View, path: Path, found: Access) -> Finding:
-    identifier, seen = "kubeconfig.current", view.kubeconfig
+def _same_as_service_account(view: View, path: Path, found: Access) -> Finding:
+    identifier, settings, seen = "kubeconfig.current", view.settings, view.seen(kubeconfig.Seen)
     if path != settings.kubeconfig_file:
         return skipped(identifier, "it is not the one that the entrypoint writes")
     if seen is None:
         return skipped(identifier, "see node.directories")
-    token, authority = seen.token, seen.authority
-    if isinstance(token, Absent):
+    if fault := view.fault(identifier):
+        return fault
+    if isinstance(seen.token, Absent):
         advice = "set automountServiceAccountToken and a serviceAccountName"
-        return warned(identifier, f"nothing to compare with: {settings.token_file} {token.why}", advice)
-    differing = []
-    if found.token.encode("utf-8", "replace") != token.content.strip():
-        differing.append("token")
-    wanted = None if settings.skip_tls_verify or isinstance(authority, Absent) else authority.content
-    if (found.certificate_authority or "").strip() != (wanted or b"").decode("utf-8", "replace").strip():
-        differing.append("CA")
-    if settings.api_server and found.server != settings.api_server:
-        differing.append(f"server ({settings.api_server})")
+        return warned(identifier, f"nothing to compare with: {settings.token_file} {seen.token.why}", advice)
+    steps = [step for wish in view.decision.wishes for step in wish.steps]
+    wanted = next((read_back(step.content) for step in steps if isinstance(step, Write) and step.path == path), found)
+    parts = {"token": "token", "CA": "certificate_authority", "server": "server"}
+    differing = [name for name, part in parts.items() if getattr(found, part) != getattr(wanted, part)]
     if differing:
         return failed(identifier, f"other {', '.join(differing)} than the service account's", RUNNING)
     return passed(identifier, "the same as the service account's")
@@ -106,7 +91,7 @@ def _same_as_service_account(settings: Settings, view: View, path: Path, found: 
 def _token(token: str, now: float) -> Finding:
     identifier = "kubeconfig.token"
     if not token:
-        return warned(identifier, "there is none", "other credentials are not checked")
+        return warned(identifier, "there is none", "other credentials are not checked: see that they are valid")
     try:
         expires = expiry(token)
         when = "" if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
@@ -124,29 +109,27 @@ def _token(token: str, now: float) -> Finding:
 # ---- reading it back ----
 
 
-class InvalidKubeconfigError(ValueError):
-    """The content is no kubeconfig that Multus could use; the message says why."""
-
-
-def parsed(content: bytes) -> Access:
+def read_back(content: bytes) -> Access | str:
     """Return where the current context leads and with what token; an empty token when it uses other credentials.
 
-    Raises `InvalidKubeconfigError`.
+    Or why the content is no kubeconfig that Multus could use.
     """
     try:
         document = yaml.safe_load(content)
     except Exception as error:  # PyYAML lets KeyError, IndexError and others out for values with a type's tag
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise InvalidKubeconfigError(f"not YAML: {why}") from None
+        return f"not YAML: {str(error).partition(chr(10))[0] or type(error).__name__}"
     if not isinstance(document, dict):
-        raise InvalidKubeconfigError("expected a YAML mapping")
-    context = _named(document, "contexts", "context", document.get("current-context"))
-    cluster = _named(document, "clusters", "cluster", context.get("cluster"))
-    user = _named(document, "users", "user", context.get("user"))
-    server, token = cluster.get("server"), user.get("token", "")
-    if not isinstance(server, str) or not isinstance(token, str):
-        raise InvalidKubeconfigError("its server or token is not a string")
-    return Access(server, token, _authority(cluster))
+        return "expected a YAML mapping"
+    try:
+        context = _named(document, "contexts", "context", document.get("current-context"))
+        cluster = _named(document, "clusters", "cluster", context.get("cluster"))
+        user = _named(document, "users", "user", context.get("user"))
+        server, token = cluster.get("server"), user.get("token", "")
+        if not isinstance(server, str) or not isinstance(token, str):
+            return "its server or token is not a string"
+        return Access(server, token, _authority(cluster))
+    except ValueError as error:
+        return str(error)
 
 
 def expiry(token: str) -> float | None:
@@ -174,7 +157,7 @@ def _named(document: dict[str, Any], kind: str, content: str, name: object) -> d
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(content), dict):
             return dict(entry[content])
-    raise InvalidKubeconfigError(f"it has no {content} named {name!r} among its {kind}")
+    raise ValueError(f"it has no {content} named {name!r} among its {kind}")
 
 
 def _authority(cluster: dict[str, Any]) -> str | None:
@@ -182,8 +165,8 @@ def _authority(cluster: dict[str, Any]) -> str | None:
         return None
     encoded = cluster.get("certificate-authority-data")
     if not isinstance(encoded, str):
-        raise InvalidKubeconfigError("it has no certificate-authority-data")
+        raise ValueError("it has no certificate-authority-data")  # noqa: TRY004
     try:
         return base64.b64decode(encoded, validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
-        raise InvalidKubeconfigError("its certificate-authority-data is not base64") from None
+        raise ValueError("its certificate-authority-data is not base64") from None

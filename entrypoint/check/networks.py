@@ -5,12 +5,14 @@ A plugin that is missing is by far the commonest reason for a pod without `net1`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from http import HTTPStatus
+from typing import Any
 
-from entrypoint.check.findings import SERVER_TROUBLE, Finding, failed, passed, skipped, warned
-from entrypoint.cluster.client import Answer, Get, RefusedError, objects, quoted
+from entrypoint.check.findings import Finding, failed, passed, skipped, warned
+from entrypoint.check.host import Host, missed
+from entrypoint.cluster.client import Get, RefusedError, attachment_path, objects, quoted
 from entrypoint.cluster.pods import part, shown
 from entrypoint.cni.document import InvalidJsonError, parse, plugin_types, size_fault
 
@@ -22,38 +24,11 @@ _DHCP_SOCKET = "/run/cni/dhcp.sock"
 """Where the reference plugins' DHCP daemon listens on the host, unless a network names another socket."""
 _SHOWN = 5
 """How many networks are named for one plugin; a cluster may have thousands."""
+_MOST = 25
+"""How many plugins are named, or looked for in one network: none has so many."""
+_INSTALL = "install them on this node (--plugin-bin-dir does): a pod that asks for such a network cannot start here"
 _KEPT = 20_000
 """How many names are kept, of networks with what each needs: some MiB, and whoever may make networks can make more."""
-
-
-class Programs(NamedTuple):
-    """What this container can see of the node."""
-
-    fault: Callable[[str], str | None]
-    """Says what is wrong with the program of a plugin type; None for nothing."""
-    where: str
-    """The directories in which it looks."""
-    unseen: str
-    """The directory of the host in which Multus looks too, and which this container cannot see; empty for none."""
-    socket_there: Callable[[str], bool | None]
-    """Says whether there is a file of this path on the host; None when that cannot be seen."""
-    named_in: Callable[[str], frozenset[str] | None] = lambda _: None
-    """Returns the names of the CNI configurations in a directory of the host; None when it cannot be seen."""
-
-
-class ClusterNetwork(NamedTuple):
-    """What Multus's own configuration calls its default network, where that is not in it (`clusterNetwork`)."""
-
-    name: str
-    """Of a NetworkAttachmentDefinition or a CNI configuration; with a slash the path of a file or a directory."""
-    namespace: str
-    directory: str
-    """Of the host, in which Multus looks for CNI configurations by name (`confDir`)."""
-
-    @property
-    def is_path(self) -> bool:
-        """It is named by a path, and no object of the cluster."""
-        return "/" in self.name
 
 
 @dataclass(slots=True)
@@ -69,8 +44,6 @@ class Networks:
     files: dict[str, None] = field(default_factory=dict)
     """Those without a configuration: they stand for a file on each node."""
     kept: int = 0
-    refused: Answer | None = None
-    """They could not be listed."""
 
     def note(self, needed: dict[str, None], name: str) -> None:
         """Keep a name, once."""
@@ -79,15 +52,12 @@ class Networks:
 
 
 def ask(get: Get) -> Networks:
-    """Go through all NetworkAttachmentDefinitions. Raises `cluster.UnreachableError`."""
+    """Go through all NetworkAttachmentDefinitions. Raises `RefusedError` and `UnreachableError`."""
     networks = Networks()
-    try:
-        for each in objects(get, _PATH):
-            _note(networks, each)
-            if networks.kept >= _KEPT:
-                break
-    except RefusedError as error:
-        networks.refused = error.answer
+    for each in objects(get, _PATH):
+        _note(networks, each)
+        if networks.kept >= _KEPT:
+            break
     return networks
 
 
@@ -105,7 +75,7 @@ def _note(networks: Networks, attachment: dict[str, Any]) -> None:
         document = None
     if document is None:
         networks.note(networks.unreadable, name)
-    for kind in plugin_types(document)[: _SHOWN * _SHOWN]:  # no network has so many
+    for kind in plugin_types(document)[:_MOST]:
         networks.note(networks.plugins.setdefault(quoted(kind), {}), name)
     for socket in _dhcp_sockets(document):
         networks.note(networks.sockets.setdefault(quoted(socket), {}), name)
@@ -113,7 +83,7 @@ def _note(networks: Networks, attachment: dict[str, Any]) -> None:
 
 def _dhcp_sockets(document: Any) -> Iterator[str]:
     plugins = document.get("plugins") if isinstance(document, dict) else None
-    for plugin in [document, *(plugins if isinstance(plugins, list) else [])][: _SHOWN * _SHOWN]:
+    for plugin in [document, *(plugins if isinstance(plugins, list) else [])][:_MOST]:
         ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
         if isinstance(ipam, dict) and ipam.get("type") == "dhcp":
             yield str(ipam.get("daemonSocketPath") or _DHCP_SOCKET)
@@ -122,61 +92,58 @@ def _dhcp_sockets(document: Any) -> Iterator[str]:
 # ---- judging ----
 
 
-def findings(networks: Networks, programs: Programs, directory: str) -> Iterator[Finding]:
-    """Say what this node lacks of what the networks need.
+def findings(host: Host, multus: Mapping[str, Any], get: Get) -> Iterator[Finding]:
+    """Say what this node lacks of what the cluster's networks need.
 
-    `directory` is the host's in which Multus looks for the file of a network without a configuration.
+    `multus` is Multus's part of the configuration that stands. Raises `RefusedError` and `UnreachableError`.
     """
-    if networks.refused is not None:
-        if networks.refused.forbidden:
-            yield skipped(PLUGINS, "optional: not allowed to list networks", f"see docs/checks.md for the rule: {RULE}")
-            yield skipped(DHCP, f"optional: see {PLUGINS}")
-        else:
-            yield warned(PLUGINS, f"cannot list the cluster's networks: {networks.refused.message}", SERVER_TROUBLE)
-            yield skipped(DHCP, f"see {PLUGINS}")
+    try:
+        networks = ask(get)
+    except RefusedError as error:
+        if error.answer.status != HTTPStatus.NOT_FOUND:
+            raise
+        yield from (skipped(each, "see cluster.attachments") for each in (PLUGINS, DHCP))
         return
-    yield _plugins(networks, programs)
-    yield _dhcp(networks, programs)
+    yield _plugins(networks, host)
+    yield _dhcp(networks, host)
     if networks.files:
-        yield _files(networks, programs, directory)
+        yield _files(networks, host, _directory(multus))
 
 
-def _plugins(networks: Networks, programs: Programs) -> Finding:
-    faults = {kind: programs.fault(kind) for kind in sorted(networks.plugins)}
+def _plugins(networks: Networks, host: Host) -> Finding:
+    faults = {kind: host.fault(kind) for kind in sorted(networks.plugins)}
     missing = [f"{kind} ({fault}) for {_named(networks.plugins[kind])}" for kind, fault in faults.items() if fault]
-    unreadable = [f"no JSON, or too large, in spec.config of {_named(networks.unreadable)}"] * bool(networks.unreadable)
+    others = []
+    if networks.unreadable:
+        others.append(f"no JSON, or too large, in spec.config of {_named(networks.unreadable)}")
     if networks.kept >= _KEPT:
-        unreadable.append(f"only the first {_KEPT} networks were looked at")
-    more = [f"and {len(missing) - _SHOWN * _SHOWN} more plugins"] * (len(missing) > _SHOWN * _SHOWN)
-    found = f"not in {programs.where}: {'; '.join([*missing[: _SHOWN * _SHOWN], *more, *unreadable])}"
-    if missing and programs.unseen:
-        return warned(PLUGINS, found, f"are they in {programs.unseen} on the host?")
+        others.append(f"only the first {_KEPT} networks were looked at")
     if missing:
-        advice = (
-            "install them on this node (--plugin-bin-dir does): a pod that asks for such a network cannot start here"
-        )
-        return failed(PLUGINS, found, advice)
-    if unreadable:
-        return warned(PLUGINS, "; ".join(unreadable), "correct these networks")
-    there = shown(faults, _SHOWN * _SHOWN)
-    return passed(PLUGINS, f"all are there: {there}" if faults else "no network names a plugin")
+        if len(missing) > _MOST:
+            missing[_MOST:] = [f"and {len(missing) - _MOST} more plugins"]
+        return missed(PLUGINS, host, "; ".join([*missing, *others]), _INSTALL)
+    if others:
+        return warned(PLUGINS, "; ".join(others), "correct these networks: a pod that asks for one cannot start")
+    return passed(PLUGINS, f"all are there: {shown(faults, _MOST)}" if faults else "no network names a plugin")
 
 
-def _dhcp(networks: Networks, programs: Programs) -> Finding:
-    there = {socket: programs.socket_there(socket) for socket in sorted(networks.sockets)}
+def _dhcp(networks: Networks, host: Host) -> Finding:
+    there = {socket: host.there(socket) for socket in sorted(networks.sockets)}
     for socket, found in there.items():
         if not found:
-            how = "is not there" if found is False else "cannot be seen from this container"
+            how, advice = "is not there", "run the daemon of the dhcp plugin on this node (`dhcp daemon`)"
+            if found is None:
+                how, advice = "cannot be seen from this container", f"look on the node for it: {advice}"
             fault = f"{socket} of the host {how}, and {_named(networks.sockets[socket])} need a DHCP daemon"
-            return warned(DHCP, fault, "run the daemon of the dhcp plugin on this node (`dhcp daemon`)")
+            return warned(DHCP, fault, advice)
     if there:
         return passed(DHCP, f"the daemon's socket is there: {shown(there, _SHOWN)}")
     return passed(DHCP, "no network takes its addresses from a DHCP daemon")
 
 
-def _files(networks: Networks, programs: Programs, directory: str) -> Finding:
+def _files(networks: Networks, host: Host, directory: str) -> Finding:
     """Judge the networks without `spec.config`: Multus looks for a file by the name inside it."""
-    names = programs.named_in(directory)
+    names = host.named_in(directory)
     lacking = [each for each in sorted(networks.files) if names is None or each.partition("/")[2] not in names]
     wanted = f"a CNI configuration of the network's name in {directory} of this node"
     if not lacking:
@@ -187,28 +154,41 @@ def _files(networks: Networks, programs: Programs, directory: str) -> Finding:
     return failed(FILES, f"networks without spec.config, and without {wanted}: {_named(lacking)}", advice)
 
 
-def default(network: ClusterNetwork, answer: Answer | None, programs: Programs) -> Finding:
-    """Judge the cluster network; `answer` is what the API server says of a definition of its name."""
-    what = f"clusterNetwork {quoted(network.name)!r}"
+def default(host: Host, multus: Mapping[str, Any], get: Get) -> Iterator[Finding]:
+    """Judge the default network that Multus's configuration names instead of holding it (`clusterNetwork`).
+
+    Raises `RefusedError` and `UnreachableError`.
+    """
+    name, directory = str(multus["clusterNetwork"]), _directory(multus)
+    what = f"clusterNetwork {quoted(name)!r}"
     correct = "correct clusterNetwork in the configuration of --multus-conf-file: no pod can start on this node"
-    if answer is None:
-        there = programs.socket_there(network.name)
+    if "/" in name:  # a file or a directory, and no object of the cluster
+        there = host.there(name)
         if there:
-            return passed(DEFAULT, f"{what} is there")
-        if there is False:
-            return failed(DEFAULT, f"{what} is not on this node", correct)
-        return skipped(DEFAULT, f"{what} cannot be seen from this container")
+            yield passed(DEFAULT, f"{what} is there")
+        elif there is None:
+            yield skipped(DEFAULT, f"{what} cannot be seen from this container", "look on the node whether it is there")
+        else:
+            yield failed(DEFAULT, f"{what} is not on this node", correct)
+        return
+    namespace = str(multus.get("multusNamespace") or "kube-system")
+    answer, names = get(attachment_path(namespace, name)), host.named_in(directory)
+    fault = f"{what} is no NetworkAttachmentDefinition in {namespace}"
     if answer.ok:
-        return passed(DEFAULT, f"{what} is a NetworkAttachmentDefinition in {network.namespace}")
-    names = programs.named_in(network.directory)
-    if names is not None and network.name in names:
-        return passed(DEFAULT, f"{what} is in {network.directory}")
-    if answer.status != 404:  # noqa: PLR2004 - HTTP
-        return warned(DEFAULT, f"cannot look for {what}: {answer.message}", SERVER_TROUBLE)
-    fault = f"{what} is no NetworkAttachmentDefinition in {network.namespace}"
-    if names is None:
-        return warned(DEFAULT, fault, f"is it the name of a CNI configuration in {network.directory} of this node?")
-    return failed(DEFAULT, f"{fault}, and no CNI configuration in {network.directory} of this node", correct)
+        yield passed(DEFAULT, f"{what} is a NetworkAttachmentDefinition in {namespace}")
+    elif names is not None and name in names:
+        yield passed(DEFAULT, f"{what} is in {directory}")
+    elif answer.status != HTTPStatus.NOT_FOUND:
+        raise RefusedError(answer)
+    elif names is None:
+        yield warned(DEFAULT, fault, f"is it the name of a CNI configuration in {directory} of this node?")
+    else:
+        yield failed(DEFAULT, f"{fault}, and no CNI configuration in {directory} of this node", correct)
+
+
+def _directory(multus: Mapping[str, Any]) -> str:
+    """Return the host's directory in which Multus looks for a network by the name of its CNI configuration."""
+    return str(multus.get("confDir") or "/etc/cni/multus/net.d")
 
 
 def _named(networks: Iterable[str]) -> str:

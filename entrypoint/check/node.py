@@ -3,112 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from entrypoint.check.findings import Finding, failed, passed, skipped, warned
-from entrypoint.check.networks import Programs
+from entrypoint.check.findings import Finding, Status, failed, passed, skipped, warned
+from entrypoint.check.host import Host, missed
 from entrypoint.cni import runtime
 from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse, plugin_types
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import Absent, File
-from entrypoint.node import binary, configuration, kubeconfig, meshes
+from entrypoint.node import binary, configuration, meshes
 from entrypoint.node.loop import Decision
-from entrypoint.node.part import Fault, Wish
 from entrypoint.node.steps import Copy, Note, Remove, Write
 from entrypoint.settings import Settings
 
 RUNNING = "is the entrypoint running with these flags? See its log"
 """What to ask when something is not as the entrypoint would have it."""
 
+_Seen = TypeVar("_Seen")
+
 
 class View(NamedTuple):
     """What is known of the node."""
 
-    now: float
-    """Seconds since 1970."""
+    settings: Settings
     decision: Decision
     """What a pass over the node would do."""
-    programs: Programs
+    host: Host
     mounted_from: str | None
     """Where on its file system the configuration directory is; None when nothing tells."""
 
-    @property
-    def kubeconfig(self) -> kubeconfig.Seen | None:
-        """Return what that part saw; None when it could not look."""
-        return next((each for each in self.decision.seen if isinstance(each, kubeconfig.Seen)), None)
+    def seen(self, kind: type[_Seen]) -> _Seen | None:
+        """Return what a part saw, which has a type of its own; None when it could not look."""
+        return next((each for each in self.decision.seen if isinstance(each, kind)), None)
 
-    @property
-    def binary(self) -> binary.Seen | None:
-        """Return what that part saw; None when it could not look."""
-        return next((each for each in self.decision.seen if isinstance(each, binary.Seen)), None)
-
-    @property
-    def configuration(self) -> configuration.Seen | None:
-        """Return what that part saw; None when it could not look."""
-        return next((each for each in self.decision.seen if isinstance(each, configuration.Seen)), None)
-
-    @property
-    def wish(self) -> Wish:
-        """Return what the configuration's part wishes, which is the last."""
-        return self.decision.wishes[-1]
-
-    def faults(self, identifier: str) -> list[Fault]:
+    def fault(self, identifier: str) -> Finding | None:
         """Return what the parts find wrong under this identifier."""
-        found = [fault for wish in self.decision.wishes for fault in wish.faults if fault.identifier == identifier]
-        return list(dict.fromkeys(found))
+        faults = [fault for wish in self.decision.wishes for fault in wish.faults if fault.identifier == identifier]
+        found = "; ".join(dict.fromkeys(fault.found for fault in faults))
+        return failed(identifier, found, faults[0].todo or RUNNING) if faults else None
+
+    @property
+    def standing(self) -> tuple[str, File] | None:
+        """Return the configuration that the runtime would read of those that are ours, with its file name."""
+        seen = self.seen(configuration.Seen)
+        looks = {path.name: seen.outputs.get(path.name) for path in self.settings.output_files} if seen else {}
+        return next(((name, look) for name, look in looks.items() if isinstance(look, File)), None)
 
 
-def findings(settings: Settings, view: View) -> list[Finding]:
+def findings(view: View) -> Iterator[Finding]:
     """Judge the directories, the binary and the configuration."""
-    return [
-        *_directories(settings, view),
-        *_binary(settings, view),
-        *_configuration(settings, view),
-        _plugins(settings, view),
-    ]
-
-
-def standing(settings: Settings, view: View) -> tuple[str, File] | None:
-    """Return the configuration that the runtime would read of those that are ours, with its file name."""
-    seen = view.configuration
-    for path in settings.output_files if seen is not None else ():
-        look = seen.outputs.get(path.name) if seen else None
-        if isinstance(look, File):
-            return path.name, look
-    return None
+    yield from _directories(view)
+    yield from _binary(view)
+    yield from _configuration(view)
+    yield _plugins(view)
 
 
 # ---- directories and binary ----
 
 
-def _directories(settings: Settings, view: View) -> Iterator[Finding]:
-    missing, unread = view.faults("node.directories"), [str(each) for each in view.decision.failed]
-    if missing:
-        yield failed("node.directories", "; ".join(each.found for each in missing), missing[0].todo)
-    elif unread:
-        yield failed("node.directories", "; ".join(unread), "may the container read there (user, SELinux type)?")
+def _directories(view: View) -> Iterator[Finding]:
+    identifier, unread = "node.directories", "; ".join(map(str, view.decision.failed))
+    if unread:
+        unreadable = failed(identifier, unread, "may the container read there (user, SELinux type)?")
     else:
-        yield passed("node.directories", "all are there")
+        unreadable = passed(identifier, "all are there")
+    yield view.fault(identifier) or unreadable
     if revision := mounts.revision(view.mounted_from):
-        found = f"{settings.cni_conf_dir} is mounted from {view.mounted_from}, the directory of revision {revision}"
+        directory = view.settings.cni_conf_dir
+        found = f"{directory} is mounted from {view.mounted_from}, the directory of revision {revision}"
         yield warned("node.mounts", found, "after an upgrade the runtime reads another: mount the directory above it")
 
 
-def _binary(settings: Settings, view: View) -> Iterator[Finding]:
-    seen, path = view.binary, settings.binary_file
+def _binary(view: View) -> Iterator[Finding]:
+    seen, settings, path = view.seen(binary.Seen), view.settings, view.settings.binary_file
     if seen is None:
-        yield from (skipped(f"binary.{part}", "see node.directories") for part in ("executable", "current"))
+        yield from (skipped(f"binary.{each}", "see node.directories") for each in ("executable", "current"))
         return
     if seen.multus.fault:
         advice = "who installs it? --skip-multus-binary-copy is set" if settings.skip_binary_copy else RUNNING
         yield failed("binary.executable", f"{path} {seen.multus.fault}", advice)
     else:
         yield passed("binary.executable", f"{path} is there")
-    faults = view.faults("binary.current")
     if settings.skip_binary_copy:
         yield skipped("binary.current", "--skip-multus-binary-copy is set")
-    elif faults:
-        yield failed("binary.current", faults[0].found, faults[0].todo)
+    elif fault := view.fault("binary.current"):
+        yield fault
     elif seen.multus.fault:
         yield skipped("binary.current", "see binary.executable")
     elif any(isinstance(step, Copy) and step.path == path for wish in view.decision.wishes for step in wish.steps):
@@ -120,8 +99,8 @@ def _binary(settings: Settings, view: View) -> Iterator[Finding]:
 # ---- configuration ----
 
 
-def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
-    found, seen = standing(settings, view), view.configuration
+def _configuration(view: View) -> Iterator[Finding]:
+    found, seen, settings = view.standing, view.seen(configuration.Seen), view.settings
     if found is None or seen is None:
         names = " or ".join(path.name for path in settings.output_files)
         yield failed("configuration.present", f"no {names} in {settings.cni_conf_dir}", RUNNING)
@@ -141,9 +120,9 @@ def _configuration(settings: Settings, view: View) -> Iterator[Finding]:
         else:
             yield passed("configuration.first", f"{name} is the first that the CNI runtime reads")
         yield from _readiness(view, seen, look)
-    yield _current(settings, view)
-    for warning in view.wish.warnings:
-        yield warned("configuration.warnings", warning, "see the entrypoint's log, which says the same")
+    yield _current(view, seen)
+    for warning in view.decision.wishes[-1].warnings:
+        yield warned("configuration.warnings", warning, "put it right if it is not meant; the entrypoint's log has it")
 
 
 def _valid(settings: Settings, seen: configuration.Seen, name: str, look: File) -> Finding:
@@ -158,74 +137,68 @@ def _valid(settings: Settings, seen: configuration.Seen, name: str, look: File) 
 
 
 def _readiness(view: View, seen: configuration.Seen, look: File) -> Iterator[Finding]:
-    indicator = meshes.named_in(look.content, "readinessindicatorfile")
-    faults = view.faults("configuration.readiness")
-    if faults:
-        yield failed("configuration.readiness", faults[0].found, faults[0].todo)
+    identifier, indicator = "configuration.readiness", meshes.named_in(look.content, "readinessindicatorfile")
+    if fault := view.fault(identifier):
+        yield fault
     elif indicator and seen.indicators.get(indicator):
-        yield passed("configuration.readiness", f"{indicator} is there")
+        yield passed(identifier, f"{indicator} is there")
     elif indicator:
         found = f"Multus lets every pod wait for {indicator}, which this container cannot see"
-        yield warned("configuration.readiness", found, "mount its directory below /host to have it looked at")
+        yield warned(identifier, found, "look on the node whether it is there, or mount its directory below /host")
 
 
-def _current(settings: Settings, view: View) -> Finding:
-    identifier, wish = "configuration.current", view.wish
-    faults = view.faults(identifier)
+def _current(view: View, seen: configuration.Seen | None) -> Finding:
+    identifier, settings, wish = "configuration.current", view.settings, view.decision.wishes[-1]
+    fault = view.fault(identifier)
     # What is damaged or waited for, while what was made of it works, is as the log has it: an error, and still in use.
-    report = warned if wish.in_use or settings.skip_config_watch else failed
-    if wish.waits:
-        return report(identifier, wish.waits, _advice(settings, view))
-    if faults:
-        return report(identifier, faults[0].found, faults[0].todo or _advice(settings, view))
-    write = next((step for step in wish.steps if isinstance(step, Write)), None)
+    status = Status.WARN if wish.in_use or settings.skip_config_watch else Status.FAIL
+    if wish.waits or fault:
+        advice = fault.advice if fault and not wish.waits and fault.advice != RUNNING else _advice(view, seen)
+        return Finding(identifier, status, wish.waits or (fault.found if fault else ""), advice)
+    writes = [step for step in wish.steps if isinstance(step, Write)]
     notes = [step.changes.get("configuration") for step in wish.steps if isinstance(step, Note)]
-    put = write.put if write else next(filter(None, notes), view.decision.ledger.configuration)
+    put = next(filter(None, [*(step.put for step in writes), *notes]), view.decision.ledger.configuration)
     wanted = f"wraps {put.master}" if put and put.master else f"is the copy of {settings.static_conf_file}"
-    if standing(settings, view) is None:
+    if view.standing is None:
         return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
-    if write is not None:
-        report = warned if settings.skip_config_watch else failed
+    if writes:
         advice = RUNNING + ("; --skip-config-watch is set" if settings.skip_config_watch else "")
-        fault = f"{write.path.name} differs from what the flags call for, one that {wanted}"
-        return report(identifier, fault, advice)
+        found = f"{writes[0].path.name} differs from what the flags call for, one that {wanted}"
+        return Finding(identifier, Status.WARN if settings.skip_config_watch else Status.FAIL, found, advice)
     removals = ", ".join(step.path.name for step in wish.steps if isinstance(step, Remove))
     if removals:
         return failed(identifier, f"{removals} stands beside {put.name if put else 'ours'}", RUNNING)
     if not wish.in_use and not wish.faults:
-        why = "; ".join(wish.warnings) or "; ".join(map(str, view.decision.failed)) or "it is not in use"
-        return failed(identifier, why, _advice(settings, view))
+        why = "; ".join([*wish.warnings, *map(str, view.decision.failed)]) or "it is not in use"
+        return failed(identifier, why, _advice(view, seen))
     return passed(identifier, f"{put.name if put else 'it'} {wanted}, as the flags call for")
 
 
-def _advice(settings: Settings, view: View) -> str:
+def _advice(view: View, seen: configuration.Seen | None) -> str:
     """Say what to do where it cannot be said which configuration should be there."""
-    if settings.static_conf_file is None:
+    wish = view.decision.wishes[-1]
+    if view.settings.static_conf_file is None:
         waiting = "is the default network's CNI plugin running on this node?"
-        return waiting if view.wish.waits or not view.wish.faults else "correct the flag or the file that it names"
-    if view.configuration is None or isinstance(view.configuration.source, Absent):
+        return waiting if wish.waits or not wish.faults else "correct the flag or the file that it names"
+    if seen is None or isinstance(seen.source, Absent):
         return "does --multus-conf-file name a file of this container, and is its volume (ConfigMap) mounted there?"
     return "correct that file: it is copied to the node once it is JSON"
 
 
-def _plugins(settings: Settings, view: View) -> Finding:
-    identifier, programs = "plugins.present", view.programs
-    found = standing(settings, view)
+def _plugins(view: View) -> Finding:
+    identifier, found = "plugins.present", view.standing
     try:
         types = plugin_types(parse(found[1].content)) if found else []
     except InvalidJsonError:
         types = []
     # Of Multus itself there are findings of their own.
-    faults = {kind: programs.fault(kind) for kind in types if kind not in MULTUS_TYPES}
-    missing = ", ".join(f"{kind} ({fault})" for kind, fault in faults.items() if fault)
-    if missing and programs.unseen:
-        return warned(identifier, f"not in {programs.where}: {missing}", f"are they in {programs.unseen} on the host?")
-    if missing:
+    faults = {kind: view.host.fault(kind) for kind in types if kind not in MULTUS_TYPES}
+    if not faults:
+        return skipped(identifier, "there is no configuration that names plugins")
+    if missing := ", ".join(f"{kind} ({fault})" for kind, fault in faults.items() if fault):
         advice = (
             "is the default network's CNI plugin installed on this node, and is --cni-bin-dir the runtime's directory "
             "of plugins (plugin_dirs in CRI-O's configuration)? Reference plugins: --plugin-bin-dir"
         )
-        return failed(identifier, f"not in {programs.where}: {missing}", advice)
-    if not faults:
-        return skipped(identifier, "there is no configuration that names plugins")
+        return missed(identifier, view.host, missing, advice)
     return passed(identifier, f"all are there: {', '.join(faults)}")
