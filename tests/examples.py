@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt, run
+from tests.opshost import FLANNEL, OpsHost, jwt, run
 
 ROOT = Path(__file__).parent.parent
 PAGES, TROUBLESHOOTING = sorted(ROOT.glob("docs/*.md")), ROOT / "docs/troubleshooting.md"
@@ -140,7 +140,7 @@ def actual(block):
 def configured():
     """Yield a node on which the program has run, and the cluster that it belongs to."""
     with tempfile.TemporaryDirectory() as directory, serving(FakeCluster()) as cluster:
-        host = ScratchHost(Path(directory))
+        host = OpsHost(Path(directory))
         host.plugins()
         host.server = cluster.url
         host.master()
@@ -282,8 +282,9 @@ def printed(kind, name):
     with configured() as (host, cluster):
         SCENARIOS[name](host, cluster)
         arguments = ["check"] if kind == "check" else COMMANDS[name]
-        flags = [*host.flags, *([f"--multus-data-dir={host.data_dir}"] if arguments == ["uninstall"] else [])]
-        ran = host.run(*arguments, flags=flags)
+        if arguments == ["uninstall"]:
+            arguments = ["uninstall", f"--multus-data-dir={host.data_dir}"]
+        ran = host.run(*arguments)
         lines = (ran.stdout + ran.stderr).splitlines()
         if kind == "check":
             lines = [line for line in lines[1:] if not line.startswith(("pass", "skipped"))] or [
@@ -295,7 +296,7 @@ def printed(kind, name):
         parts = host.root.parts[1:]
         for start in range(len(parts)):  # as far as the kernel says where the scratch host is
             said = said.replace(f"/{'/'.join(parts[start:])}{K3S}", K3S)
-        said = said.replace(str(host.account), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
+        said = said.replace(str(host.account.path), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
         said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)
 

@@ -1,36 +1,28 @@
-"""A scratch host for the tests of the subcommands. The program runs on it in a fork, or to its end in this process."""
+"""A scratch host for the tests of the subcommands: one of a cluster, on which they run to their end in this process."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-import itertools
 import json
 import logging
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
 from tests import forking
 from tests.fake_api import authority, pem
-from tests.forking import Forked
-from tests.waiting import BOUND, until
+from tests.process.scratch import FLANNEL, ScratchHost
+from tests.waiting import BOUND
 
-FLANNEL = {
-    "name": "cbr0",
-    "cniVersion": "0.3.1",
-    "plugins": [
-        {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
-        {"type": "portmap", "capabilities": {"portMappings": True}},
-    ],
-}
+__all__ = ("BEYOND", "FLANNEL", "NOBODY", "OpsHost", "jwt", "run_here")
+
 NOBODY = "https://127.0.0.1:1"
 """Where no API server is, which is known at once."""
 
@@ -50,9 +42,9 @@ def jwt(expires, **claims):
 
 def run(arguments, environ):
     """Run the program; what may stay, as the resident one, in a fork."""
-    if arguments[0].startswith("-") and not any(each.startswith("--dry-run") for each in arguments):
-        return forking.run(arguments, env=environ, cwd="/")
-    return run_here(arguments, environ)
+    if any(word in {"check", "uninstall", "install"} or word.startswith("--dry-run") for word in arguments):
+        return run_here(arguments, environ)
+    return forking.run(arguments, env=environ, cwd="/")
 
 
 def run_here(arguments, environ, *, name="multus-entrypoint"):
@@ -115,70 +107,34 @@ def _captured(number):
 # ---- a host ----
 
 
-class ScratchHost:
-    """Directories as the DaemonSet's container sees them, below one scratch directory."""
+class OpsHost(ScratchHost):
+    """A scratch host of a cluster, with pods on it, for the subcommands."""
 
-    def __init__(self, directory: Path):
-        self.root = directory
-        self.conf_dir = directory / "host/etc/cni/net.d"
-        self.bin_dir = directory / "host/opt/cni/bin"
-        self.data_dir = directory / "host/var/lib/cni/multus"
-        self.account = directory / "serviceaccount"
-        self.image = directory / "image"
-        for path in (self.conf_dir, self.bin_dir, self.account, self.image):
-            path.mkdir(parents=True)
+    def __init__(self, root: Path, conf_dir="host/etc/cni/net.d"):
+        super().__init__(root, conf_dir)
+        self.generated, self.binary = self.conf, self.installed
+        self.data_dir = root / "host/var/lib/cni/multus"
         self.server = NOBODY
-        self.multus = self.image / "multus"
-        self.program(self.multus, b"\x7fELF multus 4.3\n" * 1000)
-        self.token = jwt(time.time() + 3600)
-        self._rotations = itertools.count()
-        self.rotate(self.token)
-        (self.account / "ca.crt").write_text(pem(authority()))
+        self.rotate(jwt(time.time() + 3600))
         self.flags = ["--multus-conf-file=auto"]
+        """What each run is told beside the paths of this host."""
         self.environment = {}
+        """And beside the address of the API server."""
 
     # ---- what is on it ----
-
-    @property
-    def generated(self):
-        return self.conf_dir / "00-multus.conf"
-
-    @property
-    def ready(self):
-        return self.root / "ready"
-
-    @property
-    def kubeconfig(self):
-        return self.conf_dir / "multus.d/multus.kubeconfig"
-
-    @property
-    def binary(self):
-        return self.bin_dir / "multus"
 
     def program(self, path, content=b"#!/bin/true\n"):
         path.write_bytes(content)
         path.chmod(0o755)
-
-    def master(self, name="10-flannel.conflist", document=FLANNEL):
-        path = self.conf_dir / name
-        path.write_text(json.dumps(document) if not isinstance(document, str) else document)
-        return path
 
     def plugins(self, *names):
         for name in names or ("flannel", "portmap"):
             self.program(self.bin_dir / name)
 
     def rotate(self, token):
-        """As kubelet does: a new directory, and the link swapped."""
+        """As kubelet does; the CA is that of the API server of the tests."""
         self.token = token
-        new = self.account / f"..{next(self._rotations)}"
-        new.mkdir()
-        (new / "token").write_text(token)
-        link = self.account / "..data.new"
-        link.symlink_to(new.name)
-        link.replace(self.account / "..data")
-        if not (self.account / "token").is_symlink():
-            (self.account / "token").symlink_to("..data/token")
+        super().rotate(token, pem(authority()))
 
     def attach(self, pod, *networks, netns="/var/run/netns/cni-{sandbox}", default="cbr0"):
         """Leave what a pod's set-up leaves: Multus's record, and libcni's cache of the runtime and of Multus.
@@ -206,100 +162,46 @@ class ScratchHost:
 
     def snapshot(self):
         """Everything that can be seen of the scratch directory but times of reading."""
-        found = {}
-        for directory, names, files in os.walk(self.root):
-            for name in [".", *names, *files]:
-                path = os.path.join(directory, name)
-                status = os.lstat(path)
-                if stat.S_ISREG(status.st_mode):
-                    content = Path(path).read_bytes()
-                else:
-                    content = os.readlink(path) if stat.S_ISLNK(status.st_mode) else None
-                found[path] = (status.st_mode, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, content)
-        return found
+        return super().snapshot(self.root, exact=True)
 
     # ---- the program ----
 
-    def arguments(self, *arguments, flags=None):
-        """Return the command line of the program with the paths of this host; a subcommand comes first."""
-        return [
-            *arguments,
-            f"--cni-conf-dir={self.conf_dir}",
-            f"--cni-bin-dir={self.bin_dir}",
-            f"--multus-bin-file={self.multus}",
-            f"--service-account-dir={self.account}",
-            *(self.flags if flags is None else flags),
-        ]
-
-    def command(self, *arguments, flags=None):
-        """Return the same for a start by `exec`."""
-        return [sys.executable, "-m", "entrypoint", *self.arguments(*arguments, flags=flags)]
+    def arguments(self, *words, flags=None):
+        """Return the command line of the program; a subcommand may stand in any place."""
+        return super().arguments(*(self.flags if flags is None else flags), *words)
 
     def environ(self, **more):
         host, _, port = self.server.removeprefix("https://").rpartition(":")
-        ours = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-        return {**ours, **self.environment, **more}
+        server = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+        return super().environ(**{**server, **self.environment, **more})
 
-    def run(self, *arguments, flags=None, **more):
-        """Run the program to its end."""
-        return run(self.arguments(*arguments, flags=flags), self.environ(**more))
-
-    def really_run(self, *arguments, flags=None, **more):
-        """Run the program to its end, in a process of its own."""
-        command = self.command(*arguments, flags=flags)
-        run = {"env": self.environ(**more), "capture_output": True, "text": True, "errors": "surrogateescape"}
-        return subprocess.run(command, timeout=BOUND, **run)
-
-    def started(self, arguments, log="log", *, executed=False, **more):
-        """Start the program in a fork: `log()` is what it has said, `says()` waits for words.
-
-        `executed`: as a runtime starts it, so that its command line and its memory are its own.
-        """
-        log = self.root / log
-        with log.open("wb") as stream:
-            options = {"env": self.environ(**more), "cwd": self.root, "stdout": stream, "stderr": stream}
-            if executed:
-                process = subprocess.Popen([*self.command()[:3], *arguments], **options)
-            else:
-                process = Forked(arguments, **options)
-        process.log = lambda: log.read_text(errors="surrogateescape")
-
-        def says(*words):
-            """Wait until the log has all these words."""
-            ended = process.poll() is not None  # before the log is looked at
-            found = all(word in process.log() for word in words)
-            assert found or not ended, f"it has ended without {words}:\n{process.log()}"
-            return found
-
-        process.says = lambda *words: until(lambda: says(*words), lambda: f"{words}: it said\n{process.log()}")
-        return process
+    def run(self, *words, flags=None, execed=False, **more):
+        """Run the program to its end, in this process if it is a subcommand or a dry run."""
+        arguments, environ = self.arguments(*words, flags=flags), self.environ(**more)
+        if execed:
+            options = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": BOUND}
+            return subprocess.run([*self.command()[:3], *arguments], env=environ, **options)
+        return run(arguments, environ)
 
     @contextmanager
-    def running(self, flags=None, **more):
+    def running(self, flags=None, *, executed=False, **more):
         """Have the resident program run meanwhile, and end it in good order."""
-        process = self.started([*self.arguments(flags=flags), f"--ready-file={self.ready}"], **more)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(BOUND)
-                finally:
-                    process.kill()
+        with ExitStack() as stack:
+            with mock.patch.object(self, "flags", self.flags if flags is None else flags):
+                program = stack.enter_context(self.start(env=more, execed=executed))
+            yield program
+            if program.running():
+                program.stop()
 
     def configure(self, flags=None):
         """Bring the node into the state in which the program leaves it."""
-        with self.running(flags) as process:
-            until(
-                lambda: self.ready.exists() or process.poll() is not None,
-                lambda: f"the node to be configured: the program said\n{process.log()}",
-            )
-        assert process.returncode == 0, process.log()
+        with self.running(flags) as program:
+            self.until_ready(program)
+        assert program.returncode == 0, program.log
 
-    def outcome(self, *arguments, flags=None, **more):
+    def outcome(self, *words, flags=None, **more):
         """Run `check` and return its findings by identifier."""
-        ran = self.run("check", "--output=json", *arguments, flags=flags, **more)
+        ran = self.run("check", "--output=json", *words, flags=flags, **more)
         assert ran.returncode in (0, 1), ran.stderr
         document = json.loads(ran.stdout)
         assert ran.returncode == (0 if document["ok"] else 1)

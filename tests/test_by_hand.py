@@ -15,7 +15,7 @@ import yaml
 
 from tests import runtime
 from tests.manifests import DEPLOYMENTS, ROOT, documents
-from tests.opshost import FLANNEL, ScratchHost
+from tests.opshost import FLANNEL, OpsHost
 from tests.test_manifests import RELEASES, fits_the_schema
 from tests.waiting import until
 
@@ -76,7 +76,7 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path):
-    host = ScratchHost(tmp_path)
+    host = OpsHost(tmp_path)
     host.master()
     return Reader(host)
 

@@ -13,9 +13,8 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from tests.fake_api import FakeCluster, other_authority, serving
-from tests.forking import Forked
-from tests.opshost import BEYOND, FLANNEL, ScratchHost, jwt
+from tests.fake_api import FakeCluster, other_authority, pem, serving
+from tests.opshost import BEYOND, FLANNEL, OpsHost, jwt
 from tests.waiting import until
 
 pytestmark = pytest.mark.process
@@ -30,7 +29,7 @@ CLUSTER = [
 @pytest.fixture
 def host(tmp_path):
     """A node on which all is well, and whose API server is not there."""
-    made = ScratchHost(tmp_path)
+    made = OpsHost(tmp_path)
     made.master()
     made.plugins()
     made.configure()
@@ -46,7 +45,7 @@ def cluster():
 @pytest.fixture
 def member(tmp_path, cluster):
     """A node on which all is well, of a cluster in which all is well."""
-    made = ScratchHost(tmp_path)
+    made = OpsHost(tmp_path)
     made.server = cluster.url
     made.environment["NODE_NAME"] = "node-1"
     cluster.tokens.add(made.token)
@@ -92,11 +91,11 @@ def test_check_changes_nothing_on_the_node(member):
 
 def test_it_is_one_program_with_everything_that_it_needs(member, cluster):
     """In a process of its own, as `kubectl exec` starts it."""
-    ran = member.really_run("check", "--output=json")
+    ran = member.run("check", "--output=json", execed=True)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert {each["status"] for each in json.loads(ran.stdout)["findings"]} == {"pass"}
     cluster.tokens.clear()
-    ran = member.really_run("check")
+    ran = member.run("check", execed=True)
     assert ran.returncode == 1
     assert re.search(r"^fail +cluster\.token ", ran.stdout, re.MULTILINE)
     assert member.token not in ran.stdout + ran.stderr
@@ -240,7 +239,7 @@ NODE = [
     ),
     (lambda host: host.rotate(jwt(time.time() + 7200)), {"kubeconfig.current": "fail"}, "other token than"),
     (
-        lambda host: (host.account / "ca.crt").write_text((host.account / "ca.crt").read_text() + "\n# a second\n"),
+        lambda host: host.account.update(**{"token": host.token, "ca.crt": pem(other_authority())}),
         {"kubeconfig.current": "fail"},
         "CA",
     ),
@@ -266,7 +265,7 @@ def test_each_damage_to_the_node_fails_the_findings_about_it_and_no_other(host, 
 
 
 def test_a_node_without_any_directory_is_told_so_and_nothing_crashes(tmp_path):
-    host = ScratchHost(tmp_path)
+    host = OpsHost(tmp_path)
     host.conf_dir.rmdir()
     host.bin_dir.rmdir()
     host.multus.unlink()
@@ -307,9 +306,7 @@ def test_the_name_of_a_file_writes_no_line_and_no_colour_of_its_own(host):
 
 @pytest.mark.parametrize("mode", ["auto", "static"])
 def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, mode):
-    host = ScratchHost(tmp_path)
-    host.conf_dir = tmp_path / "var/lib/rancher/k3s/agent/etc/cni/net.d"
-    host.conf_dir.mkdir(parents=True)
+    host = OpsHost(tmp_path, "var/lib/rancher/k3s/agent/etc/cni/net.d")
     host.master()
     right = "/var/lib/rancher/k3s/agent/etc/cni/net.d/multus.d/multus.kubeconfig"
     if mode == "static":
@@ -322,7 +319,7 @@ def test_a_kubeconfig_path_that_does_not_follow_the_mount_is_found(tmp_path, mod
         advice = f"set --multus-kubeconfig-file-host={right}, if that is its place on the host"
     with host.running() as process:
         until(host.ready.exists)
-    (warning,) = [line for line in process.log().splitlines() if "warning" in line]
+    (warning,) = [line for line in process.log.splitlines() if "warning" in line]
     assert warning.endswith(advice)
     finding = host.node_outcome()["kubeconfig.path"]
     assert (finding["status"], finding["advice"]) == ("fail", advice)
@@ -407,7 +404,7 @@ def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(host
         assert words in outcome["node.owner"]["found"]
 
     told(owner(), "pass", "no other")
-    beside = ScratchHost(tmp_path / "newer")
+    beside = OpsHost(tmp_path / "newer")
     beside.conf_dir, beside.bin_dir = host.conf_dir, host.bin_dir
     (host.bin_dir / "portmap").unlink()
     with host.running(executed=True):
@@ -476,7 +473,7 @@ def test_an_api_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_th
 
 def test_a_wrong_ca_fails_and_is_named(tmp_path):
     with serving(FakeCluster(), ca=other_authority()) as cluster:
-        host = ScratchHost(tmp_path)
+        host = OpsHost(tmp_path)
         host.server = cluster.url
         host.environment["NODE_NAME"] = "node-1"
         host.master()
@@ -587,8 +584,7 @@ def on_terminal(host, **more):
     """Run `check` on a terminal and return what it printed."""
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w") as terminal:
-        options = {"env": host.environ(TERM="xterm", **more), "cwd": host.root, "stdout": terminal, "stderr": terminal}
-        process = Forked(host.arguments("check"), **options)
+        process = host.launch("check", env={"TERM": "xterm", **more}, stdout=terminal, stderr=terminal)
     printed = b""
     with suppress(OSError):  # the other end is closed
         while chunk := os.read(ours, 65536):
@@ -606,4 +602,4 @@ def test_colour_is_for_terminals_and_not_with_no_color(host):
 
 @pytest.mark.parametrize("flag", ["--timeout=soon", "--timeout=-1", "--output=xml", "--cni-version=x"])
 def test_a_wrong_flag_of_check_is_a_usage_error(tmp_path, flag):
-    assert ScratchHost(tmp_path).run("check", flag).returncode == 2
+    assert OpsHost(tmp_path).run("check", flag).returncode == 2

@@ -12,7 +12,7 @@ import pytest
 
 from entrypoint.disk.wakeup import Wakeup
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, ScratchHost
+from tests.opshost import FLANNEL, OpsHost
 from tests.process.scratch import watches
 from tests.smallsystemd import bus, systemd
 from tests.waiting import BOUND, until
@@ -39,7 +39,7 @@ def cluster():
 
 @pytest.fixture
 def host(tmp_path, cluster):
-    made = ScratchHost(tmp_path)
+    made = OpsHost(tmp_path)
     made.server = cluster.url
     cluster.tokens.add(made.token)
     made.environment["NODE_NAME"] = "node-1"
@@ -154,6 +154,7 @@ def test_an_instance_that_stands_by_does_not_remove_the_taint_of_a_node_that_is_
         beside = copy.copy(host)
         beside.root = host.root / "newer"
         beside.root.mkdir()
+        beside.ready = beside.root / "ready"
         with beside.running() as newer:
             older.says("standing by")
             until(beside.ready.exists)
@@ -191,8 +192,8 @@ def test_a_signal_while_the_api_server_is_silent_ends_the_program_and_what_it_st
         cluster.wait_for_requests(1)
         (child,) = children(process)
     assert process.returncode == 0
-    assert "the API server does not answer" not in process.log()  # nobody has waited for that
-    assert "Traceback" not in process.log()
+    assert "the API server does not answer" not in process.log  # nobody has waited for that
+    assert "Traceback" not in process.log
     until(lambda: is_gone(child))
 
 
@@ -314,7 +315,7 @@ def test_a_cri_o_that_cannot_be_restarted_never_stops_the_entrypoint(host, tmp_p
         until(lambda: "next-token" in host.kubeconfig.read_text())
         assert host.ready.exists()
     assert process.returncode == 0
-    lines = [json.loads(line) for line in process.log().splitlines()]  # words of a child are part of this log
+    lines = [json.loads(line) for line in process.log.splitlines()]  # words of a child are part of this log
     assert any(line["level"] == "error" and "is not restarted" in line["message"] for line in lines)
 
 
@@ -328,4 +329,4 @@ def test_pods_come_to_the_node_only_after_cri_o_knows_the_configuration(host, cl
             assert cluster.requests == []
             served.finish("failed")  # whatever came of it: the taint must not stay for ever
             process.says("removed the taint")
-            assert process.log().index("is not restarted") < process.log().index("removed the taint")
+            assert process.log.index("is not restarted") < process.log.index("removed the taint")

@@ -10,7 +10,7 @@ import pytest
 
 from entrypoint.cli import commands, options
 from entrypoint.cli import resident as running
-from tests.opshost import ScratchHost, run_here
+from tests.opshost import OpsHost, run_here
 from tests.waiting import until
 
 PYTHON = "/opt/multus-entrypoint/bin/python3"
@@ -219,7 +219,7 @@ def test_a_dry_run_of_ours_stays_one(proc):
 
 @pytest.fixture
 def host(tmp_path):
-    made = ScratchHost(tmp_path)
+    made = OpsHost(tmp_path)
     made.master()
     made.plugins()
     return made

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, ScratchHost, jwt
+from tests.opshost import FLANNEL, OpsHost, jwt
 from tests.waiting import until
 
 pytestmark = pytest.mark.process
@@ -25,7 +25,7 @@ LEFT_OVER = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multu
 
 @pytest.fixture
 def host(tmp_path):
-    made = ScratchHost(tmp_path)
+    made = OpsHost(tmp_path)
     made.plugins()
     return made
 
@@ -97,8 +97,7 @@ def test_1312_a_pod_that_is_evicted_while_it_starts_leaves_no_mess(host, number)
     with host.running() as process:  # the pod starts before the default network's
         process.says("waiting for")
         host.master()
-        process.send_signal(number)
-        process.wait()
+        process.stop(number)
     host.configure()
     assert delegates(host) == [FLANNEL]
     left = sorted(path.name for path in host.conf_dir.iterdir())

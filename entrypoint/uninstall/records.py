@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from entrypoint.cni.document import InvalidJsonError, parse
-from entrypoint.disk.looks import File, read
+from entrypoint.disk.looks import File, listing, read
 
 _RECORD = re.compile(r"[0-9a-f]{64}")
 """Multus keeps one record a sandbox, named by the runtime's identifier of it, beside a directory `results`."""
@@ -28,6 +30,11 @@ _SHOWN = 12
 """Digits of a sandbox's identifier that tools of the runtimes show."""
 _NAMED = 20
 """How many pods are named in one message."""
+_UNSEEN = "Whether they are gone cannot be seen, because no network namespace is visible there"
+_RESERVED = (
+    "Once the configuration is gone nobody gives the addresses of these networks back: delete these pods, or drain the "
+    "node; with --force it goes on and the addresses stay reserved"
+)
 _FROM_A_CONTROLLER = (
     "A controller (`kubectl describe pod`: Controlled By) makes its pods again, with their networks: scale it to 0, "
     "take the annotation k8s.v1.cni.cncf.io/networks out of its template, or cordon the node first"
@@ -50,11 +57,12 @@ class Attached(NamedTuple):
         return f"{name} ({', '.join(self.networks)})"
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)
+class Found:
     """What the records say."""
 
-    attached: tuple[Attached, ...] = ()
-    damaged: tuple[tuple[Path, str | None], ...] = ()
+    attached: list[Attached] = field(default_factory=list)
+    damaged: dict[Path, str | None] = field(default_factory=dict)
     """Records that are empty or cut off, of pods that are not known to be gone, and NAMESPACE/NAME of these."""
     left_over: int = 0
     """Records of pods with further networks that are no more."""
@@ -63,27 +71,21 @@ class Found(NamedTuple):
 
     def in_the_way(self) -> str:
         """Say what keeps `uninstall` from going on, and what to do about it."""
-        return ". ".join([*self._about_attached(), *self.about_damaged()])
-
-    def _about_attached(self) -> Iterable[str]:
-        if not self.attached:
-            return
-        one = "1 pod of this node has networks beside its"
-        number = (
-            one if len(self.attached) == 1 else f"{len(self.attached)} pods of this node have networks beside their"
-        )
-        yield f"{number} default network: {self.named()}"
-        for mount in sorted({pod.unseen for pod in self.attached if pod.unseen}):
-            yield f"Whether they are gone cannot be seen, because no network namespace is visible there: mount {mount}"
-        yield (
-            "Once the configuration is gone nobody gives the addresses of these networks back: delete these pods, or "
-            "drain the node; with --force it goes on and the addresses stay reserved"
-        )
-        yield _FROM_A_CONTROLLER
+        said = list(self.about_damaged())
+        if self.attached:
+            mounts = sorted({pod.unseen for pod in self.attached if pod.unseen})
+            said = [
+                f"pods of this node have networks beside their default network ({len(self.attached)}): {self.named()}",
+                *(f"{_UNSEEN}: mount {mount}" for mount in mounts),
+                _RESERVED,
+                _FROM_A_CONTROLLER,
+                *said,
+            ]
+        return ". ".join(said)
 
     def about_damaged(self) -> Iterable[str]:
         """Name the damaged records, and say what to do about each."""
-        for path, pod in self.damaged:
+        for path, pod in self.damaged.items():
             yield (
                 f"The record {path}{f' of {pod}' if pod else ''} is empty or cut off, as after a power cut, and Multus "
                 f"cannot give back what it stood for either: see whether the pod lives (crictl pods --id {path.name}), "
@@ -116,32 +118,33 @@ class Records:
         Multus makes the directory with its first record, so none is there when only the directory above is.
         """
         try:
-            with os.scandir(self._data_dir) as entries:
-                files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            with os.scandir(self._data_dir) as listed:
+                files = [entry.name for entry in listed if entry.is_file(follow_symlinks=False)]
         except FileNotFoundError:
             if os.path.isdir(self._data_dir.parent):
                 return Found()
             raise
-        self._visible |= {each for each in map(self._host.joinpath, _NAMESPACES) if _holds_something(each)}
-        cache = _Cache(self._data_dir)
-        attached, damaged, left_over, plain = list[Attached](), list[tuple[Path, str | None]](), 0, 0
+        self._visible |= {each for each in map(self._host.joinpath, _NAMESPACES) if listing(each)[0]}
+        caches, found = _caches(self._data_dir), Found()
         for sandbox in sorted(filter(_RECORD.fullmatch, files)):
             record = read(self._data_dir / sandbox)
             if not isinstance(record, File) and record.missing:
                 continue  # gone meanwhile
             networks = further_networks(record.content) if isinstance(record, File) else (_UNREAD,)
             if networks == ():
-                plain += 1
+                found.plain += 1
                 continue
-            pod, namespaces = cache.of(sandbox)
+            entries = [entry for path in caches.get(sandbox, []) if (entry := _entry(path, sandbox))]
+            pod = next(filter(None, map(_pod, entries)), None)
+            namespaces = {str(entry["netns"]) for entry in entries if entry.get("netns")}
             if any(self._is_gone(each) for each in namespaces):
-                left_over += 1
+                found.left_over += 1
             elif networks is None:
-                damaged.append((self._data_dir / sandbox, pod))
+                found.damaged[self._data_dir / sandbox] = pod
             else:
                 unseen = next(filter(None, map(self._out_of_sight, namespaces)), None)
-                attached.append(Attached(sandbox, networks, pod, unseen))
-        return Found(tuple(attached), tuple(damaged), left_over, plain)
+                found.attached.append(Attached(sandbox, networks, pod, unseen))
+        return found
 
     def _is_gone(self, namespace: str) -> bool:
         """Say whether a network namespace is no more: others can be seen where it should be, now or earlier.
@@ -180,24 +183,18 @@ def further_networks(record: bytes) -> tuple[str, ...] | None:
     return tuple(name for position, name in enumerate(names) if position > 0 or "/" in name)
 
 
-class _Cache:
-    """libcni's cache, in the runtime's directory and in Multus's own: one file a network and interface of a sandbox."""
+def _caches(data_dir: Path) -> dict[str, list[Path]]:
+    """Return what libcni's cache has of each sandbox, in the runtime's directory and in Multus's own.
 
-    def __init__(self, data_dir: Path) -> None:
-        """Look for the entries; none is read yet."""
-        self._paths: dict[str, list[Path]] = {}
-        for directory in (data_dir.parent / _RESULTS, data_dir / _RESULTS):
-            with suppress(OSError):
-                for name in os.listdir(directory):
-                    for part in name.split("-"):
-                        if _RECORD.fullmatch(part):
-                            self._paths.setdefault(part, []).append(directory / name)
-
-    def of(self, sandbox: str) -> tuple[str | None, set[str]]:
-        """Return which pod a sandbox is, and the path of its network namespace on the host as each entry has it."""
-        entries = [entry for path in self._paths.get(sandbox, []) if (entry := _entry(path, sandbox))]
-        pod = next((pod for entry in entries if (pod := _pod(entry))), None)
-        return pod, {str(entry["netns"]) for entry in entries if entry.get("netns")}
+    There is one file a network and interface of a sandbox.
+    """
+    paths = defaultdict[str, list[Path]](list)
+    for directory in (data_dir.parent / _RESULTS, data_dir / _RESULTS):
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                for part in filter(_RECORD.fullmatch, name.split("-")):
+                    paths[part].append(directory / name)
+    return paths
 
 
 def _entry(path: Path, sandbox: str) -> dict[str, Any] | None:
@@ -217,9 +214,3 @@ def _pod(entry: dict[str, Any]) -> str | None:
     named = {pair[0]: pair[1] for pair in pairs if [type(each) for each in pair] == [str, str]}
     namespace, name = named.get("K8S_POD_NAMESPACE"), named.get("K8S_POD_NAME")
     return f"{namespace}/{name}" if namespace and name else None
-
-
-def _holds_something(directory: Path) -> bool:
-    with suppress(OSError), os.scandir(directory) as entries:
-        return any(True for _ in entries)
-    return False

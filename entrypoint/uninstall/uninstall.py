@@ -11,10 +11,9 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from entrypoint import owner
 from entrypoint.cni import runtime, wrap
@@ -26,8 +25,8 @@ from entrypoint.disk.watch import Watcher
 from entrypoint.install import PROGRAMS
 from entrypoint.node import meshes, renaming
 from entrypoint.node.kubeconfig import Kubeconfig
-from entrypoint.node.ledger import Book, Ledger
-from entrypoint.node.part import Before, LookFailedError, told
+from entrypoint.node.ledger import Book, Ledger, Put
+from entrypoint.node.part import Before, LookFailedError, Wish, told
 from entrypoint.node.steps import Doing, GiveBack, Remove, Step, StepError, attempted
 from entrypoint.settings import Settings
 from entrypoint.uninstall.records import Found, Records
@@ -42,6 +41,9 @@ _AT_WORK = (
     "an entrypoint is at work on this node, and would put back what is removed: delete its DaemonSet first "
     "(kubectl delete daemonset, or helm uninstall), and then uninstall"
 )
+_READABLE = "may the container read there (user, SELinux type)?"
+_RETIRED = tuple(each + RETIRED_SUFFIX for each in SUFFIXES)
+"""How the name of a master ends that was renamed, by us or by an operator."""
 
 Say = Callable[[str], None]
 
@@ -75,11 +77,6 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
     if not os.path.isdir(settings.cni_conf_dir):
         say(f"--cni-conf-dir: the directory {settings.cni_conf_dir} is not there: is the volume mounted at that path?")
         return False
-    for directory in (settings.cni_conf_dir, settings.autoconfig_dir):
-        _, failure = listing(directory)
-        if failure:  # a master that is not seen would not get its name back
-            say(f"the directory {directory} {failure}; may the container read there (user, SELinux type)?")
-            return False
     records = Records(data_dir)
     found = _clear(settings, records, force=force, wait=wait and not settings.dry_run, say=say)
     if found is None:
@@ -91,8 +88,8 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
         well = (settings.dry_run or not at_work) and take_away(settings, force=force, say=say) and not at_work
     if left := found.plain + len(found.attached) + len(found.damaged):
         say(
-            f"pods keep {left} record{'s' if left > 1 else ''} in {data_dir}, which nobody takes away when they are "
-            "deleted later, and nobody reads: remove the directory once they are gone"
+            f"records of pods that stay in {data_dir}: {left}. Nobody takes them away when these pods are deleted, and "
+            "nobody reads them: remove the directory then"
         )
     return well
 
@@ -107,108 +104,51 @@ def take_away(settings: Settings, *, force: bool, say: Say) -> bool:
     ledger = Ledger(settings.ledger_file)
     try:
         ledger.load()
-        seen = look(settings, ledger.says)
+        plan = decide(settings, ledger.says, force=force)
     except (LookFailedError, OSError) as error:
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        say(f"cannot look at what is there, so all of it stays: {why}")
+        say(f"cannot look at what is there, so all of it stays: {why}; {_READABLE}")
         return False
-    return _apply(settings, ledger, decide(settings, ledger.says, seen, force=force), say)
+    return _apply(settings, ledger, plan, say)
 
 
-# ---- looking ----
-
-
-class Program(NamedTuple):
-    """An installed program: what tells that it is ours, or why that cannot be said."""
-
-    path: Path
-    ours: str = ""
-    foreign: str = ""
-    is_source: bool = False
-    """It is the very file that it would be compared with, and was never copied."""
-
-
-class Seen(NamedTuple):
-    """The node as a decision needs to know it."""
-
-    configurations: Mapping[str, Look]
-    """What stands under each name of the configuration directory that is ours, or that a runtime reads, in order."""
-    source: Look | None
-    """The file of `--multus-conf-file`."""
-    old: renaming.Old | None
-    olds: tuple[str, ...]
-    """Each NAME.old of the autoconfig directory that could be a master's."""
-    kubeconfig: Look
-    programs: tuple[Program, ...]
-
-
-def look(settings: Settings, book: Book) -> Seen:
-    """Look at everything that a decision needs. Nothing is written. Raises `LookFailedError` and OSError."""
-    listed = [entry.name for entry in listing(settings.cni_conf_dir)[0] if not entry.is_dir(follow_symlinks=False)]
-    names = dict.fromkeys([*runtime.in_order(listed), *filter(_our_names(settings, book).__contains__, listed)])
-    olds = (entry.name for entry in listing(settings.autoconfig_dir)[0])
-    return Seen(
-        configurations={name: told(own(settings.cni_conf_dir / name), settings.cni_conf_dir / name) for name in names},
-        source=read(settings.static_conf_file) if settings.static_conf_file else None,
-        old=renaming.look(settings, book),
-        olds=tuple(name for name in olds if name.endswith(tuple(each + RETIRED_SUFFIX for each in SUFFIXES))),
-        kubeconfig=told(own(settings.kubeconfig_file), settings.kubeconfig_file),
-        programs=tuple(
-            _program(settings, name, book.programs.get(name))
-            for name in dict.fromkeys([*PROGRAMS, *book.programs])
-            if os.path.lexists(settings.cni_bin_dir / name)
-        ),
-    )
-
-
-def _our_names(settings: Settings, book: Book) -> set[str]:
-    names = {*GENERATED, *(path.name for path in settings.output_files)}
-    put = book.configuration
-    return names | ({put.name, put.name.removesuffix("list"), put.name.removesuffix("list") + "list"} if put else set())
-
-
-def _program(settings: Settings, name: str, known: str | None) -> Program:
-    """Compare an installed program with the ledger, and with the image's beside the multus binary."""
-    path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
-    source = binary if name == PROGRAMS[0] else binary.with_name(name)
-    if os.path.islink(path) or not os.path.isfile(path):
-        return Program(path, foreign="it is no regular file, so it is not the one of this image")
-    comparable = name in PROGRAMS and os.path.isfile(source)
-    if comparable and moving.same_file(source, path):
-        why = f"nothing to compare it with: --multus-bin-file={source} is that very file"
-        return Program(path, foreign=why, is_source=True)
-    same, digest = programs.compared(path, source if comparable else path, lambda: False)
-    if digest == known:
-        return Program(path, "the ledger says that it is ours")
-    if comparable:
-        return Program(path, "it is the one of this image" if same else "", "it is not the one of this image")
-    return Program(path, foreign=f"it is not what the ledger has, and nothing to compare it with is at {source}")
-
-
-# ---- deciding: pure ----
+# ---- deciding: nothing is written ----
 
 Plan = tuple[list[Step], list[Step], list[Step]]
 """Three lists of steps. When a step of one fails, or keeps what needs the rest, the next list must wait."""
 
 
-def decide(settings: Settings, book: Book, seen: Seen, *, force: bool) -> Plan:
-    """Say what to give back, take away and keep. Deciding again on the node that this leaves: nothing."""
-    configurations = list(_configurations(settings, book, seen))
-    rest = [*_kubeconfig(settings, seen), *_programs(settings, seen)]
+def decide(settings: Settings, book: Book, *, force: bool) -> Plan:
+    """Say what to give back, take away and keep. Deciding again on the node that this leaves: nothing.
+
+    Raises `LookFailedError` and OSError: what is not seen would not be taken away, or not get its name back.
+    """
+    names = _listed(settings.cni_conf_dir)
+    configurations = list(_configurations(settings, book, names))
+    rest = [*_kubeconfig(settings), *_programs(settings, book)]
     if force:
         configurations, rest = [*map(_forced, configurations)], [*map(_forced, rest)]
     gone = {step.path.name for step in configurations if isinstance(step, Remove)}
-    bare = bool(gone) and not any(name not in gone and name.endswith(runtime.SUFFIXES) for name in seen.configurations)
-    return list(_master(settings, book, seen, force=force, bare=bare)), configurations, rest
+    bare = bool(gone) and gone.issuperset(runtime.in_order(names))
+    return list(_master(settings, book, force=force, bare=bare)), configurations, rest
+
+
+def _listed(directory: Path) -> list[str]:
+    """Return the names of what is in a directory but for directories. Raises `LookFailedError`."""
+    entries, failure = listing(directory)
+    if failure:
+        raise LookFailedError(f"the directory {directory} {failure}")
+    return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
 
 
 def _forced(step: Step) -> Step:
     return Remove(step.path, "--force", step.forced) if isinstance(step, Keep) and step.forced is not None else step
 
 
-def _master(settings: Settings, book: Book, seen: Seen, *, force: bool, bare: bool) -> Iterator[Step]:
+def _master(settings: Settings, book: Book, *, force: bool, bare: bool) -> Iterator[Step]:
     """Give the renamed master its name back; `bare` says that without one the node would have no configuration."""
-    old, renamed = seen.old, book.renamed
+    old, renamed = renaming.look(settings, book), book.renamed
+    olds = [name for name in _listed(settings.autoconfig_dir) if name.endswith(_RETIRED)]
     if renamed is not None and old is not None and not old.missing:
         path = settings.autoconfig_dir / renamed.name
         retired = path.with_name(path.name + RETIRED_SUFFIX)
@@ -219,21 +159,25 @@ def _master(settings: Settings, book: Book, seen: Seen, *, force: bool, bare: bo
         else:
             why = f"it is not what {path.name} was renamed to. Give that name to it, or have the network write it again"
             yield Keep(retired, f"{why}; with --force it is left as it is", needs_the_rest=not force)
-    elif book == Book() and seen.olds and bare:
+    elif book == Book() and olds and bare:
         why = (
             f"no other configuration is there, and no ledger says whether we renamed it. Without {RETIRED_SUFFIX} the "
             "node has its network; with --force it is left as it is"
         )
-        yield Keep(settings.autoconfig_dir / seen.olds[0], why, needs_the_rest=not force)
+        yield Keep(settings.autoconfig_dir / min(olds), why, needs_the_rest=not force)
 
 
-def _configurations(settings: Settings, book: Book, seen: Seen) -> Iterator[Step]:
+def _configurations(settings: Settings, book: Book, listed: list[str]) -> Iterator[Step]:
     """Take away what is ours, and keep any other that runs Multus or has a name that is ours."""
-    names, static = _our_names(settings, book), settings.static_conf_file
-    for name, found in seen.configurations.items():
-        path, source = settings.cni_conf_dir / name, seen.source if static and static.name == name else None
+    put, static = book.configuration, settings.static_conf_file
+    ours = {*GENERATED, *(path.name for path in settings.output_files)}
+    if put:
+        ours |= {put.name, put.name.removesuffix("list"), put.name.removesuffix("list") + "list"}
+    for name in dict.fromkeys([*runtime.in_order(listed), *filter(ours.__contains__, listed)]):
+        path = settings.cni_conf_dir / name
+        found, source = told(own(path), path), read(static) if static and static.name == name else None
         if isinstance(found, Absent):
-            if name in names and not found.missing:
+            if name in ours and not found.missing:
                 yield Keep(path, f"it {found.why}", needs_the_rest=True, forced="configuration")
             continue
         verdict, parsed = examine(found.content), meshes.parsed(found.content)
@@ -241,46 +185,62 @@ def _configurations(settings: Settings, book: Book, seen: Seen) -> Iterator[Step
         if isinstance(source, File) and source.identity == found.identity:
             why = "it is the file that --multus-conf-file names, not a copy of it"
             yield Keep(path, why, needs_the_rest=isinstance(verdict, Multus) and not shim)
-        elif name in names and (ours := _ours(book, found, source, generated=name in GENERATED)):
-            yield Remove(path, ours, "configuration")
+        elif name in ours and (why := _because(put, found, source, generated=name in GENERATED)):
+            yield Remove(path, why, "configuration")
         elif isinstance(verdict, Multus) and shim:
             yield Keep(path, "it belongs to the thick plugin (multus-shim), which this program does not install")
-        elif isinstance(verdict, Multus) and name not in names:
+        elif isinstance(verdict, Multus) and name not in ours:
             yield Keep(path, "it runs Multus too, and is not what these flags write: remove it yourself", True)
-        elif name in names and isinstance(verdict, Master):
+        elif name in ours and isinstance(verdict, Master):
             yield Keep(path, "it does not run Multus, so this program did not write it")
-        elif name in names:
+        elif name in ours:
             what = f"it cannot be used: {verdict.reason}" if isinstance(verdict, Unusable) else "it runs Multus"
             why = f"{what}, and neither the ledger nor its form says that we wrote it"
             yield Keep(path, why, needs_the_rest=True, forced="configuration")
 
 
-def _ours(book: Book, found: File, source: Look | None, *, generated: bool) -> str | None:
-    """Return what tells that we wrote a configuration."""
-    if book.configuration is not None and meshes.is_ours(found.content, book.configuration.document):
+def _because(put: Put | None, found: File, source: Look | None, *, generated: bool) -> str:
+    """Return what tells that we wrote a configuration; empty when nothing does."""
+    if put is not None and meshes.is_ours(found.content, put.document):
         return "the ledger says that it is ours"
     if isinstance(source, File) and source.content == found.content:
         return "it is a copy of the file of --multus-conf-file"
-    return "it has the form of ours" if generated and wrap.has_our_form(found.content) else None
+    return "it has the form of ours" if generated and wrap.has_our_form(found.content) else ""
 
 
-def _kubeconfig(settings: Settings, seen: Seen) -> Iterator[Step]:
-    path, found = settings.kubeconfig_file, seen.kubeconfig
-    if isinstance(found, File) and wrap.is_our_kubeconfig(found.content):
+def _kubeconfig(settings: Settings) -> Iterator[Step]:
+    path = settings.kubeconfig_file
+    found = told(own(path), path)
+    if _is_ours(found):
         yield Remove(path, "it begins as ours do")
     elif isinstance(found, File) or not found.missing:
         why = "it does not begin as ours do" if isinstance(found, File) else f"it {found.why}"
         yield Keep(path, f"{why}, so another program wrote it", forced="")
 
 
-def _programs(settings: Settings, seen: Seen) -> Iterator[Step]:
-    for program in seen.programs:
-        if settings.skip_binary_copy and program.path.name in PROGRAMS:
-            yield Keep(program.path, "--skip-multus-binary-copy is set")
-        elif program.ours:
-            yield Remove(program.path, program.ours, "programs")
+def _programs(settings: Settings, book: Book) -> Iterator[Step]:
+    """Compare the installed programs with the ledger, and with the image's beside the multus binary."""
+    for name in dict.fromkeys([*PROGRAMS, *book.programs]):
+        path, binary = settings.cni_bin_dir / name, settings.multus_bin_file
+        source = binary if name == PROGRAMS[0] else binary.with_name(name)
+        comparable = name in PROGRAMS and os.path.isfile(source)
+        if not os.path.lexists(path):
+            continue
+        if settings.skip_binary_copy and name in PROGRAMS:
+            yield Keep(path, "--skip-multus-binary-copy is set")
+        elif os.path.islink(path) or not os.path.isfile(path):
+            yield Keep(path, "it is no regular file, so it is not the one of this image", forced="programs")
+        elif comparable and moving.same_file(source, path):
+            yield Keep(path, f"nothing to compare it with: --multus-bin-file={source} is that very file")
         else:
-            yield Keep(program.path, program.foreign, forced=None if program.is_source else "programs")
+            same, digest = programs.compared(path, source if comparable else path, lambda: False)
+            if digest == book.programs.get(name):
+                yield Remove(path, "the ledger says that it is ours", "programs")
+            elif comparable and same:
+                yield Remove(path, "it is the one of this image", "programs")
+            else:
+                why = f"it is not what the ledger has, and nothing to compare it with is at {source}"
+                yield Keep(path, "it is not the one of this image" if comparable else why, forced="programs")
 
 
 # ---- doing ----
@@ -377,8 +337,8 @@ def _clear(settings: Settings, records: Records, *, force: bool, wait: bool, say
     if wait:
         found = _wait(settings, records, found, force=force, say=say)
     if found.left_over:
-        number = f"{found.left_over} record{'s' if found.left_over > 1 else ''}"
-        say(f"passed over, left over from pods that are no more: {number} in {records.places()[0]}")
+        directory = records.places()[0]
+        say(f"left over from pods that are no more, and passed over: {found.left_over} of the records in {directory}")
     if not force and (found.attached or (found.damaged and not wait)):
         say(f"refused: {found.in_the_way()}")
         return None
@@ -391,11 +351,11 @@ def _clear(settings: Settings, records: Records, *, force: bool, wait: bool, say
 
 def _wait(settings: Settings, records: Records, found: Found, *, force: bool, say: Say) -> Found:
     """Wait until nobody is in the way; say now and then who is, and let new pods start meanwhile."""
-    directory = settings.kubeconfig_file.parent
-    access = _Access(settings, say)
+    directory, part = settings.kubeconfig_file.parent, Kubeconfig(settings)
     wakeup = Wakeup()
     watcher = Watcher(wakeup)
-    say_at = time.monotonic()
+    followed = settings.token_file, settings.ca_file, settings.kubeconfig_file
+    say_at, said = time.monotonic(), set[str]()
 
     def obstacles() -> list[str]:
         at_work = [_AT_WORK] if owner.living(directory) else []
@@ -410,10 +370,12 @@ def _wait(settings: Settings, records: Records, found: Found, *, force: bool, sa
         look_at = say_at
         listings = [(each, ("",)) for each in records.places()]
         try:
-            watcher.follow(access.files, [*listings, (directory, owner.SUFFIXES)])
+            watcher.follow(followed, [*listings, (directory, owner.SUFFIXES)])
         except (OSError, RuntimeError):  # no inotify watch or thread left on this node
             look_at = time.monotonic() + _UNWATCHED_INTERVAL
-        access.keep()
+        for message in sorted(set(_renewed(settings, part)) - said):
+            said.add(message)
+            say(message)
         try:
             found = records.look()
         except OSError:  # a look that failed is no news
@@ -424,38 +386,26 @@ def _wait(settings: Settings, records: Records, found: Found, *, force: bool, sa
     return found
 
 
-class _Access:
-    """A valid kubeconfig while it waits: until Multus is off the node, every new pod needs it.
+def _renewed(settings: Settings, part: Kubeconfig) -> Iterator[str]:
+    """Write our kubeconfig anew where it is not made from this pod's service account, unless an installer does.
 
-    The installer's token ended with its pod. The uninstaller's pod has one of its own, when it has a service account.
+    Until Multus is off the node every new pod needs a valid one, and the installer's token ended with its pod. Yields
+    what was done, or why it could not be.
     """
-
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._settings, self._say = settings, say
-        self._part = Kubeconfig(settings)
-        self._said: set[str] = set()
-        self.files = settings.token_file, settings.ca_file, settings.kubeconfig_file
-
-    def keep(self) -> None:
-        """Write our kubeconfig anew where it is not made from this pod's service account, unless an installer does."""
-        path = self._settings.kubeconfig_file
-        if owner.living(path.parent) or not os.path.lexists(path):
-            return  # without one Multus, if it is there, uses another one
-        with _turn(self._settings):
-            new = set(self._kept()) - self._said
-        self._said |= new
-        for message in sorted(new):
-            self._say(message)
-
-    def _kept(self) -> Iterator[str]:
-        fault = "while this waits, no new pod can start on this node: the installer's token ended with its pod, and"
+    path, fault = settings.kubeconfig_file, "while this waits, no new pod can start on this node: the installer's token"
+    if owner.living(path.parent) or not os.path.lexists(path):
+        return  # without one Multus, if it is there, uses another one
+    with _turn(settings):
         try:
-            seen = self._part.look()
-            if isinstance(seen.kubeconfig, File) and wrap.is_our_kubeconfig(seen.kubeconfig.content):
-                wish = self._part.wish(seen, Before())
-                yield from (f"{fault} {each}" for each in (*wish.faults, *wish.warnings))
-                for step in wish.steps:
-                    attempted(step, Doing(Ledger(self._settings.ledger_file), lambda: False))
-                    yield f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile"
+            seen = part.look()
+            wish = part.wish(seen, Before()) if _is_ours(seen.kubeconfig) else Wish()
+            yield from (f"{fault} ended with its pod, and {each}" for each in (*wish.faults, *wish.warnings))
+            for step in wish.steps:
+                attempted(step, Doing(Ledger(settings.ledger_file), lambda: False))
+                yield f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile"
         except (LookFailedError, StepError) as error:
-            yield f"{fault} {error}"
+            yield f"{fault} ended with its pod, and {error}"
+
+
+def _is_ours(kubeconfig: Look) -> bool:
+    return isinstance(kubeconfig, File) and wrap.is_our_kubeconfig(kubeconfig.content)

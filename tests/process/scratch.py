@@ -142,6 +142,11 @@ class Program:
     def running(self):
         return self.process.poll() is None
 
+    @property
+    def returncode(self):
+        """The exit code; None while it runs."""
+        return self.process.poll()
+
     def ends(self):
         """Wait for the end; return the exit code."""
         if isinstance(self.process, subprocess.Popen) and self.running():
@@ -189,9 +194,9 @@ class Program:
 class ScratchHost:
     """The directories that the DaemonSet mounts, below one scratch directory."""
 
-    def __init__(self, root):
+    def __init__(self, root, conf_dir="host/etc/cni/net.d"):
         self.root = root
-        self.conf_dir = root / "host/etc/cni/net.d"
+        self.conf_dir = root / conf_dir
         self.bin_dir = root / "host/opt/cni/bin"
         self.image = root / "image"
         self.multus = self.image / "multus"
@@ -212,11 +217,11 @@ class ScratchHost:
 
     # ---- the other parties on a node ----
 
-    def master(self, name="10-flannel.conflist", directory=None, **changes):
-        """Write a master as its owner does well: beside it and renamed."""
+    def master(self, name="10-flannel.conflist", document=FLANNEL, *, directory=None, **changes):
+        """Write a master, a document or text, as its owner does well: beside it and renamed."""
         path = (directory or self.conf_dir) / name
         beside = path.with_name(path.name + ".new")
-        beside.write_text(json.dumps({**FLANNEL, **changes}))
+        beside.write_text(document if isinstance(document, str) else json.dumps({**document, **changes}))
         return beside.rename(path)
 
     def rotate(self, token="token-1", authority="CERTIFICATE 1\n"):
@@ -245,18 +250,19 @@ class ScratchHost:
             return f'token: "{token}"' in self.kubeconfig.read_text()
         return False
 
-    def snapshot(self, *trees):
+    def snapshot(self, *trees, exact=False):
         """Return everything that a write would change, of the given trees or of all that the host owns.
 
-        But for the files by which instances know of each other, and so for the times of the directory that has them.
+        Unless it is to be `exact`, but for the files by which instances know of each other, and so for the times of the
+        directory that has them.
         """
         found = {}
         for tree in trees or (self.conf_dir, self.bin_dir, self.ready.parent):
             for path in [tree, *tree.rglob("*")]:
-                if path.name.endswith(ALIVE):
+                if path.name.endswith(ALIVE) and not exact:
                     continue
                 status = path.lstat()
-                if path == self.kubeconfig.parent:
+                if path == self.kubeconfig.parent and not exact:
                     found[str(path)] = (status.st_mode, status.st_ino)
                     continue
                 content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
@@ -265,7 +271,8 @@ class ScratchHost:
 
     # ---- the program ----
 
-    def flags(self):
+    def arguments(self, *words):
+        """Return the command line of the program: the paths of this host, and these words."""
         return [
             f"--cni-conf-dir={self.conf_dir}",
             f"--cni-bin-dir={self.bin_dir}",
@@ -273,37 +280,40 @@ class ScratchHost:
             f"--service-account-dir={self.account.path}",
             f"--ready-file={self.ready}",
             "--multus-conf-file=auto",
+            *words,
         ]
 
-    def command(self, *flags):
-        return [sys.executable, "-m", "entrypoint", *self.flags(), *flags]
+    def flags(self):
+        return self.arguments()
 
-    def environment(self, env=None):
+    def command(self, *words):
+        return [sys.executable, "-m", "entrypoint", *self.arguments(*words)]
+
+    def environ(self, **more):
         """Return the environment of a container: next to nothing. A value of None leaves a variable out."""
-        merged = {
-            "PATH": os.environ["PATH"],
-            "KUBERNETES_SERVICE_HOST": "10.96.0.1",
-            "KUBERNETES_SERVICE_PORT": "443",
-            **(env or {}),
-        }
+        usual = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+        merged = {"PATH": os.environ["PATH"], **usual, **more}
         return {key: value for key, value in merged.items() if value is not None}
 
-    def launch(self, *flags, env=None, prefix=(), execed=False, **files):
-        """Start the program by `exec`, which a prefix needs, or else by a fork that costs a tenth."""
-        place = {"env": self.environment(env), "cwd": self.root}
-        if prefix or execed or any(name.startswith(EXECED) for name in env or ()):
-            return subprocess.Popen([*prefix, *self.command(*flags)], **place, **files)
-        return Forked([*self.flags(), *flags], **place, **files, patience=self.patience)
+    def environment(self, env=None):
+        return self.environ(**(env or {}))
 
-    def run(self, *flags, env=None, execed=False):
+    def launch(self, *words, env=None, prefix=(), execed=False, **files):
+        """Start the program by `exec`, which a prefix needs, or else by a fork that costs a tenth."""
+        place = {"env": self.environ(**(env or {})), "cwd": self.root}
+        if prefix or execed or any(name.startswith(EXECED) for name in env or ()):
+            return subprocess.Popen([*prefix, *self.command(*words)], **place, **files)
+        return Forked(self.arguments(*words), **place, **files, patience=self.patience)
+
+    def run(self, *words, env=None, execed=False):
         """Run a program that ends by itself."""
-        place = {"env": self.environment(env), "cwd": self.root}
+        place = {"env": self.environ(**(env or {})), "cwd": self.root}
         if execed:
             ran = subprocess.run(
-                self.command(*flags), **place, capture_output=True, encoding="utf-8", errors="backslashreplace"
+                self.command(*words), **place, capture_output=True, encoding="utf-8", errors="backslashreplace"
             )
         else:
-            ran = forking.run([*self.flags(), *flags], **place, errors="backslashreplace")
+            ran = forking.run(self.arguments(*words), **place, errors="backslashreplace")
         assert "Traceback" not in ran.stderr, ran.stderr
         assert "unexpected" not in ran.stderr, ran.stderr
         return ran
