@@ -241,7 +241,8 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
 def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait: bool, **_flags: object) -> None:
     """Remove everything installed on this node, in the order that never breaks it.
 
-    Delete the DaemonSet first, and give the flags that it had.
+    Delete the DaemonSet first, and give the flags that it had. Those of the entrypoint that runs in this container need
+    not be given.
     """
     from entrypoint.uninstall import uninstall as uninstalling
 

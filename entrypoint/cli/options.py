@@ -110,9 +110,17 @@ class FlagCommand(click.Command):
         return super().parse_args(ctx, written)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one section a group, without a line's end in the middle of a path."""
+        """Write the options, one section a group, without a line's end in the middle of a path.
+
+        A subcommand that takes all flags of the program lists its own, and says where the others are.
+        """
         sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
+        above = [each for each in ctx.parent.command.params if isinstance(each, Flag)] if ctx.parent else []
+        params = self.get_params(ctx)
+        takes_all = bool(above) and all(each in params for each in above)
+        for param in params:
+            if takes_all and param in above:
+                continue
             record = param.get_help_record(ctx)
             if record is not None:
                 name, text = record
@@ -120,6 +128,9 @@ class FlagCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records, col_max=28)
+        if takes_all:
+            with formatter.section("Flags of the entrypoint"):
+                formatter.write_text(f"Each is taken here, too: {ctx.find_root().info_name} --help lists them.")
         formatter.buffer = [each.replace(_NO_BREAK, "-") for each in formatter.buffer]
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
