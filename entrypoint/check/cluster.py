@@ -71,20 +71,21 @@ TAINT_RIGHTS = (Right("get", "", "nodes"), Right("patch", "", "nodes"))
 
 
 class _UselessError(Exception):
-    """There is nothing else to ask, after this finding."""
+    """There is nothing more to ask. The last of these findings says why."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.found)
-        self.finding = finding
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(findings[-1].found)
+        self.findings = findings
 
 
 class _Asker(NamedTuple):
     """Asks, with one time-out for all questions."""
 
     api: cluster.Api
+    server: str
     deadline: float
     timeout: float
-    of_errands: bool
+    of_errands: bool = False
     """With the errands' own token. Otherwise with that of the kubeconfig, on which all depends."""
 
     def __call__(self, path: str, *, accept: str = JSON, body: dict[str, Any] | None = None) -> Answer:
@@ -94,8 +95,9 @@ class _Asker(NamedTuple):
             raise cluster.UnreachableError(f"no answer within {self.timeout:g} s")
         answer = self.api.request("POST" if body else "GET", path, timeout=left, body=body, accept=accept)
         if answer.status == HTTPStatus.UNAUTHORIZED and not self.of_errands:
+            found = "the API server does not accept the token in the kubeconfig"
             advice = "does the service account still exist, and is the entrypoint running to renew the token?"
-            raise _UselessError(failed(TOKEN, "the API server does not accept the token in the kubeconfig", advice))
+            raise _UselessError(passed(REACHABLE, f"{self.server} answers"), failed(TOKEN, found, advice))
         return answer
 
     def denied(self, rights: Iterable[Right]) -> list[Right]:
@@ -131,21 +133,14 @@ def findings(
     """
     questions = _questions(settings, host, multus)
     identifiers = [REACHABLE, TOKEN, *(each for question in questions for each in question.identifiers)]
-    if access is None:
-        return [skipped(each, "there is no kubeconfig with a token to ask with") for each in identifiers]
-    if lack := cluster.shortfall():
-        advice = "raise the container's memory limit, or run check in another pod"
-        return [skipped(each, lack, advice) for each in identifiers]
     with ExitStack() as opened:
         try:
-            asked, for_errands = _askers(opened, access, _of_errands(settings, access), timeout)
-            reachable = _reachable(access, asked)
+            asked, for_errands = _askers(opened, settings, access, timeout)
+            reachable = _reachable(asked)
             found = [each for question in questions for each in _answered(question, asked, for_errands)]
         except _UselessError as error:
-            before = [passed(REACHABLE, f"{access.server} answers")] if error.finding.identifier == TOKEN else []
-            before.append(error.finding)
-            see = f"see {error.finding.identifier}"
-            return [*before, *(skipped(each, see) for each in identifiers[len(before) :])]
+            see = f"see {error.findings[-1].identifier}"
+            return [*error.findings, *(skipped(each, see) for each in identifiers[len(error.findings) :])]
     return [reachable, passed(TOKEN, "the API server accepts the token"), *found]
 
 
@@ -163,11 +158,17 @@ def _questions(settings: Settings, host: Host, multus: Mapping[str, Any]) -> lis
     ]
 
 
-def _askers(opened: ExitStack, access: Access, of_errands: Access, timeout: float) -> tuple[_Asker, _Asker]:
+def _askers(opened: ExitStack, settings: Settings, access: Access | None, timeout: float) -> tuple[_Asker, _Asker]:
     """Return who asks with the token of the kubeconfig, and with the errands': the same where they have none."""
+    if access is None:
+        why = "there is no kubeconfig with a token to ask with"
+        raise _UselessError(skipped(REACHABLE, why, "see the findings about the kubeconfig"))
+    if lack := cluster.shortfall():
+        raise _UselessError(skipped(REACHABLE, lack, "raise the memory limit, or run check in another pod"))
+    accesses = dict.fromkeys([access, _of_errands(settings, access)])
     # Not on the clock: loading the client takes its time under a CPU limit.
-    apis = [opened.enter_context(closing(cluster.Api(each))) for each in dict.fromkeys([access, of_errands])]
-    asked = _Asker(apis[0], time.monotonic() + timeout, timeout, of_errands=False)
+    apis = [opened.enter_context(closing(cluster.Api(each))) for each in accesses]
+    asked = _Asker(apis[0], access.server, time.monotonic() + timeout, timeout)
     return asked, asked._replace(api=apis[-1], of_errands=len(apis) > 1)
 
 
@@ -218,7 +219,7 @@ def _refused(identifier: str, answer: Answer) -> Finding:
 # ---- the questions ----
 
 
-def _reachable(access: Access, asked: _Asker) -> Finding:
+def _reachable(asked: _Asker) -> Finding:
     try:
         answer = asked("/version")
     except cluster.UnreachableError as error:
@@ -226,10 +227,10 @@ def _reachable(access: Access, asked: _Asker) -> Finding:
         advice = "is the address in the kubeconfig right, can this node reach it, and is the CA the cluster's?"
         raise _UselessError(failed(REACHABLE, found, advice)) from error
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        found = f"{access.server} answers {answer.message}"
+        found = f"{asked.server} answers {answer.message}"
         raise _UselessError(failed(REACHABLE, found, _SERVER_TROUBLE))
     version = answer.document.get("gitVersion")  # not told to whom the server does not know
-    return passed(REACHABLE, f"{access.server} answers" + (f", Kubernetes {version}" if version else ""))
+    return passed(REACHABLE, f"{asked.server} answers" + (f", Kubernetes {version}" if version else ""))
 
 
 def _attachments(asked: _Asker) -> Iterator[Finding]:

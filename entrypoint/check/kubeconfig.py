@@ -33,7 +33,7 @@ def findings(view: View, path: Path | None, look: Look, found: Access | str, now
         why = (
             f"--multus-kubeconfig-file-host={view.settings.kubeconfig_path_on_host} cannot be seen from this container"
         )
-        yield from (skipped(each, why) for each in (present, valid, *others))
+        yield from (skipped(each, why, "look for it on the node") for each in (present, valid, *others))
         return
     if isinstance(look, Absent):
         yield failed(present, f"{path} {look.why}", RUNNING)

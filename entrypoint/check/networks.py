@@ -123,7 +123,8 @@ def _plugins(networks: Networks, host: Host) -> Finding:
             missing[_MOST:] = [f"and {len(missing) - _MOST} more plugins"]
         return missed(PLUGINS, host, "; ".join([*missing, *others]), _INSTALL)
     if others:
-        return warned(PLUGINS, "; ".join(others), "correct these networks: a pod that asks for one cannot start")
+        advice = "correct spec.config: a pod that asks for such a network cannot start"
+        return warned(PLUGINS, "; ".join(others), advice if networks.unreadable else "look at the others yourself")
     return passed(PLUGINS, f"all are there: {shown(faults, _MOST)}" if faults else "no network names a plugin")
 
 

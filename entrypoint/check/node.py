@@ -10,7 +10,7 @@ from entrypoint.check.host import Host, missed
 from entrypoint.cni import runtime
 from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse, plugin_types
 from entrypoint.disk import mounts
-from entrypoint.disk.looks import Absent, File
+from entrypoint.disk.looks import File
 from entrypoint.node import binary, configuration, meshes
 from entrypoint.node.loop import Decision
 from entrypoint.node.steps import Copy, Note, Remove, Write
@@ -36,11 +36,11 @@ class View(NamedTuple):
         """Return what a part saw, which has a type of its own; None when it could not look."""
         return next((each for each in self.decision.seen if isinstance(each, kind)), None)
 
-    def fault(self, identifier: str) -> Finding | None:
-        """Return what the parts find wrong under this identifier."""
+    def fault(self, identifier: str, advice: str = RUNNING) -> Finding | None:
+        """Return what the parts find wrong under this identifier; `advice` is for what has none of its own."""
         faults = [fault for wish in self.decision.wishes for fault in wish.faults if fault.identifier == identifier]
         found = "; ".join(dict.fromkeys(fault.found for fault in faults))
-        return failed(identifier, found, faults[0].todo or RUNNING) if faults else None
+        return failed(identifier, found, faults[0].todo or advice) if faults else None
 
     @property
     def standing(self) -> tuple[str, File] | None:
@@ -120,7 +120,7 @@ def _configuration(view: View) -> Iterator[Finding]:
         else:
             yield passed("configuration.first", f"{name} is the first that the CNI runtime reads")
         yield from _readiness(view, seen, look)
-    yield _current(view, seen)
+    yield _current(view)
     for warning in view.decision.wishes[-1].warnings:
         yield warned("configuration.warnings", warning, "put it right if it is not meant; the entrypoint's log has it")
 
@@ -147,42 +147,43 @@ def _readiness(view: View, seen: configuration.Seen, look: File) -> Iterator[Fin
         yield warned(identifier, found, "look on the node whether it is there, or mount its directory below /host")
 
 
-def _current(view: View, seen: configuration.Seen | None) -> Finding:
+def _current(view: View) -> Finding:
     identifier, settings, wish = "configuration.current", view.settings, view.decision.wishes[-1]
-    fault = view.fault(identifier)
     # What is damaged or waited for, while what was made of it works, is as the log has it: an error, and still in use.
     status = Status.WARN if wish.in_use or settings.skip_config_watch else Status.FAIL
-    if wish.waits or fault:
-        advice = fault.advice if fault and not wish.waits and fault.advice != RUNNING else _advice(view, seen)
-        return Finding(identifier, status, wish.waits or (fault.found if fault else ""), advice)
-    writes = [step for step in wish.steps if isinstance(step, Write)]
-    notes = [step.changes.get("configuration") for step in wish.steps if isinstance(step, Note)]
-    put = next(filter(None, [*(step.put for step in writes), *notes]), view.decision.ledger.configuration)
+    if wish.waits:
+        return Finding(identifier, status, wish.waits, _advice(view))
+    if fault := view.fault(identifier, _advice(view)):
+        return fault._replace(status=status)
+    changes = [step for step in wish.steps if isinstance(step, Write | Remove)]
+    puts = [step.put for step in changes if isinstance(step, Write)]
+    puts += [step.changes.get("configuration") for step in wish.steps if isinstance(step, Note)]
+    put = next(filter(None, puts), view.decision.ledger.configuration)
     wanted = f"wraps {put.master}" if put and put.master else f"is the copy of {settings.static_conf_file}"
     if view.standing is None:
         return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
-    if writes:
+    if changes:
+        status = Status.WARN if settings.skip_config_watch else Status.FAIL
+        would = ", ".join(f"{step.verb} {step.path.name}" for step in changes)
         advice = RUNNING + ("; --skip-config-watch is set" if settings.skip_config_watch else "")
-        found = f"{writes[0].path.name} differs from what the flags call for, one that {wanted}"
-        return Finding(identifier, Status.WARN if settings.skip_config_watch else Status.FAIL, found, advice)
-    removals = ", ".join(step.path.name for step in wish.steps if isinstance(step, Remove))
-    if removals:
-        return failed(identifier, f"{removals} stands beside {put.name if put else 'ours'}", RUNNING)
+        found = f"the flags call for a configuration that {wanted}: the entrypoint would {would}"
+        return Finding(identifier, status, found, advice)
     if not wish.in_use and not wish.faults:
         why = "; ".join([*wish.warnings, *map(str, view.decision.failed)]) or "it is not in use"
-        return failed(identifier, why, _advice(view, seen))
+        return failed(identifier, why, _advice(view))
     return passed(identifier, f"{put.name if put else 'it'} {wanted}, as the flags call for")
 
 
-def _advice(view: View, seen: configuration.Seen | None) -> str:
+def _advice(view: View) -> str:
     """Say what to do where it cannot be said which configuration should be there."""
     wish = view.decision.wishes[-1]
-    if view.settings.static_conf_file is None:
-        waiting = "is the default network's CNI plugin running on this node?"
-        return waiting if wish.waits or not wish.faults else "correct the flag or the file that it names"
-    if seen is None or isinstance(seen.source, Absent):
-        return "does --multus-conf-file name a file of this container, and is its volume (ConfigMap) mounted there?"
-    return "correct that file: it is copied to the node once it is JSON"
+    if view.settings.static_conf_file is not None:
+        return (
+            "correct that file, or mount the volume (ConfigMap) that has it: it is copied to the node once it is JSON"
+        )
+    if wish.faults and not wish.waits:
+        return "correct the flag or the file that it names"
+    return "is the default network's CNI plugin running on this node?"
 
 
 def _plugins(view: View) -> Finding:

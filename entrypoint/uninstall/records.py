@@ -64,10 +64,8 @@ class Found:
     attached: list[Attached] = field(default_factory=list)
     damaged: dict[Path, str | None] = field(default_factory=dict)
     """Records that are empty or cut off, of pods that are not known to be gone, and NAMESPACE/NAME of these."""
-    left_over: int = 0
-    """Records of pods with further networks that are no more."""
-    plain: int = 0
-    """Records of pods with their default network alone."""
+    others: int = 0
+    """Records of pods that have their default network alone, or are no more."""
 
     def in_the_way(self) -> str:
         """Say what keeps `uninstall` from going on, and what to do about it."""
@@ -132,13 +130,13 @@ class Records:
                 continue  # gone meanwhile
             networks = further_networks(record.content) if isinstance(record, File) else (_UNREAD,)
             if networks == ():
-                found.plain += 1
+                found.others += 1
                 continue
             entries = [entry for path in caches.get(sandbox, []) if (entry := _entry(path, sandbox))]
             pod = next(filter(None, map(_pod, entries)), None)
             namespaces = {str(entry["netns"]) for entry in entries if entry.get("netns")}
             if any(self._is_gone(each) for each in namespaces):
-                found.left_over += 1
+                found.others += 1
             elif networks is None:
                 found.damaged[self._data_dir / sandbox] = pod
             else:

@@ -27,7 +27,7 @@ from entrypoint.node import meshes, renaming
 from entrypoint.node.kubeconfig import Kubeconfig
 from entrypoint.node.ledger import Book, Ledger, Put
 from entrypoint.node.part import Before, LookFailedError, Wish, told
-from entrypoint.node.steps import Doing, GiveBack, Remove, Step, StepError, attempted
+from entrypoint.node.steps import Doing, GiveBack, Remove, Step, StepError, advice, attempted
 from entrypoint.settings import Settings
 from entrypoint.uninstall.records import Found, Records
 
@@ -86,10 +86,10 @@ def run(settings: Settings, data_dir: Path, *, force: bool, wait: bool, say: Say
         if at_work:
             say(f"{'would refuse' if settings.dry_run else 'refused'}: {_AT_WORK}")
         well = (settings.dry_run or not at_work) and take_away(settings, force=force, say=say) and not at_work
-    if left := found.plain + len(found.attached) + len(found.damaged):
+    if left := found.others + len(found.attached) + len(found.damaged):
         say(
-            f"records of pods that stay in {data_dir}: {left}. Nobody takes them away when these pods are deleted, and "
-            "nobody reads them: remove the directory then"
+            f"records of pods that stay in {data_dir}: {left}. Nobody reads them now, and nobody takes them away: "
+            "remove the directory once these pods are gone"
         )
     return well
 
@@ -153,7 +153,7 @@ def _master(settings: Settings, book: Book, *, force: bool, bare: bool) -> Itera
         path = settings.autoconfig_dir / renamed.name
         retired = path.with_name(path.name + RETIRED_SUFFIX)
         if old.live:
-            yield Keep(retired, f"there is a {path.name} again")
+            yield Keep(retired, f"there is a {path.name} again: remove the old one if nobody needs it")
         elif old.ours:
             yield GiveBack(retired, path)
         else:
@@ -183,12 +183,12 @@ def _configurations(settings: Settings, book: Book, listed: list[str]) -> Iterat
         verdict, parsed = examine(found.content), meshes.parsed(found.content)
         shim = parsed is not None and parsed.multus["type"] != PROGRAMS[0]
         if isinstance(source, File) and source.identity == found.identity:
-            why = "it is the file that --multus-conf-file names, not a copy of it"
+            why = "it is the file that --multus-conf-file names, not a copy of it: remove it yourself"
             yield Keep(path, why, needs_the_rest=isinstance(verdict, Multus) and not shim)
         elif name in ours and (why := _because(put, found, source, generated=name in GENERATED)):
             yield Remove(path, why, "configuration")
         elif isinstance(verdict, Multus) and shim:
-            yield Keep(path, "it belongs to the thick plugin (multus-shim), which this program does not install")
+            yield Keep(path, "it belongs to the thick plugin (multus-shim): who installed that takes it away")
         elif isinstance(verdict, Multus) and name not in ours:
             yield Keep(path, "it runs Multus too, and is not what these flags write: remove it yourself", True)
         elif name in ours and isinstance(verdict, Master):
@@ -227,11 +227,13 @@ def _programs(settings: Settings, book: Book) -> Iterator[Step]:
         if not os.path.lexists(path):
             continue
         if settings.skip_binary_copy and name in PROGRAMS:
-            yield Keep(path, "--skip-multus-binary-copy is set")
+            yield Keep(path, "--skip-multus-binary-copy is set: who installs it takes it away")
         elif os.path.islink(path) or not os.path.isfile(path):
             yield Keep(path, "it is no regular file, so it is not the one of this image", forced="programs")
         elif comparable and moving.same_file(source, path):
-            yield Keep(path, f"nothing to compare it with: --multus-bin-file={source} is that very file")
+            yield Keep(
+                path, f"nothing to compare it with: --multus-bin-file={source} is that very file. Remove it yourself"
+            )
         else:
             same, digest = programs.compared(path, source if comparable else path, lambda: False)
             if digest == book.programs.get(name):
@@ -264,7 +266,7 @@ def _apply(settings: Settings, ledger: Ledger, plan: Plan, say: Say) -> bool:
         done = [_do(step, ledger, dry_run=dry_run, say=say) for step in stage]
         well = all(done)
         if not well:
-            say(stays)
+            say(f"{stays}. Put that right, and run this again")
             break
     if dry_run and well and _is_own_directory(directory):
         say(f"would remove {directory} if it is empty")
@@ -310,9 +312,9 @@ def _remove_directory(settings: Settings, say: Say) -> bool:
         pass
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            say(f"cannot remove {error.filename}: {error.strerror}")
+            say(f"cannot remove {error.filename}: {error.strerror}{advice(error)}")
             return False
-        say(f"kept {directory}: it holds other files")
+        say(f"kept {directory}: it holds other files. Remove it if nobody needs them")
     return True
 
 
@@ -336,14 +338,14 @@ def _clear(settings: Settings, records: Records, *, force: bool, wait: bool, say
         found = Found()
     if wait:
         found = _wait(settings, records, found, force=force, say=say)
-    if found.left_over:
-        directory = records.places()[0]
-        say(f"left over from pods that are no more, and passed over: {found.left_over} of the records in {directory}")
     if not force and (found.attached or (found.damaged and not wait)):
         say(f"refused: {found.in_the_way()}")
         return None
     if found.attached:
-        say(f"going on (--force); the addresses of these pods' networks stay reserved: {found.named()}")
+        say(
+            f"going on (--force); the addresses of these pods' networks stay reserved (by host-local in "
+            f"/var/lib/cni/networks): {found.named()}"
+        )
     for each in found.about_damaged():
         say(f"going on: {each}")
     return found
