@@ -70,7 +70,7 @@ USEFUL = (Right("create", "", "events"), Right("patch", "", "events"))
 TAINT_RIGHTS = (Right("get", "", "nodes"), Right("patch", "", "nodes"))
 
 
-class _UselessError(Exception):
+class _StopError(Exception):
     """There is nothing more to ask. The last of these findings says why."""
 
     def __init__(self, *findings: Finding) -> None:
@@ -89,7 +89,7 @@ class _Asker(NamedTuple):
     """With the errands' own token. Otherwise with that of the kubeconfig, on which all depends."""
 
     def __call__(self, path: str, *, accept: str = JSON, body: dict[str, Any] | None = None) -> Answer:
-        """Ask for a path, or post a question there. Raises `UnreachableError`, and `_UselessError`."""
+        """Ask for a path, or post a question there. Raises `UnreachableError`, and `_StopError`."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise cluster.UnreachableError(f"no answer within {self.timeout:g} s")
@@ -97,7 +97,7 @@ class _Asker(NamedTuple):
         if answer.status == HTTPStatus.UNAUTHORIZED and not self.of_errands:
             found = "the API server does not accept the token in the kubeconfig"
             advice = "does the service account still exist, and is the entrypoint running to renew the token?"
-            raise _UselessError(passed(REACHABLE, f"{self.server} answers"), failed(TOKEN, found, advice))
+            raise _StopError(passed(REACHABLE, f"{self.server} answers"), failed(TOKEN, found, advice))
         return answer
 
     def denied(self, rights: Iterable[Right]) -> list[Right]:
@@ -118,7 +118,7 @@ class _Question(NamedTuple):
     identifiers: tuple[str, ...]
     """Of the findings that there are in any case. Where no answer comes, the first says why."""
     findings: Callable[[_Asker], Iterable[Finding]]
-    """Raises `RefusedError`, `UnreachableError` and `_UselessError`."""
+    """Raises `RefusedError`, `UnreachableError` and `_StopError`."""
     of_errands: bool = False
     """It is the errands' business, and asked with their token."""
 
@@ -138,7 +138,7 @@ def findings(
             asked, for_errands = _askers(opened, settings, access, timeout)
             reachable = _reachable(asked)
             found = [each for question in questions for each in _answered(question, asked, for_errands)]
-        except _UselessError as error:
+        except _StopError as error:
             see = f"see {error.findings[-1].identifier}"
             return [*error.findings, *(skipped(each, see) for each in identifiers[len(error.findings) :])]
     return [reachable, passed(TOKEN, "the API server accepts the token"), *found]
@@ -162,9 +162,9 @@ def _askers(opened: ExitStack, settings: Settings, access: Access | None, timeou
     """Return who asks with the token of the kubeconfig, and with the errands': the same where they have none."""
     if access is None:
         why = "there is no kubeconfig with a token to ask with"
-        raise _UselessError(skipped(REACHABLE, why, "see the findings about the kubeconfig"))
+        raise _StopError(skipped(REACHABLE, why, "see the findings about the kubeconfig"))
     if lack := cluster.shortfall():
-        raise _UselessError(skipped(REACHABLE, lack, "raise the memory limit, or run check in another pod"))
+        raise _StopError(skipped(REACHABLE, lack, "raise the memory limit, or run check in another pod"))
     accesses = dict.fromkeys([access, _of_errands(settings, access)])
     # Not on the clock: loading the client takes its time under a CPU limit.
     apis = [opened.enter_context(closing(cluster.Api(each))) for each in accesses]
@@ -190,7 +190,7 @@ def _answered(question: _Question, asked: _Asker, for_errands: _Asker) -> list[F
     first, *others = question.identifiers
     try:
         return list(question.findings(for_errands if question.of_errands else asked))
-    except _UselessError:
+    except _StopError:
         raise
     except RefusedError as error:
         trouble = _refused(first, error.answer)
@@ -225,10 +225,10 @@ def _reachable(asked: _Asker) -> Finding:
     except cluster.UnreachableError as error:
         found = f"the API server does not answer: {error}"
         advice = "is the address in the kubeconfig right, can this node reach it, and is the CA the cluster's?"
-        raise _UselessError(failed(REACHABLE, found, advice)) from error
+        raise _StopError(failed(REACHABLE, found, advice)) from error
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         found = f"{asked.server} answers {answer.message}"
-        raise _UselessError(failed(REACHABLE, found, _SERVER_TROUBLE))
+        raise _StopError(failed(REACHABLE, found, _SERVER_TROUBLE))
     version = answer.document.get("gitVersion")  # not told to whom the server does not know
     return passed(REACHABLE, f"{asked.server} answers" + (f", Kubernetes {version}" if version else ""))
 
