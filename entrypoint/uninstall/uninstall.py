@@ -41,6 +41,7 @@ _AT_WORK = (
     "an entrypoint is at work on this node, and would put back what is removed: delete its DaemonSet first "
     "(kubectl delete daemonset, or helm uninstall), and then uninstall"
 )
+_STUCK = "while this waits, no new pod can start on this node: the installer's token ended with its pod, and"
 _READABLE = "may the container read there (user, SELinux type)?"
 _RETIRED = tuple(each + RETIRED_SUFFIX for each in SUFFIXES)
 """How the name of a master ends that was renamed, by us or by an operator."""
@@ -394,19 +395,19 @@ def _renewed(settings: Settings, part: Kubeconfig) -> Iterator[str]:
     Until Multus is off the node every new pod needs a valid one, and the installer's token ended with its pod. Yields
     what was done, or why it could not be.
     """
-    path, fault = settings.kubeconfig_file, "while this waits, no new pod can start on this node: the installer's token"
+    path = settings.kubeconfig_file
     if owner.living(path.parent) or not os.path.lexists(path):
         return  # without one Multus, if it is there, uses another one
     with _turn(settings):
         try:
             seen = part.look()
             wish = part.wish(seen, Before()) if _is_ours(seen.kubeconfig) else Wish()
-            yield from (f"{fault} ended with its pod, and {each}" for each in (*wish.faults, *wish.warnings))
+            yield from (f"{_STUCK} {each}" for each in (*wish.faults, *wish.warnings))
             for step in wish.steps:
                 attempted(step, Doing(Ledger(settings.ledger_file), lambda: False))
                 yield f"wrote {step.path} with the token of this pod, so that new pods can start meanwhile"
         except (LookFailedError, StepError) as error:
-            yield f"{fault} ended with its pod, and {error}"
+            yield f"{_STUCK} {error}"
 
 
 def _is_ours(kubeconfig: Look) -> bool:
