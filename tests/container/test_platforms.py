@@ -11,7 +11,7 @@ from tests.manifests import DEPLOYMENTS, PLATFORMS, ROOT, documents, host_paths,
 from tests.waiting import until
 
 
-@pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform != "base"])
+@pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_looks(platform, new_pod, node):
     configuration, plugins = host_paths(only(documents(DEPLOYMENTS / platform), "DaemonSet"))
     if platform == "microk8s":
