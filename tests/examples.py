@@ -29,10 +29,9 @@ from tests.opshost import FLANNEL, OpsHost, jwt, run
 ROOT = Path(__file__).parent.parent
 PAGES, TROUBLESHOOTING = sorted(ROOT.glob("docs/*.md")), ROOT / "docs/troubleshooting.md"
 MASTERS = ROOT / "tests/data/master-confs"
-PATHS_IN_THE_CONTAINER = (
-    *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
-    "--plugin-bin-dir",
-    *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
+PATHS_ON_THE_HOST = (
+    *("--multus-kubeconfig-file-host", "--multus-cni-conf-dir", "--additional-bin-dir"),
+    *("--readiness-indicator-file", "--multus-log-file"),
 )
 K3S = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
@@ -52,16 +51,8 @@ class Node:
         self.root = directory
         conf_dir = directory / "host/etc/cni/net.d"
         account = directory / ACCOUNT
-        more = (
-            *(
-                "host/opt/cni/bin",
-                "host/usr/libexec/cni",
-                "host/var/lib/multus/net.d",
-                "tmp/multus-conf",
-                "run/multus-entrypoint",
-            ),
-        )
-        for path in (conf_dir, account, *(directory / name for name in more)):
+        host = [directory / "host" / name for name in ("opt/cni/bin", "usr/libexec/cni", "var/lib/multus/net.d")]
+        for path in (conf_dir, account, *host, directory / "tmp/multus-conf", directory / "run/multus-entrypoint"):
             path.mkdir(parents=True)
         for place in (conf_dir, directory / "host/var/lib/multus/net.d"):
             shutil.copy(MASTERS / master, place)
@@ -86,7 +77,7 @@ class Node:
             if not word.startswith("-") and name.isupper():
                 environ[name] = value
             else:
-                inside = name in PATHS_IN_THE_CONTAINER and value.startswith("/")
+                inside = name not in PATHS_ON_THE_HOST and value.startswith("/")
                 flags.append(f"{name}={self.root}{value}" if inside else word)
         if "--skip-multus-binary-copy" in flags:
             shutil.copy(self.root / "usr/src/multus-cni/bin/multus", self.root / "host/opt/cni/bin/multus")
@@ -177,10 +168,6 @@ def _nested(host, _cluster):
     host.generated.write_text(json.dumps({**inner, "delegates": [inner]}))
 
 
-def _second_multus(host, _cluster):
-    (host.conf_dir / "00-a-multus.conf").write_text(host.generated.read_text())
-
-
 def _meta_only(host, _cluster):
     _no_master(host, _cluster)
     host.master(document={"cniVersion": "0.3.1", "name": "lo", "type": "loopback"})
@@ -195,14 +182,6 @@ def _no_own_kubeconfig(host, _cluster):
     own = "/etc/cni/net.d/own.kubeconfig"
     host.flags.append(f"--multus-kubeconfig-file-host={own}")
     host.generated.write_text(host.generated.read_text().replace("/etc/cni/net.d/multus.d/multus.kubeconfig", own))
-
-
-def _rival(host, _cluster):
-    host.master("00-calico.conflist")
-
-
-def _own_old(host, _cluster):
-    host.master("10-flannel.conflist.old")
 
 
 def _lost_record(host, _cluster):
@@ -244,13 +223,13 @@ SCENARIOS = {
     "no-master": _no_master,
     "cut-off": _cut_off,
     "nested": _nested,
-    "second-multus": _second_multus,
+    "second-multus": lambda host, _cluster: host.master("00-a-multus.conf", host.generated.read_text()),
     "only-multus": _only_multus,
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
     "no-own-kubeconfig": _no_own_kubeconfig,
-    "rival": _rival,
-    "own-old": _own_old,
+    "rival": lambda host, _cluster: host.master("00-calico.conflist"),
+    "own-old": lambda host, _cluster: host.master("10-flannel.conflist.old"),
     "lost-record": _lost_record,
     "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
@@ -265,29 +244,24 @@ SCENARIOS = {
     "on-k3s": _on_k3s,
 }
 COMMANDS = {
-    "no-master": ["--wait-timeout=0"],
-    "cut-off": ["--wait-timeout=0"],
-    "only-multus": ["--wait-timeout=0"],
-    "meta-only": ["--wait-timeout=0"],
     "own-old": ["--dry-run", "--rename-conf-file"],
     "lost-record": ["--wait-timeout=0", "--rename-conf-file"],
-    "no-directory": [],
     "records": ["uninstall"],
 }
-"""How the program is called where a page shows what it says."""
+"""How the program is called where a page shows what it says, and it is not given up at once."""
 
 
 def printed(kind, name):
     """Return what a block of docs/troubleshooting.md should hold."""
     with configured() as (host, cluster):
         SCENARIOS[name](host, cluster)
-        arguments = ["check"] if kind == "check" else COMMANDS[name]
+        arguments = ["check"] if kind == "check" else COMMANDS.get(name, ["--wait-timeout=0"])
         if arguments == ["uninstall"]:
             arguments = ["uninstall", f"--multus-data-dir={host.data_dir}"]
         ran = host.run(*arguments)
         lines = (ran.stdout + ran.stderr).splitlines()
         if kind == "check":
-            lines = [line for line in lines[1:] if not line.startswith(("pass", "skipped"))] or [
+            lines = [each for each in lines[1:] if not each.startswith(("pass", "skipped"))] or [
                 f"exit {ran.returncode}"
             ]
         said = "".join(f"{line}\n" for line in lines)
