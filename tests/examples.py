@@ -145,13 +145,6 @@ def _rotated(host, cluster):
     cluster.tokens = {host.token}
 
 
-def _expired(host, cluster):
-    before = host.token
-    host.rotate(jwt(time.time() - 600))
-    host.kubeconfig.write_text(host.kubeconfig.read_text().replace(before, host.token))
-    _rotated(host, cluster)
-
-
 def _no_master(host, _cluster):
     (host.conf_dir / "10-flannel.conflist").unlink()
     host.generated.unlink()
@@ -219,11 +212,9 @@ def _no_net1(host, cluster):
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
-    "expired": _expired,
     "no-master": _no_master,
     "cut-off": _cut_off,
     "nested": _nested,
-    "second-multus": lambda host, _cluster: host.master("00-a-multus.conf", host.generated.read_text()),
     "only-multus": _only_multus,
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
@@ -235,7 +226,6 @@ SCENARIOS = {
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
     "no-binary": lambda host, _cluster: host.binary.unlink(),
     "no-plugin": lambda host, _cluster: (host.bin_dir / "portmap").unlink(),
-    "no-configuration": lambda host, _cluster: host.generated.unlink(),
     "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
     "no-net1": _no_net1,
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
