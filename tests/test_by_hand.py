@@ -52,6 +52,7 @@ class Reader:
         kubectl.write_text(KUBECTL)
         kubectl.chmod(0o755)
         shutil.copy(host.multus, self.work / "multus")
+        (self.work / "deployments").symlink_to(DEPLOYMENTS)
         self.kubeconfig = self.work / "multus.kubeconfig"
 
     def follow(self, *names, address="10.96.0.1"):
