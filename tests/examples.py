@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import os
 import re
 import shlex
 import shutil
@@ -24,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, OpsHost, jwt, run
+from tests.opshost import OpsHost, jwt, run
+from tests.process.scratch import MULTUS
 
 ROOT = Path(__file__).parent.parent
 PAGES, TROUBLESHOOTING = sorted(ROOT.glob("docs/*.md")), ROOT / "docs/troubleshooting.md"
@@ -44,61 +44,65 @@ SCENARIO = re.compile(r"<!-- (?P<kind>check|log): (?P<name>[\w-]+) -->\n```text\
 # ---- flags and what they do ----
 
 
-class Node:
+class Node(OpsHost):
     """A node that has a default network and no Multus, below a scratch directory that no output names."""
 
     def __init__(self, directory, master="10-flannel.conflist"):
-        self.root = directory
-        conf_dir = directory / "host/etc/cni/net.d"
-        account = directory / ACCOUNT
-        host = [directory / "host" / name for name in ("opt/cni/bin", "usr/libexec/cni", "var/lib/multus/net.d")]
-        for path in (conf_dir, account, *host, directory / "tmp/multus-conf", directory / "run/multus-entrypoint"):
+        super().__init__(directory)
+        self.server = "https://10.96.0.1:443"
+        self.account.update(**{"token": "secret", "ca.crt": "CA\n"})
+        there = directory / ACCOUNT
+        more = (
+            "tmp/multus-conf",
+            "plugins",
+            "run/multus-entrypoint",
+            "host/usr/libexec/cni",
+            "host/var/lib/multus/net.d",
+        )
+        for path in (there.parent, *(directory / name for name in more)):
             path.mkdir(parents=True)
-        for place in (conf_dir, directory / "host/var/lib/multus/net.d"):
+        there.symlink_to(self.account.path)
+        for place in (self.conf_dir, directory / "host/var/lib/multus/net.d"):
             shutil.copy(MASTERS / master, place)
-        for name in ("usr/src/multus-cni/bin/multus", "tmp/multus", "plugins/ipvlan", "plugins/macvlan"):
-            binary = directory / name
-            binary.parent.mkdir(parents=True, exist_ok=True)
-            binary.write_bytes(b"\x7fELF")
-            binary.chmod(0o755)
-        shutil.copy(MASTERS / "10-calico.conflist", conf_dir / "20-calico.conflist")
-        static = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+        shutil.copy(MASTERS / "10-calico.conflist", self.conf_dir / "20-calico.conflist")
+        for name in ("tmp/multus", "plugins/ipvlan", "plugins/macvlan"):
+            self.program(directory / name)
         for name in ("00-multus.conf", "70-multus.conf"):
-            (directory / "tmp/multus-conf" / name).write_text(json.dumps(static) + "\n")
-        (account / "token").write_text("secret")
-        (account / "ca.crt").write_text("CA\n")
+            (directory / "tmp/multus-conf" / name).write_text(json.dumps(MULTUS) + "\n")
 
-    def run(self, line):
+    def said(self, line):
         """Run the program with a line of flags; return its exit code and output, with the container's paths."""
-        environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "PATH": os.environ["PATH"]}
-        flags = []
+        words, environ = [], {}
         for word in shlex.split(line):
             name, _, value = word.partition("=")
             if not word.startswith("-") and name.isupper():
                 environ[name] = value
             else:
                 inside = name not in PATHS_ON_THE_HOST and value.startswith("/")
-                flags.append(f"{name}={self.root}{value}" if inside else word)
-        if "--skip-multus-binary-copy" in flags:
-            shutil.copy(self.root / "usr/src/multus-cni/bin/multus", self.root / "host/opt/cni/bin/multus")
-        given = [word.partition("=")[0] for word in flags]
-        subcommand = [flags.pop(0)] if flags and not flags[0].startswith("-") else []
-        defaults = {
-            "--cni-conf-dir": "host/etc/cni/net.d",
-            "--cni-bin-dir": "host/opt/cni/bin",
-            "--multus-bin-file": "usr/src/multus-cni/bin/multus",
-            "--service-account-dir": ACCOUNT,
-        }
-        known = defaults if subcommand != ["install"] else {"--multus-bin-file": defaults["--multus-bin-file"]}
-        flags += [f"{name}={self.root / path}" for name, path in known.items() if name not in given]
-        ran = run([*subcommand, *flags], environ)
-        said = re.sub(r"^\d{4}-\S+Z ", "", ran.stdout + ran.stderr, flags=re.MULTILINE)
-        return ran.returncode, said.replace(str(self.root), "")
+                words.append(f"{name}={self.root}{value}" if inside else word)
+        if "--skip-multus-binary-copy" in words:
+            shutil.copy(self.multus, self.installed)
+        if words[0] == "install":
+            ran = run([*words, f"--multus-bin-file={self.multus}"], self.environ())
+        else:
+            ran = self.run(*words, **environ)
+        return ran.returncode, in_the_container(self, ran.stdout + ran.stderr)
+
+
+def in_the_container(host, said):
+    """Return what the program said, with the container's paths and without times."""
+    for path, inside in (
+        (host.image, "/usr/src/multus-cni/bin"),
+        (host.account.path, f"/{ACCOUNT}"),
+        (host.root, ""),
+    ):
+        said = said.replace(str(path), inside)
+    return re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
 
 
 def outcome(line, master="10-flannel.conflist"):
     with tempfile.TemporaryDirectory() as directory:
-        return Node(Path(directory), master).run(line)
+        return Node(Path(directory), master).said(line)
 
 
 @functools.cache
@@ -255,13 +259,10 @@ def printed(kind, name):
                 f"exit {ran.returncode}"
             ]
         said = "".join(f"{line}\n" for line in lines)
-        for path, name_inside in ((host.root / "host", "/host"), (host.image, "/usr/src/multus-cni/bin")):
-            said = said.replace(str(path), name_inside)
         parts = host.root.parts[1:]
         for start in range(len(parts)):  # as far as the kernel says where the scratch host is
             said = said.replace(f"/{'/'.join(parts[start:])}{K3S}", K3S)
-        said = said.replace(str(host.account.path), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
-        said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
+        said = in_the_container(host, said).replace(cluster.url, "https://10.96.0.1:443")
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import secrets
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.manifests import containers, cpus, memory
+from tests.process.scratch import Volume
 from tests.waiting import BOUND
 
 BASE = "docker.io/library/debian:trixie-slim"
@@ -29,34 +27,6 @@ def podman(*arguments, check=True, timeout=600):
     if check and done.returncode != 0:
         raise RuntimeError(f"podman {' '.join(arguments)}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done
-
-
-class AtomicDirectory:
-    """A volume that kubelet writes: the files are links through `..data`, which is swapped as a whole."""
-
-    def __init__(self, path, files, *, mode=0o644):
-        self.path = path
-        self._mode = mode
-        path.mkdir(parents=True)
-        self._publish(files)
-        for name in files:
-            (path / name).symlink_to(f"..data/{name}")
-
-    def swap(self, files):
-        """Replace the files as kubelet does: a new directory, one rename of the link, the old directory removed."""
-        old = os.readlink(self.path / "..data")
-        self._publish(files)
-        shutil.rmtree(self.path / old)
-
-    def _publish(self, files):
-        directory = self.path / f"..{secrets.token_hex(5)}"
-        directory.mkdir()
-        for name, content in files.items():
-            (directory / name).write_text(content)
-            (directory / name).chmod(self._mode)
-        link = self.path / "..data_tmp"
-        link.symlink_to(directory.name)
-        link.rename(self.path / "..data")
 
 
 class Node:
@@ -97,13 +67,13 @@ class Pod:
         self._containers = {container["name"]: container for container in containers(daemon_set)}
         self._volumes = {volume["name"]: self._volume(volume) for volume in self.spec.get("volumes", [])}
         if self.spec.get("automountServiceAccountToken", True):
-            self.service_account = AtomicDirectory(directory / "kube-api-access", self._account)
+            self.service_account = Volume(directory / "kube-api-access", **self._account)
         self.started = []
 
     def rotate(self, **files):
         """Renew the service account's files (token, ca), as kubelet does."""
         self._account.update({{"ca": "ca.crt"}.get(name, name): content for name, content in files.items()})
-        self.service_account.swap(self._account)
+        self.service_account.update(**self._account)
 
     def volume(self, name):
         """Return the directory of a volume on this machine."""
@@ -152,9 +122,9 @@ class Pod:
             data = self._config_maps.get(volume["configMap"]["name"], {})
             items = volume["configMap"].get("items", [{"key": key, "path": key} for key in data])
             files = {item["path"]: data.get(item["key"], "{}") for item in items}
-            AtomicDirectory(path, files, mode=volume["configMap"].get("defaultMode", 0o644))
+            Volume(path).update(volume["configMap"].get("defaultMode", 0o644), **files)
         elif "projected" in volume:
-            self.service_account = AtomicDirectory(path, self._account)
+            self.service_account = Volume(path, **self._account)
         else:
             assert "emptyDir" in volume, f"this lab knows no volume like {volume}"
             path.mkdir()
