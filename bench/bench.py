@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from node import PROGRAM, activity, content, machine, make_binary, memory, wait_for, wait_until_asleep
-from places import PASS, WAITING, Container, Host, Limits, Usage, charged_when_asleep, unless_spoilt
+from places import PASS, WAITING, Container, Host, Limits, Usage, unless_spoilt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SLOW = Limits(cpus=0.1, memory=50 << 20)
 """What upstream's own manifests set."""
-SMALL = Limits(memory=50 << 20)
 BETWEEN = 0.02
 """Seconds between two changes, so that the program is asleep when the next one comes."""
 
@@ -42,15 +41,14 @@ class Effort(NamedTuple):
     starts: int
     slow_starts: int
     """Under a tenth of a CPU, of which each takes a second or two."""
-    peaks: int
     samples: int
     """Of each change to the node, and of the end."""
     idle: float
     """Seconds."""
 
 
-FULL = Effort(starts=12, slow_starts=7, peaks=6, samples=50, idle=60)
-QUICK = Effort(starts=1, slow_starts=1, peaks=1, samples=2, idle=2)
+FULL = Effort(starts=12, slow_starts=7, samples=50, idle=60)
+QUICK = Effort(starts=1, slow_starts=1, samples=2, idle=2)
 
 # ---- the table ----
 
@@ -58,7 +56,6 @@ BARE_CPU = "bare interpreter: CPU"
 BARE_WALL = "bare interpreter: wall time"
 BARE_SLOW = "bare interpreter: upstream's limits"
 BARE_RESIDENT = "bare interpreter: resident memory"
-BARE_PEAK = "bare interpreter, 50 MiB: peak"
 CPU = "empty node: CPU to configured"
 WALL = "empty node: wall time"
 RESTART_CPU = "restart: CPU to configured"
@@ -66,8 +63,6 @@ RESTART_WALL = "restart: wall time"
 SLOW_WALL = "empty node, upstream's limits: wall"
 RESTART_SLOW = "restart, upstream's limits: wall"
 RESIDENT = "asleep: resident memory"
-PEAK = "empty node, 50 MiB: peak"
-HITS = "empty node, 50 MiB: limit hit"
 SWITCHES = "idle: context switches"
 IDLE_CPU = "idle: CPU"
 TOKEN = "token rotated, new kubeconfig"
@@ -100,7 +95,6 @@ ROWS = {
     BARE_WALL: Row("ms", BARE_WALL),
     BARE_SLOW: Row("ms", BARE_SLOW),
     BARE_RESIDENT: Row("MiB", BARE_RESIDENT),
-    BARE_PEAK: Row("MiB", BARE_PEAK),
     CPU: Row("ms", BARE_CPU),
     WALL: Row("ms", BARE_WALL, median_below=300),
     RESTART_CPU: Row("ms", BARE_CPU),
@@ -108,8 +102,6 @@ ROWS = {
     SLOW_WALL: Row("ms", BARE_SLOW, median_below=2500),
     RESTART_SLOW: Row("ms", BARE_SLOW, median_below=2500),
     RESIDENT: Row("MiB", BARE_RESIDENT, median_below=28),
-    PEAK: Row("MiB", BARE_PEAK),
-    HITS: Row("x", None, most=0),
     SWITCHES: Row("", None, most=0),
     IDLE_CPU: Row("ms", None, most=1),
     **dict.fromkeys((TOKEN, CHANGED, REMOVED, FIRST), Row("ms", BARE_WALL, median_below=5, p99_below=25)),
@@ -204,10 +196,7 @@ def find_places(scratch: Path, only: str | None, image: str | None) -> tuple[lis
     places: list[Place] = []
     left_out = [] if only is None else [f"Left out, all but the {only}: --only={only}."]
     if only != "container":
-        host = Host(scratch, make_binary(scratch / "multus"))
-        places.append(host)
-        if host.without_limits:
-            left_out.append(f"Left out on the host, under 0.1 CPU and in 50 MiB: {host.without_limits}.")
+        places.append(Host(scratch, make_binary(scratch / "multus")))
     if only != "host":
         container = Container(scratch, image)
         if container.obstacle:
@@ -231,16 +220,11 @@ def measure(place: Place, effort: Effort) -> Measured:
         for (cpu, wall), usage in zip(names, one_round(place, Limits()), strict=True):
             add(cpu, usage.cpu)
             add(wall, usage.wall)
-    if place.without_limits is None:
+    if place.can_limit:
         for _ in range(effort.slow_starts):
             slow_names = (BARE_SLOW, SLOW_WALL, BARE_SLOW, RESTART_SLOW)
             for name, usage in zip(slow_names, one_round(place, SLOW), strict=True):
                 add(name, usage.wall)
-        for _ in range(effort.peaks):
-            add(BARE_PEAK, unless_spoilt(lambda: peak(place, WAITING))[0])
-            most, hits = unless_spoilt(lambda: peak(place))
-            add(PEAK, most)
-            add(HITS, hits)
     for sample in range(effort.samples):
         if sample % 3 == 0:  # in turn, yet not as often: only what the program does is aimed at
             add(BARE_RESIDENT, unless_spoilt(lambda: held(place, WAITING)))
@@ -267,17 +251,6 @@ def one_round(place: Place, limits: Limits) -> tuple[Usage, ...]:
 
     node = place.new_node()
     return tuple(unless_spoilt(start) for start in (bare, on_an_empty_node, bare, configuring))
-
-
-def peak(place: Place, bare: str | None = None) -> tuple[float, int]:
-    """Return the most that a group of 50 MiB is charged until the node is configured and the program asleep.
-
-    With as little as possible in the page cache before, as on a node that has just booted: a page that is there
-    already is charged to whoever had it read.
-    """
-    node = place.new_node()
-    with place.start(node, SMALL, bare, cold=True) as started:
-        return charged_when_asleep(started, node.ready)
 
 
 def held(place: Place, bare: str) -> float:
@@ -343,8 +316,7 @@ def one_of_each(place: Place, mark: str) -> dict[str, float]:
         reaction(earlier.unlink, lambda: node.wraps(mark))
         took[REMOVED] = reaction(node.master.unlink, lambda: not node.output.exists())
         wait_until_asleep(started.pid)
-        if started.group is not None:
-            started.group.check(started.pid)
+        started.check()
         return {**took, RESIDENT: resident, EXIT: started.exit_time()}
 
 

@@ -186,7 +186,6 @@ def measure(fleet: Fleet, api: Counting, rounds: int, idle: float) -> dict[str, 
         for program in fleet.programs:
             program.kill()
         start_cpu = (sum(map(reap, fleet.programs)) - (cpu - cpu_started)) / count
-    prove_counting(api)
     found = {
         "nodes": count,
         "resident memory of all, MiB": held["Rss"],
@@ -227,18 +226,6 @@ def hurry() -> Iterator[None]:
         yield
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, usual)
-
-
-def prove_counting(api: Counting) -> None:
-    """Ask the API server once ourselves: a counter that stays at none must be one that counts."""
-    from entrypoint.cluster.client import Access, Api
-
-    before = api.connections + 1, len(api.calls) + 1
-    asking = Api(Access(api.url, FIRST_TOKEN, pem(authority())))
-    answer = asking.request("GET", "/version", timeout=60)
-    asking.close()
-    if answer.status != 200 or (api.connections, len(api.calls)) != before:
-        sys.exit("the API server of this bench does not count: its figures are worth nothing")
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import os
 import re
 import shlex
 import shutil
@@ -24,15 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, OpsHost, jwt, run
+from tests.opshost import OpsHost, jwt, run
+from tests.process.scratch import MULTUS
 
 ROOT = Path(__file__).parent.parent
 PAGES, TROUBLESHOOTING = sorted(ROOT.glob("docs/*.md")), ROOT / "docs/troubleshooting.md"
 MASTERS = ROOT / "tests/data/master-confs"
-PATHS_IN_THE_CONTAINER = (
-    *("--cni-conf-dir", "--cni-bin-dir", "--multus-bin-file", "--multus-conf-file", "--multus-autoconfig-dir"),
-    "--plugin-bin-dir",
-    *("--multus-master-cni-file-name", "--service-account-dir", "--ready-file", "--multus-data-dir", "--dest-dir"),
+PATHS_ON_THE_HOST = (
+    *("--multus-kubeconfig-file-host", "--multus-cni-conf-dir", "--additional-bin-dir"),
+    *("--readiness-indicator-file", "--multus-log-file"),
 )
 K3S = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
 ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
@@ -45,69 +44,65 @@ SCENARIO = re.compile(r"<!-- (?P<kind>check|log): (?P<name>[\w-]+) -->\n```text\
 # ---- flags and what they do ----
 
 
-class Node:
+class Node(OpsHost):
     """A node that has a default network and no Multus, below a scratch directory that no output names."""
 
     def __init__(self, directory, master="10-flannel.conflist"):
-        self.root = directory
-        conf_dir = directory / "host/etc/cni/net.d"
-        account = directory / ACCOUNT
+        super().__init__(directory)
+        self.server = "https://10.96.0.1:443"
+        self.account.update(**{"token": "secret", "ca.crt": "CA\n"})
+        there = directory / ACCOUNT
         more = (
-            *(
-                "host/opt/cni/bin",
-                "host/usr/libexec/cni",
-                "host/var/lib/multus/net.d",
-                "tmp/multus-conf",
-                "run/multus-entrypoint",
-            ),
+            "tmp/multus-conf",
+            "plugins",
+            "run/multus-entrypoint",
+            "host/usr/libexec/cni",
+            "host/var/lib/multus/net.d",
         )
-        for path in (conf_dir, account, *(directory / name for name in more)):
+        for path in (there.parent, *(directory / name for name in more)):
             path.mkdir(parents=True)
-        for place in (conf_dir, directory / "host/var/lib/multus/net.d"):
+        there.symlink_to(self.account.path)
+        for place in (self.conf_dir, directory / "host/var/lib/multus/net.d"):
             shutil.copy(MASTERS / master, place)
-        for name in ("usr/src/multus-cni/bin/multus", "tmp/multus", "plugins/ipvlan", "plugins/macvlan"):
-            binary = directory / name
-            binary.parent.mkdir(parents=True, exist_ok=True)
-            binary.write_bytes(b"\x7fELF")
-            binary.chmod(0o755)
-        shutil.copy(MASTERS / "10-calico.conflist", conf_dir / "20-calico.conflist")
-        static = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": [FLANNEL]}
+        shutil.copy(MASTERS / "10-calico.conflist", self.conf_dir / "20-calico.conflist")
+        for name in ("tmp/multus", "plugins/ipvlan", "plugins/macvlan"):
+            self.program(directory / name)
         for name in ("00-multus.conf", "70-multus.conf"):
-            (directory / "tmp/multus-conf" / name).write_text(json.dumps(static) + "\n")
-        (account / "token").write_text("secret")
-        (account / "ca.crt").write_text("CA\n")
+            (directory / "tmp/multus-conf" / name).write_text(json.dumps(MULTUS) + "\n")
 
-    def run(self, line):
+    def said(self, line):
         """Run the program with a line of flags; return its exit code and output, with the container's paths."""
-        environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "PATH": os.environ["PATH"]}
-        flags = []
+        words, environ = [], {}
         for word in shlex.split(line):
             name, _, value = word.partition("=")
             if not word.startswith("-") and name.isupper():
                 environ[name] = value
             else:
-                inside = name in PATHS_IN_THE_CONTAINER and value.startswith("/")
-                flags.append(f"{name}={self.root}{value}" if inside else word)
-        if "--skip-multus-binary-copy" in flags:
-            shutil.copy(self.root / "usr/src/multus-cni/bin/multus", self.root / "host/opt/cni/bin/multus")
-        given = [word.partition("=")[0] for word in flags]
-        subcommand = [flags.pop(0)] if flags and not flags[0].startswith("-") else []
-        defaults = {
-            "--cni-conf-dir": "host/etc/cni/net.d",
-            "--cni-bin-dir": "host/opt/cni/bin",
-            "--multus-bin-file": "usr/src/multus-cni/bin/multus",
-            "--service-account-dir": ACCOUNT,
-        }
-        known = defaults if subcommand != ["install"] else {"--multus-bin-file": defaults["--multus-bin-file"]}
-        flags += [f"{name}={self.root / path}" for name, path in known.items() if name not in given]
-        ran = run([*subcommand, *flags], environ)
-        said = re.sub(r"^\d{4}-\S+Z ", "", ran.stdout + ran.stderr, flags=re.MULTILINE)
-        return ran.returncode, said.replace(str(self.root), "")
+                inside = name not in PATHS_ON_THE_HOST and value.startswith("/")
+                words.append(f"{name}={self.root}{value}" if inside else word)
+        if "--skip-multus-binary-copy" in words:
+            shutil.copy(self.multus, self.installed)
+        if words[0] == "install":
+            ran = run([*words, f"--multus-bin-file={self.multus}"], self.environ())
+        else:
+            ran = self.run(*words, **environ)
+        return ran.returncode, in_the_container(self, ran.stdout + ran.stderr)
+
+
+def in_the_container(host, said):
+    """Return what the program said, with the container's paths and without times."""
+    for path, inside in (
+        (host.image, "/usr/src/multus-cni/bin"),
+        (host.account.path, f"/{ACCOUNT}"),
+        (host.root, ""),
+    ):
+        said = said.replace(str(path), inside)
+    return re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
 
 
 def outcome(line, master="10-flannel.conflist"):
     with tempfile.TemporaryDirectory() as directory:
-        return Node(Path(directory), master).run(line)
+        return Node(Path(directory), master).said(line)
 
 
 @functools.cache
@@ -154,13 +149,6 @@ def _rotated(host, cluster):
     cluster.tokens = {host.token}
 
 
-def _expired(host, cluster):
-    before = host.token
-    host.rotate(jwt(time.time() - 600))
-    host.kubeconfig.write_text(host.kubeconfig.read_text().replace(before, host.token))
-    _rotated(host, cluster)
-
-
 def _no_master(host, _cluster):
     (host.conf_dir / "10-flannel.conflist").unlink()
     host.generated.unlink()
@@ -177,10 +165,6 @@ def _nested(host, _cluster):
     host.generated.write_text(json.dumps({**inner, "delegates": [inner]}))
 
 
-def _second_multus(host, _cluster):
-    (host.conf_dir / "00-a-multus.conf").write_text(host.generated.read_text())
-
-
 def _meta_only(host, _cluster):
     _no_master(host, _cluster)
     host.master(document={"cniVersion": "0.3.1", "name": "lo", "type": "loopback"})
@@ -195,14 +179,6 @@ def _no_own_kubeconfig(host, _cluster):
     own = "/etc/cni/net.d/own.kubeconfig"
     host.flags.append(f"--multus-kubeconfig-file-host={own}")
     host.generated.write_text(host.generated.read_text().replace("/etc/cni/net.d/multus.d/multus.kubeconfig", own))
-
-
-def _rival(host, _cluster):
-    host.master("00-calico.conflist")
-
-
-def _own_old(host, _cluster):
-    host.master("10-flannel.conflist.old")
 
 
 def _lost_record(host, _cluster):
@@ -240,23 +216,20 @@ def _no_net1(host, cluster):
 SCENARIOS = {
     "all-well": lambda _host, _cluster: None,
     "rotated": _rotated,
-    "expired": _expired,
     "no-master": _no_master,
     "cut-off": _cut_off,
     "nested": _nested,
-    "second-multus": _second_multus,
     "only-multus": _only_multus,
     "meta-only": _meta_only,
     "list-in-a-conf": _list_in_a_conf,
     "no-own-kubeconfig": _no_own_kubeconfig,
-    "rival": _rival,
-    "own-old": _own_old,
+    "rival": lambda host, _cluster: host.master("00-calico.conflist"),
+    "own-old": lambda host, _cluster: host.master("10-flannel.conflist.old"),
     "lost-record": _lost_record,
     "no-directory": lambda host, _cluster: shutil.rmtree(host.conf_dir),
     "other-binary": lambda host, _cluster: host.program(host.binary, b"another installer's"),
     "no-binary": lambda host, _cluster: host.binary.unlink(),
     "no-plugin": lambda host, _cluster: (host.bin_dir / "portmap").unlink(),
-    "no-configuration": lambda host, _cluster: host.generated.unlink(),
     "master-gone": lambda host, _cluster: (host.conf_dir / "10-flannel.conflist").unlink(),
     "no-net1": _no_net1,
     "no-rights": lambda _host, cluster: cluster.denied.update({("get", "pods"), ("patch", "events")}),
@@ -265,39 +238,31 @@ SCENARIOS = {
     "on-k3s": _on_k3s,
 }
 COMMANDS = {
-    "no-master": ["--wait-timeout=0"],
-    "cut-off": ["--wait-timeout=0"],
-    "only-multus": ["--wait-timeout=0"],
-    "meta-only": ["--wait-timeout=0"],
     "own-old": ["--dry-run", "--rename-conf-file"],
     "lost-record": ["--wait-timeout=0", "--rename-conf-file"],
-    "no-directory": [],
     "records": ["uninstall"],
 }
-"""How the program is called where a page shows what it says."""
+"""How the program is called where a page shows what it says, and it is not given up at once."""
 
 
 def printed(kind, name):
     """Return what a block of docs/troubleshooting.md should hold."""
     with configured() as (host, cluster):
         SCENARIOS[name](host, cluster)
-        arguments = ["check"] if kind == "check" else COMMANDS[name]
+        arguments = ["check"] if kind == "check" else COMMANDS.get(name, ["--wait-timeout=0"])
         if arguments == ["uninstall"]:
             arguments = ["uninstall", f"--multus-data-dir={host.data_dir}"]
         ran = host.run(*arguments)
         lines = (ran.stdout + ran.stderr).splitlines()
         if kind == "check":
-            lines = [line for line in lines[1:] if not line.startswith(("pass", "skipped"))] or [
+            lines = [each for each in lines[1:] if not each.startswith(("pass", "skipped"))] or [
                 f"exit {ran.returncode}"
             ]
         said = "".join(f"{line}\n" for line in lines)
-        for path, name_inside in ((host.root / "host", "/host"), (host.image, "/usr/src/multus-cni/bin")):
-            said = said.replace(str(path), name_inside)
         parts = host.root.parts[1:]
         for start in range(len(parts)):  # as far as the kernel says where the scratch host is
             said = said.replace(f"/{'/'.join(parts[start:])}{K3S}", K3S)
-        said = said.replace(str(host.account.path), f"/{ACCOUNT}").replace(cluster.url, "https://10.96.0.1:443")
-        said = re.sub(r"^\d{4}-\S+Z ", "", said, flags=re.MULTILINE)
+        said = in_the_container(host, said).replace(cluster.url, "https://10.96.0.1:443")
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "2026-11-23T21:26:52Z", said)
 
 

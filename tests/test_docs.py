@@ -72,7 +72,7 @@ def blocks(language):
 
 
 @pytest.mark.parametrize(("page", "block"), blocks("sh"))
-def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
+def test_commands_and_objects_in_the_pages_are_well_formed_and_name_what_is_there(page, block):
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
     for path in re.findall(r"(?<![\w/.-])(?:deployments|tests|demo|bench)/[\w./-]+", block):
         assert (ROOT / path).exists(), path
@@ -81,10 +81,6 @@ def test_shell_in_the_pages_is_well_formed_and_names_what_is_there(page, block):
     known = {"--help", "--version", *(name for flag in [*ENTRYPOINT, *CHECK, *UNINSTALL] for name in flag.opts)}
     for line in re.findall(r"multus-entrypoint (.*)", block):
         assert {word.partition("=")[0] for word in line.split() if word.startswith("--")} <= known, line
-
-
-@pytest.mark.parametrize(("page", "block"), blocks("sh"))
-def test_objects_in_the_pages_are_yaml_and_json(page, block):
     for content in re.findall(r"<<'EOF'\n(.*?)^EOF$", block, re.MULTILINE | re.DOTALL):
         for document in yaml.safe_load_all(content):  # JSON is YAML too
             assert "apiVersion" in document or "cniVersion" in document
@@ -101,13 +97,6 @@ def test_who_follows_a_page_applies_no_image_that_is_not_published(page, block):
         assert "kind load" in block, (
             f"{page}: put an image of one's own into the manifest, as the page on installing does"
         )
-
-
-def test_links_to_upstream_reports_are_well_formed():
-    for page in PAGES:
-        for link in LINK.findall(page.read_text("utf-8")):
-            if "multus-cni/issues" in link:
-                assert re.fullmatch(r"https://github\.com/k8snetworkplumbingwg/multus-cni/issues/\d+", link), link
 
 
 def test_every_page_is_reached_from_the_readme():

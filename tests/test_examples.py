@@ -41,7 +41,7 @@ def test_the_flags_of_a_recipe_configure_a_node_with_that_network(master, lines,
     assert len(flags) == lines.count("\n")
     node = examples.Node(tmp_path, master)
     (tmp_path / "host/etc/cni/net.d/20-calico.conflist").unlink()
-    code, said = node.run(" ".join([*flags, "NODE_NAME=worker-1", "--dry-run"]))
+    code, said = node.said(" ".join([*flags, "NODE_NAME=worker-1", "--dry-run"]))
     assert code == 0, said
     assert "would write /host/etc/cni/net.d/00-multus.conf" in said
 

@@ -8,15 +8,11 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
 import entrypoint
 from tests.manifests import (
-    CHART,
     DEPLOYMENTS,
     PLATFORMS,
     PUBLISHED,
@@ -27,7 +23,6 @@ from tests.manifests import (
     host_paths,
     kustomize,
     memory,
-    notes,
     only,
     parse,
 )
@@ -42,7 +37,6 @@ ALL_OF_THE_CHART = {
     "rbac": {"check": True},
 }
 """Values that switch on what the manifest holds off with a # in the first column."""
-TAINT = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}
 RULES = []
 """Each with whether it is for what installs, for what uninstalls, or (None) for both."""
 
@@ -165,24 +159,6 @@ def what_is_off_can_be_switched_on(each):
 
 
 @rule(installs=True)
-def switching_the_startup_taint_on_gives_the_flag_and_the_right_that_it_needs(each):
-    assert (TAINT in each.only("ClusterRole")["rules"], each.flags("--startup-taint")) == (False, [])
-    assert TAINT in only(each.switched_on, "ClusterRole")["rules"]
-    (container,) = containers(only(each.switched_on, "DaemonSet"))
-    assert "--startup-taint=multus-cni.io/not-ready:NoSchedule" in container["args"]
-    assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in each.first["env"]
-
-
-@rule(installs=True)
-def switching_the_repair_of_pods_on_gives_the_flag_and_the_rights_that_it_needs(each):
-    needed = {("", "pods", "list"), ("", "pods", "get"), ("", "pods/eviction", "create"), ("", "events", "create")}
-    assert (needed <= granted(each.found), each.flags("--repair-pods")) == (False, [])
-    assert needed <= granted(each.switched_on)
-    (container,) = containers(only(each.switched_on, "DaemonSet"))
-    assert "--repair-pods=delete" in container["args"]
-
-
-@rule(installs=True)
 def the_role_holds_what_multus_uses_and_nothing_else(each):
     """Looked up in Multus: k8sclient.go gets, draclient.go gets claims and lists slices, SetNetworkStatus updates."""
     definition = ("k8s.cni.cncf.io", "network-attachment-definitions", "get")
@@ -202,11 +178,10 @@ def what_only_check_and_the_errands_use_is_off_until_it_is_switched_on(each):
         ("k8s.cni.cncf.io", "network-attachment-definitions", "list"),
         ("", "pods/eviction", "create"),
     }
-
-
-@rule(installs=True)
-def no_wildcard_is_in_the_roles_even_with_everything_switched_on(each):
-    assert not any("*" in entry for entry in granted(each.switched_on))
+    (container,) = containers(only(each.switched_on, "DaemonSet"))
+    errands = {"--startup-taint=multus-cni.io/not-ready:NoSchedule", "--repair-pods=delete"}
+    assert set(container["args"]) - set(each.first["args"]) - {"--restart-crio=true"} == errands
+    assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in each.first["env"]
 
 
 @rule(installs=True)
@@ -371,35 +346,7 @@ def the_kubeconfig_is_named_by_the_path_that_it_has_on_the_host(each):
     assert each.flags("--multus-kubeconfig-file-host") == named
 
 
-@rule()
-def it_differs_from_the_plain_manifest_in_the_paths_on_the_host_and_in_what_its_file_says(each):
-    ours, theirs = by_kind(each.found), by_kind(manifest(PLAIN if each.installs else UNINSTALL).found)
-    platform = each.name.removeprefix("helm ").removesuffix("/uninstall")
-    specs = [found["DaemonSet"]["spec"]["template"]["spec"] for found in (ours, theirs)]
-    for volume in specs[0]["volumes"]:
-        if volume["name"] in ("cni", "cnibin") and platform != "microk8s":
-            volume["hostPath"]["path"] = {"cni": "/etc/cni/net.d", "cnibin": "/opt/cni/bin"}[volume["name"]]
-    first, other = (containers(found["DaemonSet"])[0] for found in (ours, theirs))
-    first["args"] = [flag for flag in first["args"] if not flag.startswith("--multus-kubeconfig-file-host=")]
-    if platform == "crio" and each.installs:
-        first["args"].remove("--override-network-name=true")
-    elif platform == "openshift":
-        assert ours["ClusterRole"]["rules"].pop()["resourceNames"] == ["multus-entrypoint"]
-        assert (ours.pop("SecurityContextConstraints", None) is not None) == each.installs
-    elif platform == "microk8s":
-        root = "/var/snap/microk8s"
-        assert [one["hostPath"] for one in specs[0]["volumes"] if one["name"] in ("cni", "cnibin")] == [
-            {"path": root, "type": "Directory"}
-        ]
-        assert f"--cni-bin-dir=/host{root}/current/opt/cni/bin" in first["args"]
-        first["args"][1:4] = other["args"][1:4]
-        for holder, key in [(specs, "volumes"), ((first, other), "volumeMounts")]:
-            for one in holder:
-                one[key] = [named for named in one[key] if named["name"] not in ("cni", "cnibin")]
-    assert ours == theirs
-
-
-# ---- the platforms, for `kubectl apply -k`, and the chart ----
+# ---- the platforms, for `kubectl apply -k` ----
 
 
 def test_every_manifest_of_the_directory_is_tested_here():
@@ -413,13 +360,6 @@ def test_a_field_that_does_not_exist_does_not_fit_the_schema():
     document["spec"]["template"]["spec"]["hostNetworks"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
         fits_the_schema(json.dumps(document), RELEASES[0])
-
-
-def test_the_published_forms_are_those_that_have_fifty_mebibytes_and_a_tenth_of_a_cpu():
-    for name in ("multus-3.9.yml", "multus-4.3.yml"):
-        *_, container = containers(only(documents(PUBLISHED / name), "DaemonSet"))
-        assert memory(container["resources"]["limits"]["memory"]) == 50 * 2**20
-        assert container["resources"]["limits"]["cpu"] == "100m"
 
 
 def test_the_base_is_a_copy_of_the_manifests():
@@ -442,154 +382,3 @@ def test_a_platform_can_be_applied_from_a_repository_by_its_url(tmp_path):
         subprocess.run(["git", "-C", tmp_path, *command], check=True)
     url = f"file://{str(tmp_path).replace(' ', '%20')}//deployments/crio?ref=main"
     assert parse(kustomize(url)) == documents(DEPLOYMENTS / "crio")
-
-
-# ---- the chart ----
-
-
-def chart_args(**values):
-    (container,) = containers(only(charted(values), "DaemonSet"))
-    return container["args"]
-
-
-def schema():
-    return json.loads((CHART / "values.schema.json").read_text())["properties"]
-
-
-def test_the_chart_has_every_platform_in_its_schema():
-    assert sorted(schema()["platform"]["enum"]) == sorted({"", *PLATFORMS} - {"base"})
-
-
-MOUNTED = {
-    "plugin-bin-dir",
-    "cni-conf-dir",
-    "cni-bin-dir",
-    "multus-autoconfig-dir",
-    "ready-file",
-    "service-account-dir",
-}
-"""Flags that follow from what the chart mounts where."""
-
-
-def test_the_chart_takes_every_flag_of_the_program():
-    from entrypoint.cli.flags import ENTRYPOINT
-
-    flags = {flag.opts[0].removeprefix("--") for flag in ENTRYPOINT if not flag.hidden}
-    assert set(schema()["flags"]["properties"]) == flags - MOUNTED - {"dry-run"}
-
-
-def test_a_flag_of_the_chart_is_a_flag_of_the_program():
-    args = chart_args(
-        flags={
-            "cni-version": "0.3.1",
-            "namespace-isolation": True,
-            "multus-log-to-stderr": False,
-            "wait-timeout": 1000000,
-            "global-namespaces": "",
-            "multus-log-file": None,
-            "multus-conf-patch": {"logOptions": {"maxSize": 10}},
-            "multus-master-cni-exclude": ["200-*", "87-*"],
-        },
-        extraArgs=["--cleanup-config-on-exit"],
-    )
-    assert args[5:] == [
-        "--cni-version=0.3.1",
-        '--multus-conf-patch={"logOptions":{"maxSize":10}}',
-        "--multus-log-to-stderr=false",
-        "--multus-master-cni-exclude=200-*",
-        "--multus-master-cni-exclude=87-*",
-        "--namespace-isolation=true",
-        "--wait-timeout=1000000",
-        "--cleanup-config-on-exit",
-    ]
-
-
-def test_directories_of_your_own_win_over_those_of_the_platform():
-    found = charted({"platform": "k3s", "hostPaths": {"confDir": "/data/k3s/agent/etc/cni/net.d"}})
-    spec = only(found, "DaemonSet")["spec"]["template"]["spec"]
-    paths = [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume]
-    assert paths == ["/data/k3s/agent/etc/cni/net.d", "/var/lib/rancher/k3s/data/cni"]
-    path = "/data/k3s/agent/etc/cni/net.d/multus.d/multus.kubeconfig"
-    assert spec["containers"][0]["args"][5:] == [f"--multus-kubeconfig-file-host={path}"]
-
-
-def test_the_image_of_the_chart_can_be_one_digest():
-    digest = f"sha256:{'0' * 64}"
-    (container,) = containers(only(charted({"image": {"digest": digest, "tag": "v9"}}), "DaemonSet"))
-    assert container["image"] == f"ghcr.io/multus-entrypoint/multus-entrypoint@{digest}"
-
-
-def test_the_chart_passes_on_what_is_for_the_scheduler_and_the_registry():
-    values = {
-        "nodeSelector": {"pool": "blue"},
-        "tolerations": [{"key": "a", "operator": "Exists"}],
-        "affinity": {"podAffinity": {}},
-        "imagePullSecrets": [{"name": "registry"}],
-        "podLabels": {"team": "net", "name": "not this one"},
-        "podAnnotations": {"note": "x"},
-        "extraEnv": [{"name": "KUBECONFIG_MODE", "value": "640"}],
-    }
-    template = only(charted(values), "DaemonSet")["spec"]["template"]
-    spec = template["spec"]
-    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "blue"}
-    assert (spec["tolerations"], spec["affinity"]) == (values["tolerations"], values["affinity"])
-    assert spec["imagePullSecrets"] == values["imagePullSecrets"]
-    assert spec["containers"][0]["env"][1:] == values["extraEnv"]
-    assert template["metadata"]["labels"] == {"team": "net", "tier": "node", "app": "multus", "name": "multus"}
-    assert template["metadata"]["annotations"] == values["podAnnotations"]
-
-
-@pytest.mark.parametrize("platform", ["", "k3s"])
-def test_the_notes_of_the_chart_take_multus_off_again_with_the_image_that_was_installed(platform):
-    image = "registry.example.com/infra/multus-entrypoint"
-    text = notes({"platform": platform, "image": {"repository": image, "tag": "v9"}})
-    said = [line.strip() for line in text.splitlines() if line.startswith("  ")]
-    kubectl = Path(sys.executable).parent / "kubectl"
-    apply = said[2].removesuffix(" | kubectl apply -f -").replace("kubectl", f"'{kubectl}'", 1)
-    applied = subprocess.run(["sh", "-c", apply], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    daemon_set = only(parse(applied), "DaemonSet")
-    assert {each["image"] for each in containers(daemon_set)} == {f"{image}:v9"}
-    assert ("/var/lib/rancher/k3s/data/cni" in str(daemon_set)) == bool(platform)
-    assert (ROOT / said[4].split()[-1]).exists()
-    assert said[5] == "helm -n kube-system uninstall any"
-
-
-def test_the_notes_of_the_chart_tell_of_directories_of_ones_own():
-    assert "/elsewhere/net.d and `cnibin` to /opt/cni/bin" in notes({"hostPaths": {"confDir": "/elsewhere/net.d"}})
-    assert "cnibin" not in notes({})
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"platfrom": "k3s"}, "'platfrom' not allowed"),
-        ({"platform": "k8s"}, "/platform"),
-        ({"flags": {"cni-vers": "1.0.0"}}, "'cni-vers' not allowed"),
-        ({"flags": {"namespace-isolation": "maybe"}}, "namespace-isolation"),
-        ({"flags": {"cni-conf-dir": "/elsewhere"}}, "'cni-conf-dir' not allowed"),
-        ({"image": {"digest": "sha256:short"}}, "digest"),
-    ],
-)
-def test_the_chart_refuses_what_its_schema_does_not_have(values, message):
-    import helm_python
-
-    with pytest.raises(helm_python.HelmError, match=re.escape(message)):
-        charted(values)
-
-
-def test_helm_finds_nothing_to_complain_about():
-    import helm_python
-
-    report = helm_python.chart.lint(CHART, strict=True)
-    assert report["errors"] == []
-    assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
-
-
-def test_the_version_of_the_chart_is_that_of_the_package():
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == entrypoint.__version__
-
-
-def test_the_values_on_the_page_of_the_chart_are_taken():
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", (CHART / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert "--multus-log-level=verbose" in chart_args(**yaml.safe_load(text))

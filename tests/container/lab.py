@@ -6,15 +6,14 @@ kubelet adds is added here: the service account's token with its `..data` link, 
 
 from __future__ import annotations
 
+import functools
 import json
-import os
-import secrets
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.manifests import containers, cpus, memory
+from tests.process.scratch import Volume
 from tests.waiting import BOUND
 
 BASE = "docker.io/library/debian:trixie-slim"
@@ -28,34 +27,6 @@ def podman(*arguments, check=True, timeout=600):
     if check and done.returncode != 0:
         raise RuntimeError(f"podman {' '.join(arguments)}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done
-
-
-class AtomicDirectory:
-    """A volume that kubelet writes: the files are links through `..data`, which is swapped as a whole."""
-
-    def __init__(self, path, files, *, mode=0o644):
-        self.path = path
-        self._mode = mode
-        path.mkdir(parents=True)
-        self._publish(files)
-        for name in files:
-            (path / name).symlink_to(f"..data/{name}")
-
-    def swap(self, files):
-        """Replace the files as kubelet does: a new directory, one rename of the link, the old directory removed."""
-        old = os.readlink(self.path / "..data")
-        self._publish(files)
-        shutil.rmtree(self.path / old)
-
-    def _publish(self, files):
-        directory = self.path / f"..{secrets.token_hex(5)}"
-        directory.mkdir()
-        for name, content in files.items():
-            (directory / name).write_text(content)
-            (directory / name).chmod(self._mode)
-        link = self.path / "..data_tmp"
-        link.symlink_to(directory.name)
-        link.rename(self.path / "..data")
 
 
 class Node:
@@ -96,13 +67,13 @@ class Pod:
         self._containers = {container["name"]: container for container in containers(daemon_set)}
         self._volumes = {volume["name"]: self._volume(volume) for volume in self.spec.get("volumes", [])}
         if self.spec.get("automountServiceAccountToken", True):
-            self.service_account = AtomicDirectory(directory / "kube-api-access", self._account)
+            self.service_account = Volume(directory / "kube-api-access", **self._account)
         self.started = []
 
     def rotate(self, **files):
         """Renew the service account's files (token, ca), as kubelet does."""
         self._account.update({{"ca": "ca.crt"}.get(name, name): content for name, content in files.items()})
-        self.service_account.swap(self._account)
+        self.service_account.update(**self._account)
 
     def volume(self, name):
         """Return the directory of a volume on this machine."""
@@ -151,9 +122,9 @@ class Pod:
             data = self._config_maps.get(volume["configMap"]["name"], {})
             items = volume["configMap"].get("items", [{"key": key, "path": key} for key in data])
             files = {item["path"]: data.get(item["key"], "{}") for item in items}
-            AtomicDirectory(path, files, mode=volume["configMap"].get("defaultMode", 0o644))
+            Volume(path).update(volume["configMap"].get("defaultMode", 0o644), **files)
         elif "projected" in volume:
-            self.service_account = AtomicDirectory(path, self._account)
+            self.service_account = Volume(path, **self._account)
         else:
             assert "emptyDir" in volume, f"this lab knows no volume like {volume}"
             path.mkdir()
@@ -219,15 +190,11 @@ class Running:
     @property
     def cgroup(self):
         """Its control group; ask while it runs."""
-        return Cgroup(self.identifier, unified=Path("/sys/fs/cgroup/cgroup.controllers").exists())
+        return Cgroup(self.identifier)
 
     def is_limited(self):
         """Return whether the process is still in the group that has the limits, or has ended."""
-        try:
-            groups = Path(f"/proc/{self.inspect()['State']['Pid']}/cgroup").read_text().splitlines()
-        except OSError:
-            return True
-        return all(self.identifier in line for line in groups if line.split(":")[1] in {"memory", "cpu", "cpu,cpuacct"})
+        return self.cgroup.holds(self.inspect()["State"]["Pid"])
 
     def is_running(self):
         return self.inspect()["State"]["Running"]
@@ -253,51 +220,49 @@ class Running:
         return {line.partition(" ")[2] for line in lines}
 
 
-@dataclass(frozen=True)
+UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+"""Version 2. A machine with both mounted has its memory and CPU controllers in version 1."""
+
+
 class Cgroup:
-    """The counters of a container's control group, in version 1 or 2."""
+    """The control group of a container and its counters, which are looked for where it was when it was asked first."""
 
-    identifier: str
-    unified: bool
+    def __init__(self, identifier):
+        self._identifier = identifier
 
-    @property
+    @functools.cached_property
     def memory(self):
-        return self._group("" if self.unified else "memory")
+        return self._directory("memory")
 
-    @property
+    @functools.cached_property
     def cpu(self):
-        return self._group("" if self.unified else "cpuacct")
+        return self._directory("cpuacct")
 
-    def _group(self, controller):
-        root = Path("/sys/fs/cgroup") / controller
-        found = (path for path in root.rglob(f"*{self.identifier}*") if path.is_dir())
+    def _directory(self, controller):
+        root = Path("/sys/fs/cgroup") / ("" if UNIFIED else controller)
+        found = (path for path in root.rglob(f"*{self._identifier}*") if path.is_dir())
         return next(path for path in found if "conmon" not in path.name)  # podman's own has the same number
 
+    def holds(self, pid):
+        """Return whether a process is in it, or has ended."""
+        try:
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except OSError:
+            return True
+        limiting = {"memory", "cpu", "cpuacct", *([""] if UNIFIED else [])}
+        return all(self._identifier in line for line in lines if limiting & set(line.split(":")[1].split(",")))
+
     def limit(self):
-        return int((self.memory / ("memory.max" if self.unified else "memory.limit_in_bytes")).read_text())
-
-    def peak(self):
-        """Return the most bytes that were ever charged, reclaimable page cache included."""
-        return int((self.memory / ("memory.peak" if self.unified else "memory.max_usage_in_bytes")).read_text())
-
-    def resident(self):
-        """Return the bytes of the processes' own memory: what cannot be taken back."""
-        return self._stat("anon" if self.unified else "total_rss")
-
-    def cache(self):
-        return self._stat("file" if self.unified else "total_cache")
+        return int((self.memory / ("memory.max" if UNIFIED else "memory.limit_in_bytes")).read_text())
 
     def oom_kills(self):
-        path = self.memory / ("memory.events" if self.unified else "memory.oom_control")
-        return _fields(path)["oom_kill"]
+        return _fields(self.memory / ("memory.events" if UNIFIED else "memory.oom_control"))["oom_kill"]
 
     def cpu_seconds(self):
-        if self.unified:
+        """Return the seconds of CPU of all processes that ever were in it; exact when none runs."""
+        if UNIFIED:
             return _fields(self.cpu / "cpu.stat")["usage_usec"] / 1e6
         return int((self.cpu / "cpuacct.usage").read_text()) / 1e9
-
-    def _stat(self, name):
-        return _fields(self.memory / "memory.stat")[name]
 
 
 def _fields(path):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
-from tests.container.lab import podman
-from tests.container.test_daemonset import KUBECONFIG, MAIN, PLAIN, manifest, ready
+from tests.container.test_daemonset import KUBECONFIG, MAIN, PLAIN, ready
 from tests.waiting import until
 
 
@@ -26,10 +23,9 @@ def becomes_ready(pod):
     return running
 
 
-@manifest
-def test_whichever_container_is_killed_the_node_has_the_token_of_the_newest_that_lives(path, new_pod, node):
-    older = becomes_ready(new_pod(path, token="token-older"))
-    newer = becomes_ready(new_pod(path, token="token-newer"))
+def test_whichever_container_is_killed_the_node_has_the_token_of_the_newest_that_lives(new_pod, node):
+    older = becomes_ready(new_pod(PLAIN, token="token-older"))
+    newer = becomes_ready(new_pod(PLAIN, token="token-newer"))
     assert has_token(node, "token-newer")
     assert ready(older)
     assert len(presences(node)) == 2
@@ -39,7 +35,7 @@ def test_whichever_container_is_killed_the_node_has_the_token_of_the_newest_that
     assert ready(older)
     assert "standing by" in older.log() and "at work again" in older.log()
 
-    newest = becomes_ready(new_pod(path, token="token-newest"))
+    newest = becomes_ready(new_pod(PLAIN, token="token-newest"))
     older.signal("KILL")
     older.wait()
     time.sleep(0.5)
@@ -52,14 +48,13 @@ def test_whichever_container_is_killed_the_node_has_the_token_of_the_newest_that
     assert has_token(node, "token-newest")
 
 
-@manifest
-def test_with_cleanup_an_update_with_surge_takes_nothing_away(path, new_pod, node):
+def test_with_cleanup_an_update_with_surge_takes_nothing_away(new_pod, node):
     def cleaning(daemon_set):
         daemon_set["spec"]["template"]["spec"]["containers"][0]["args"].append("--cleanup-config-on-exit=true")
 
     conf = node.path("/etc/cni/net.d/00-multus.conf")
-    older = becomes_ready(new_pod(path, token="token-older", change=cleaning))
-    newer = becomes_ready(new_pod(path, token="token-newer", change=cleaning))
+    older = becomes_ready(new_pod(PLAIN, token="token-older", change=cleaning))
+    newer = becomes_ready(new_pod(PLAIN, token="token-newer", change=cleaning))
     before = conf.stat()
     older.signal("TERM")
     assert older.wait() == 0
@@ -68,22 +63,3 @@ def test_with_cleanup_an_update_with_surge_takes_nothing_away(path, new_pod, nod
     newer.signal("TERM")
     assert newer.wait() == 0
     assert not conf.exists()
-
-
-@pytest.mark.parametrize("frozen", ["older", "newer"])
-def test_a_container_that_is_paused_keeps_its_place(frozen, new_pod, node):
-    older = becomes_ready(new_pod(PLAIN, token="token-older"))
-    if frozen == "older":
-        podman("pause", older.identifier)
-        newer = becomes_ready(new_pod(PLAIN, token="token-newer"))
-        podman("unpause", older.identifier)
-        until(lambda: "standing by" in older.log(), older.log)
-        assert has_token(node, "token-newer")
-        return
-    newer = becomes_ready(new_pod(PLAIN, token="token-newer"))
-    podman("pause", newer.identifier)
-    time.sleep(0.5)
-    assert has_token(node, "token-newer")
-    podman("unpause", newer.identifier)
-    assert ready(newer)
-    assert "at work again" not in older.log()

@@ -11,7 +11,7 @@ from tests.manifests import DEPLOYMENTS, PLATFORMS, ROOT, documents, host_paths,
 from tests.waiting import until
 
 
-@pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform != "base"])
+@pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_node_of_the_platform_is_configured_and_cleaned_where_its_runtime_looks(platform, new_pod, node):
     configuration, plugins = host_paths(only(documents(DEPLOYMENTS / platform), "DaemonSet"))
     if platform == "microk8s":
@@ -67,24 +67,3 @@ def test_a_new_revision_of_microk8s_is_followed_while_the_pod_runs(new_pod, node
     written = snap / "7500/args/cni-network/00-multus.conf"
     until(lambda: "cbr1" in written.read_text(), running.log)
     assert running.is_running()
-
-
-def test_where_only_the_mounts_are_changed_the_kubeconfigs_path_is_found_to_be_wrong(new_pod, node):
-    """As somebody does who adapts the manifest for k3s by hand (upstream issues 564, 1143)."""
-    directory = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
-    node.write(f"{directory}/10-flannel.conflist", (ROOT / "tests/data/master-confs/10-flannel.conflist").read_text())
-
-    def change(daemon_set):
-        volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
-        next(volume for volume in volumes if volume["name"] == "cni")["hostPath"]["path"] = directory
-
-    pod = new_pod(DEPLOYMENTS / "multus-daemonset.yml", change=change)
-    running = pod.start("kube-multus")
-    advice = f"set --multus-kubeconfig-file-host={directory}/multus.d/multus.kubeconfig"
-    until(lambda: advice in running.log(), running.log)
-    until(node.path(f"{directory}/00-multus.conf").exists, running.log)  # it is written after the warning
-    flags = pod.container("kube-multus")["args"]
-    done = running.exec("/usr/local/bin/multus-entrypoint", "check", "--output=json", "--timeout=1", *flags)
-    findings = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
-    assert findings["kubeconfig.path"]["status"] == "fail"
-    assert findings["kubeconfig.path"]["advice"].startswith(advice)

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import pytest
 
 from tests.manifests import PUBLISHED, ROOT, documents, memory, only
 from tests.waiting import until
 
-
-@dataclass(frozen=True)
-class Case:
-    """What a deployment finds on its nodes, and what must be there once it has run."""
-
-    master: str = "10-flannel.conflist"
-    static: bool = False
-    """Whether it copies a configuration of its own instead of wrapping the master."""
-    in_a_shell: bool = False
-    """Whether its first process is a shell, which keeps SIGTERM to itself."""
-
-
-OVN = "10-ovn-kubernetes.conf"
-CASES = {
-    "multus-3.9": Case(),
-    "multus-4.3": Case(),
-    "multus-4.3-crio": Case(),
-    "rke2": Case(),
-    "k3s": Case(),
-    "kubespray": Case(),
-    "nvidia-network-operator": Case(),
-    "helm-charts": Case(static=True, in_a_shell=True),
-    "microk8s": Case(),
-    "eks": Case(master="10-aws.conflist"),
-    "gke": Case(),
-    "tanzu": Case(),
-    "spiderpool": Case(),
-    "microshift": Case(master=OVN),
-    "ovn-kubernetes": Case(master=OVN),
+DEPLOYMENTS = sorted(path.stem for path in PUBLISHED.glob("*.yml"))
+MASTERS = {
+    "eks": "10-aws.conflist",
+    **dict.fromkeys(("microshift", "ovn-kubernetes"), "10-ovn-kubernetes.conf"),
 }
-
-
-def test_every_published_deployment_is_run_and_says_where_it_is_from():
-    assert {path.stem for path in PUBLISHED.glob("*.yml")} == set(CASES)
-    for path in PUBLISHED.glob("*.yml"):
-        assert "\n# From " in path.read_text(), path.name
+"""What they find on their nodes, where it is not Flannel."""
+STATIC_AND_IN_A_SHELL = "helm-charts"
+"""Copies a configuration of its own instead of wrapping the master, and its first process keeps SIGTERM to itself."""
 
 
 def host_paths(daemon_set):
@@ -64,15 +35,17 @@ def stop_as_kubelet_does(running, container):
     running.signal("TERM")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_published_deployment_configures_the_node_after_changing_nothing_but_the_image(name, new_pod, node, binary):
-    case, found = CASES[name], documents(PUBLISHED / f"{name}.yml")
+    assert "\n# From " in (PUBLISHED / f"{name}.yml").read_text()
+    found = documents(PUBLISHED / f"{name}.yml")
     paths = host_paths(only(found, "DaemonSet"))
     for path in paths.values():
         node.path(path).mkdir(parents=True, exist_ok=True)
     node.path("/etc/cni/net.d/10-flannel.conflist").unlink()
-    master = (ROOT / "tests/data/master-confs" / case.master).read_text()
-    node.write(f"{paths['cni']}/{case.master}", master)
+    file = MASTERS.get(name, "10-flannel.conflist")
+    master = (ROOT / "tests/data/master-confs" / file).read_text()
+    node.write(f"{paths['cni']}/{file}", master)
     pod = new_pod(PUBLISHED / f"{name}.yml")
     for container in pod.spec.get("initContainers", []):
         code, log = pod.run(container["name"])
@@ -85,7 +58,7 @@ def test_a_published_deployment_configures_the_node_after_changing_nothing_but_t
 
     configuration = json.loads(written.read_text())
     assert configuration["type"] == "multus"
-    if case.static:
+    if name == STATIC_AND_IN_A_SHELL:
         (config_map,) = [document for document in found if document["kind"] == "ConfigMap"]
         assert configuration == json.loads(config_map["data"]["cni-conf.json"])
     else:
@@ -102,6 +75,6 @@ def test_a_published_deployment_configures_the_node_after_changing_nothing_but_t
     pod.rotate(token="token-2")
     until(lambda: "token-2" in kubeconfig.read_text(), running.log)
 
-    if not case.in_a_shell:
+    if name != STATIC_AND_IN_A_SHELL:
         stop_as_kubelet_does(running, main)
         assert running.wait() == 0, running.log()

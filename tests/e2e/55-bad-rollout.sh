@@ -1,9 +1,26 @@
 #!/usr/bin/env bash
 # Roll out what cannot work: the rollout stops, the pods that were there go on, and pods get their interfaces. Then undo it.
+# By the commands of docs/troubleshooting.md, which also must know the state of the new pod.
 . "$(dirname "$0")/lib.sh"
 STOPS_WITHIN="${STOPS_WITHIN:-20}" # seconds: a good rollout needs fewer on a node
 
 argument() { echo '[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "'"$1"'"}]'; }
+
+# What docs/troubleshooting.md says about this.
+page() { sed -n '/^## Rollout status does not end/,/^## /p' "$ROOT/docs/troubleshooting.md"; }
+
+# Run a command of the page, by its beginning.
+as_the_page_says() { bash -euc "$(page | sed -n "/^kubectl -n kube-system $1 /p")"; }
+
+# The page has a row for the state of each pod that is not ready.
+is_explained() {
+  local states state
+  states=$(as_the_page_says get | awk 'NR > 1 && $2 != "1/1" {print $3}')
+  [ -n "$states" ] || fail "the page's command shows no pod that is not ready"
+  for state in $states; do
+    [ -n "$(page | sed -n "/^| .*\`$state\`/p")" ] || fail "the page has no row for $state"
+  done
+}
 
 # Each of the pods that were there before is ready, though another stands beside it.
 stops() {
@@ -12,6 +29,7 @@ stops() {
   kubectl -n kube-system patch daemonset kube-multus-ds --type=json -p "$patch"
   ! kubectl -n kube-system rollout status daemonset/kube-multus-ds --timeout="${STOPS_WITHIN}s" ||
     fail "a rollout with $what went through"
+  is_explained
   for node in "${!before[@]}"; do
     pod=${before[$node]}
     kubectl -n kube-system wait --for=condition=Ready "$pod" --timeout=5s
@@ -22,7 +40,7 @@ stops() {
 }
 
 undo() {
-  kubectl -n kube-system rollout undo daemonset/kube-multus-ds
+  as_the_page_says 'rollout undo'
   rolled_out kube-multus-ds
 }
 
@@ -45,6 +63,9 @@ declare -A before
 for node in $(nodes); do before[$node]=$(pod_on "$node"); done
 
 stops "a wrong flag" "$(argument --no-such-flag)"
+undo
+stops "an image that nobody has" \
+  '[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "localhost/none-such:1"}]'
 undo
 stops "a network that never comes" "$(argument --multus-master-cni-file-name=99-never.conf)"
 undo
