@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
+from entrypoint.disk.signals import ENDING
 from tests import forking
 from tests.fake_api import authority, pem
 from tests.process.scratch import FLANNEL, ScratchHost
@@ -51,25 +52,19 @@ def run_here(arguments, environ, *, name="multus-entrypoint"):
     """Run the program in this process as if in one of its own, to its end; return what `subprocess.run` would.
 
     Importing takes most of the time of a short start, and is done here already. What the program changes of the process
-    is put back. Its sleep takes no time: its clock is put forward instead.
+    is put back.
     """
     from entrypoint.cli import commands
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    root, slept, monotonic = logging.getLogger(), [0.0], time.monotonic
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    root = logging.getLogger()
     logged, level = root.handlers[:], root.level
-
-    def sleep(seconds):
-        slept[0] += seconds
-
     with _captured(1) as stdout, _captured(2) as stderr:
         texts = [io.TextIOWrapper(os.fdopen(os.dup(number), "wb"), "utf-8", errors) for number, errors in STREAMS]
         try:
             with (
                 mock.patch.multiple(sys, argv=[name, *map(os.fsdecode, arguments)], stdout=texts[0], stderr=texts[1]),
                 mock.patch.dict(os.environ, environ, clear=True),
-                mock.patch.multiple(time, sleep=sleep, monotonic=lambda: monotonic() + slept[0]),
             ):
                 commands.main()
                 code = 0
@@ -81,7 +76,6 @@ def run_here(arguments, environ, *, name="multus-entrypoint"):
             root.handlers[:], root.level = logged, level
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     return subprocess.CompletedProcess(arguments, code, stdout.text, stderr.text)
 
 
