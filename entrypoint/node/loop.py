@@ -127,7 +127,7 @@ def decide(each_part: Sequence[Part], before: Before) -> Decision:
             failed.append(error)
         seen.append(look)
         wishes.append(wish)
-        before = before.and_then(wish)
+        before = before._replace(awaited=before.awaited or wish.awaited)
     return Decision(seen, wishes, failed, before.ledger)
 
 

@@ -27,7 +27,7 @@ from entrypoint.cni.document import (
 from entrypoint.disk.looks import NO_FILE, Absent, File, Signature, listing, read, reason, signature
 from entrypoint.node import renaming
 from entrypoint.node.ledger import Ledger, Put
-from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError, told
+from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError, Wish, told
 from entrypoint.settings import Settings
 
 GRACE = 5.0
@@ -191,20 +191,19 @@ class Auto:
             found = f"--multus-conf-patch={self._settings.conf_patch_file} {seen.patch_fault}".replace(" : ", ": ")
             faults = (Fault("configuration.current", found, at_start=True),)
         choice = choose(self._settings, seen, before)
+        wish = Wish(warnings=choice.skipped, waits=self._waits(seen, choice))
         if choice.candidate is not None and isinstance(choice.candidate.verdict, Master):
             draft = self._wrapped(seen, choice, choice.candidate, choice.candidate.verdict, before)
         elif choice.settled_at is not None:
-            waits = self._waits(seen, choice)
-            draft = Draft(until=choice.settled_at, warnings=choice.skipped, waits=waits)
+            draft = Draft(wish=wish._replace(until=choice.settled_at))
         elif choice.damaged:
-            what = ", ".join(choice.damaged)
-            found = f"in {self._settings.autoconfig_dir}: {what}"
+            found = f"in {self._settings.autoconfig_dir}: {', '.join(choice.damaged)}"
             todo = "what was made of it stays; have the default network write it again"
             damage = Fault("configuration.current", found, todo, bars=False)
-            draft = Draft(faults=(damage,), warnings=choice.skipped, waits=self._waits(seen, choice))
+            draft = Draft(wish=wish._replace(faults=(damage,)))
         else:
-            draft = Draft(gone=True, warnings=choice.skipped, waits=self._waits(seen, choice))
-        return draft._replace(faults=(*faults, *draft.faults))
+            draft = Draft(gone=True, wish=wish)
+        return draft._replace(wish=draft.wish._replace(faults=(*faults, *draft.wish.faults)))
 
     def _wrapped(self, seen: Seen, choice: Choice, candidate: Candidate, master: Master, before: Before) -> Draft:
         settings = self._settings
@@ -227,13 +226,13 @@ class Auto:
         except wrap.CannotWrapError as error:
             found = f"{settings.autoconfig_dir / candidate.name}: {error}"
             fault = Fault("configuration.current", found, fatal=not before.configured)
-            return Draft(faults=(fault,), warnings=tuple(warnings))
+            return Draft(wish=Wish(faults=(fault,), warnings=tuple(warnings)))
         warnings += wrap.patch_remarks(seen.patch)
-        draft = Draft(Put(file_name, content, master=candidate.name), until=choice.settled_at, since=candidate.since)
+        draft = Draft(Put(file_name, content, master=candidate.name), since=candidate.since)
         if settings.rename_master and choice.live:
             draft, told_of = self._renamed(seen, candidate, draft, before)
             warnings += told_of
-        return draft._replace(warnings=tuple(warnings))
+        return draft._replace(wish=Wish(warnings=tuple(warnings), until=choice.settled_at))
 
     def _renamed(self, seen: Seen, candidate: Candidate, draft: Draft, before: Before) -> tuple[Draft, list[str]]:
         """Add the renaming; a master that cannot be renamed is wrapped all the same."""

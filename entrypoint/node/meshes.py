@@ -12,7 +12,7 @@ to the list that is there, and do so again whenever their plugin is gone. Three 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from entrypoint.cni.document import (
@@ -57,6 +57,11 @@ class Configuration(NamedTuple):
     following: tuple[dict[str, Any], ...]
     """The other plugins of a list."""
 
+    def names(self, key: str) -> str:
+        """Return the file that it names under this key; an empty string when it names none."""
+        named = self.multus.get(key)
+        return named if isinstance(named, str) else ""
+
     @property
     def chained(self) -> tuple[dict[str, Any], ...]:
         """Those that can be kept when ours changes: no second Multus, nothing twice."""
@@ -68,12 +73,26 @@ class Configuration(NamedTuple):
         return tuple(kept)
 
 
-class Standing(NamedTuple):
-    """A list that others may have chained themselves into, and where it stands."""
+class Output(NamedTuple):
+    """What stands under a name that we may write, or that the runtime reads."""
 
-    file_name: str
-    file: File
-    configuration: Configuration
+    name: str
+    look: Look
+    configuration: Configuration | None = None
+    """It, taken apart; None unless its first plugin is Multus."""
+    ours: bool = False
+    """By the ledger, though perhaps as a mesh has written it anew."""
+    since: float = float("-inf")
+    """Since when it is as it is (monotonic seconds)."""
+
+    @property
+    def cut_off(self) -> bool:
+        """It holds no JSON, as a file does that is being written in place."""
+        try:
+            parse(self.look.content if isinstance(self.look, File) else b"{}")
+        except InvalidJsonError:
+            return True
+        return False
 
 
 def parsed(content: bytes) -> Configuration | None:
@@ -95,20 +114,23 @@ def parsed(content: bytes) -> Configuration | None:
     return Configuration(listed, level, _bare(plugins[0]), tuple(plugins[1:]))
 
 
-def standing(outputs: Mapping[str, Look]) -> Standing | None:
+def taken_apart(name: str, look: Look, put: Put | None = None, since: float = float("-inf")) -> Output:
+    """Return what stands under a name, of which the ledger has `put`."""
+    if isinstance(look, Absent):
+        return Output(name, look, since=since)
+    return Output(name, look, parsed(look.content), put is not None and is_ours(look.content, put.document), since)
+
+
+def standing(outputs: Mapping[str, Output]) -> Output | None:
     """Return the list that stands under one of our names and begins with Multus.
 
     That is `NAME.conflist`, or else one under `NAME.conf`, where no runtime reads it: a mesh has not renamed it yet.
     """
-    for name in sorted(outputs, reverse=True):
-        look = outputs[name]
-        configuration = parsed(look.content) if isinstance(look, File) else None
-        if isinstance(look, File) and configuration is not None and configuration.listed:
-            return Standing(name, look, configuration)
-    return None
+    lists = [name for name, each in outputs.items() if each.configuration is not None and each.configuration.listed]
+    return outputs[max(lists)] if lists else None
 
 
-def settled(wanted: Put, stands: Standing | None) -> tuple[Put, list[str]]:
+def settled(wanted: Put, stands: Output | None) -> tuple[Put, list[str]]:
     """Return the configuration that shall be there, of what we would write alone and the list that stands.
 
     That list itself when it is as good; else ours, with what others have chained in it. Its mode plays no part, because
@@ -116,9 +138,9 @@ def settled(wanted: Put, stands: Standing | None) -> tuple[Put, list[str]]:
     The types of the master's plugins that are left out of its copy, because they are chained too, come second.
     """
     ours = parsed(wanted.document)
-    if stands is None or ours is None:
+    there = stands.configuration if stands is not None else None
+    if stands is None or there is None or ours is None:
         return wanted, []
-    there = stands.configuration
     others = [plugin for plugin in there.chained if not _among(plugin, ours.following)]
     if wanted.master is None and ours.listed:
         # What else is in a static list is the operator's, who may have taken it out.
@@ -128,12 +150,12 @@ def settled(wanted: Put, stands: Standing | None) -> tuple[Put, list[str]]:
     following = [*ours.following, *others]
     multus, doubled = _leave_out(ours.multus, others)
     as_good = _same_level(ours, there) and equal(multus, there.multus) and equal(following, list(there.following))
-    if as_good and stands.file_name.endswith(".conflist"):
-        return Put(stands.file_name, stands.file.content, stands.file.mode, wanted.master), doubled
+    if as_good and stands.name.endswith(".conflist") and isinstance(stands.look, File):
+        return Put(stands.name, stands.look.content, stands.look.mode, wanted.master), doubled
     if not others:
         return wanted, []
     content = _written({**ours.level, "plugins": [multus, *following]})
-    return wanted._replace(name=stands.file_name.removesuffix("list") + "list", document=content), doubled
+    return wanted._replace(name=stands.name.removesuffix("list") + "list", document=content), doubled
 
 
 def _written(document: dict[str, Any]) -> bytes:
@@ -154,8 +176,7 @@ def is_ours(content: bytes, written: bytes | None) -> bool:
 def named_in(content: bytes, key: str) -> str:
     """Return the file that a configuration of Multus names under this key; an empty string when it names none."""
     there = parsed(content)
-    named = there.multus.get(key) if there else None
-    return named if isinstance(named, str) else ""
+    return there.names(key) if there else ""
 
 
 def same_multus(ours: Configuration, there: Configuration) -> bool:
@@ -226,91 +247,59 @@ def _bare(plugin: dict[str, Any]) -> dict[str, Any]:
 # ---- the time that a mesh is given ----
 
 
-class Patience(NamedTuple):
-    """What tells whether a mesh is in the midst of something."""
+def until(
+    outputs: Mapping[str, Output], stood: str, wanted: Put, *, due: bool, master_since: float = float("-inf")
+) -> float:
+    """Return until when a mesh is left alone to end what it has begun (monotonic seconds).
 
-    now: float
-    """Monotonic seconds."""
-    outputs: Mapping[str, Look]
-    """What stands under each of our names."""
-    since: Mapping[str, float]
-    """And since when."""
-    stood: str
-    """Under which of our names the configuration stood last; empty: it never did."""
-    master_since: float = float("-inf")
-    """Since when the master is as it is."""
-
-
-def until(seen: Patience, wanted: Put, *, due: bool) -> float | None:
-    """Return until when a mesh is left alone to end what it has begun (monotonic seconds); None: none has.
-
-    `due` says that a configuration is to be written.
+    `stood` is under which of our names the configuration stood last (empty: it never did), `due` says that one is to be
+    written, and `master_since` since when the master is as it is.
     """
-    times = [*_converting(seen), *_rewriting(seen), *(_moving(seen, wanted) if due else ())]
-    latest = max(times, default=seen.now)
-    return latest if seen.now < latest else None
+    times = [*_converting(outputs), *_rewriting(outputs, stood)]
+    if due:
+        times += _moving(outputs, wanted, master_since)
+    return max(times, default=float("-inf"))
 
 
-def _converting(seen: Patience) -> list[float]:
+def _converting(outputs: Mapping[str, Output]) -> Iterator[float]:
     """Find a list that is being made of a single plugin.
 
     Istio writes the list over `NAME.conf` and then renames that. Linkerd writes `NAME.conflist`, its older script not
     in one step, and then removes `NAME.conf`. Whoever takes `NAME.conf` away meanwhile ends their processes.
     """
-    for name, look in seen.outputs.items():
-        single = parsed(look.content) if name.endswith(".conf") and isinstance(look, File) else None
-        if single is None:
+    for name, single in outputs.items():
+        if not name.endswith(".conf") or single.configuration is None:
             continue
-        if single.listed:
-            return [_since(seen, name) + HANDOVER]
-        beside = seen.outputs.get(name + "list")
-        if isinstance(beside, File):
-            there = parsed(beside.content)
-            if _cut_off(beside) or (there is not None and there.chained):
-                return [_since(seen, name + "list") + HANDOVER]
-    return []
+        beside = outputs.get(name + "list")
+        if single.configuration.listed:
+            yield single.since + HANDOVER
+        elif beside and (beside.cut_off or (beside.configuration and beside.configuration.chained)):
+            yield beside.since + HANDOVER
 
 
-def _rewriting(seen: Patience) -> list[float]:
+def _rewriting(outputs: Mapping[str, Output], stood: str) -> Iterator[float]:
     """Find a configuration that is gone, or a list that is cut off: a mesh may be about to write it.
 
     Linkerd takes its plugin out in place, that is, it empties the file and then writes; what is put there in between
     loses its last word, and a plugin would stay chained whose binary is gone. Its older script moves every file away
     and back from another file system, which removes, makes and then fills it, and ends when a file is there already.
     """
-    stood = seen.stood
-    if not stood or standing(seen.outputs) is not None:
-        return []
-    look, is_list = seen.outputs[stood], stood.endswith(".conflist")
-    if isinstance(look, Absent) and look.missing:
-        return [_since(seen, stood) + (REWRITE if is_list else MOVE)]
-    return [_since(seen, stood) + REWRITE] if is_list and _cut_off(look) else []
+    if not stood or standing(outputs) is not None:
+        return
+    there, is_list = outputs[stood], stood.endswith(".conflist")
+    if isinstance(there.look, Absent) and there.look.missing:
+        yield there.since + (REWRITE if is_list else MOVE)
+    elif is_list and there.cut_off:
+        yield there.since + REWRITE
 
 
-def _moving(seen: Patience, wanted: Put) -> list[float]:
+def _moving(outputs: Mapping[str, Output], wanted: Put, master_since: float) -> Iterator[float]:
     """Find what differs from what is wanted only in where meshes are: one may be on its way into, or out of, both.
 
     Linkerd patches the network's file and ours, one after the other, and answers each write of ours with one of its
     own. Were ours written after each of its steps, that would go to and fro. So both files must have come to rest.
     """
     ours = parsed(wanted.document)
-    for name, look in seen.outputs.items():
-        there = parsed(look.content) if isinstance(look, File) else None
-        if ours is not None and there is not None and same_but_for_meshes(ours, there):
-            return [max(_since(seen, name), seen.master_since) + HANDOVER]
-    return []
-
-
-def _since(seen: Patience, name: str) -> float:
-    return seen.since.get(name, float("-inf"))
-
-
-def _cut_off(look: Look) -> bool:
-    """Say whether a file holds no JSON, as one does that is being written in place."""
-    if isinstance(look, Absent):
-        return False
-    try:
-        parse(look.content)
-    except InvalidJsonError:
-        return True
-    return False
+    for each in outputs.values():
+        if ours and each.configuration and same_but_for_meshes(ours, each.configuration):
+            yield max(each.since, master_since) + HANDOVER

@@ -83,10 +83,6 @@ class Before(NamedTuple):
     give_up_at: float = float("inf")
     """When `--wait-timeout` ends, until the node was configured once (monotonic seconds)."""
 
-    def and_then(self, wish: Wish) -> Before:
-        """Return what is known to the next part."""
-        return self._replace(awaited=self.awaited or wish.awaited)
-
 
 class Leaving(NamedTuple):
     """Why things are taken away when the program ends."""
@@ -139,10 +135,8 @@ class Draft(NamedTuple):
     """No master is left that is or could be one. Otherwise what was made of it stays."""
     behind: tuple[Step, ...] = ()
     """What must not be done before it is there."""
-    faults: tuple[Fault, ...] = ()
-    warnings: tuple[str, ...] = ()
-    waits: str | None = None
-    until: float | None = None
+    wish: Wish = Wish()
+    """What is to be said of it, without steps."""
     since: float = float("-inf")
     """Since when the master is as it is (monotonic seconds)."""
 

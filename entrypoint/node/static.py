@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from entrypoint.cni.document import InvalidJsonError, parse, size_fault
-from entrypoint.disk.looks import Absent, Look, read
+from entrypoint.disk.looks import Absent, File, Look, read
 from entrypoint.node.ledger import Put
-from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError
+from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError, Wish
 from entrypoint.settings import Settings
 
 
@@ -31,14 +31,13 @@ class Static:
 
     def draft(self, seen: Look, before: Before) -> Draft:
         """Want what is in the file, if it is JSON."""
-        flag = f"--multus-conf-file={self._path}"
-        if isinstance(seen, Absent):
-            return Draft(faults=(Fault("configuration.current", f"{flag}: {seen.why}", at_start=True),))
-        fault = size_fault(len(seen.content))
-        try:
-            parse(seen.content)
-        except InvalidJsonError as error:
-            fault = fault or str(error)
-        if fault:
-            return Draft(faults=(Fault("configuration.current", f"{flag}: {fault}", at_start=True),))
-        return Draft(Put(self._path.name, seen.content, seen.mode))
+        fault = seen.why if isinstance(seen, Absent) else size_fault(len(seen.content))
+        if isinstance(seen, File) and not fault:
+            try:
+                parse(seen.content)
+            except InvalidJsonError as error:
+                fault = str(error)
+            else:
+                return Draft(Put(self._path.name, seen.content, seen.mode))
+        found = f"--multus-conf-file={self._path}: {fault}"
+        return Draft(wish=Wish(faults=(Fault("configuration.current", found, at_start=True),)))

@@ -9,6 +9,7 @@ from entrypoint.disk.looks import Absent, File
 from entrypoint.node import meshes
 from entrypoint.node.configuration import overtaken
 from entrypoint.node.ledger import Put
+from entrypoint.node.meshes import Output, taken_apart
 from tests.meshes import CONVERTED_NAME
 from tests.node import CONF, LIST, Node
 
@@ -41,10 +42,14 @@ def delegate(*plugins):
     return {**MULTUS, "delegates": [{**NETWORK, "plugins": list(plugins)}]}
 
 
+def standing(name, look):
+    return meshes.standing({CONF: Output(CONF, Absent()), name: taken_apart(name, look)})
+
+
 def settled(wanted, document, name=LIST):
     """What shall be there, as a document, and what was left out; None in place of the first for what stands."""
     look = file(document)
-    found, left_out = meshes.settled(wanted, meshes.standing({CONF: Absent(), LIST: Absent(), name: look}))
+    found, left_out = meshes.settled(wanted, standing(name, look))
     if found.document == look.content:
         assert (found.name, found.mode) == (name, look.mode)
         return None, left_out
@@ -96,7 +101,7 @@ def test_a_network_that_nests_deeply_is_not_blown_up():
     for _ in range(380):
         deep = [deep]
     wanted = output(single(delegate({"type": "flannel", "x": deep})))
-    stands = meshes.standing({LIST: file(listed(ISTIO))})
+    stands = standing(LIST, file(listed(ISTIO)))
     found, _ = meshes.settled(wanted, stands)
     assert json.loads(found.document)["plugins"][1] == ISTIO
     assert len(found.document) < len(wanted.document) + 1000
@@ -173,7 +178,7 @@ def test_in_a_static_list_only_meshes_are_others():
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"type": "flannel"}', b'{"plugins": []}'])
 def test_a_static_configuration_without_multus_is_taken_as_it_is(content):
     wanted = Put("70-multus.conf", content, 0o644, None)
-    assert meshes.settled(wanted, meshes.standing({"70-multus.conflist": file(listed(ISTIO))})) == (wanted, [])
+    assert meshes.settled(wanted, standing("70-multus.conflist", file(listed(ISTIO)))) == (wanted, [])
 
 
 STRANGE = [
@@ -224,13 +229,13 @@ def test_without_anything_written_nothing_is_ours():
 )
 def test_a_list_of_a_mesh_s_own_that_begins_with_ours_is_as_good(name, document, message):
     ours = json.dumps(single()).encode()
-    said = overtaken(Path("/net.d"), [name, CONF], CONF, ours, (name, file(document)))
+    said = overtaken(Path("/net.d"), [name, CONF], CONF, ours, taken_apart(name, file(document)))
     assert said is None if message is None else message in said
 
 
 def test_another_file_before_both_is_in_the_way(tmp_path):
     ours, names = json.dumps(single()).encode(), ["00-istio.conflist", CONF, "00-a.conf"]
-    assert "00-a.conf" in overtaken(tmp_path, names, CONF, ours, ("00-istio.conflist", file(listed(ISTIO))))
+    assert "00-a.conf" in overtaken(tmp_path, names, CONF, ours, taken_apart("00-istio.conflist", file(listed(ISTIO))))
 
 
 # ---- on a node ----
@@ -414,7 +419,7 @@ def test_nothing_that_stands_there_is_too_strange_to_be_replaced(node, name, mul
     node.at(200.0, **{name.rpartition(".")[2]: document})
     ours = json.dumps(node.own).encode()
     assert not meshes.is_ours(json.dumps(document).encode(), ours)
-    assert overtaken(Path("/d"), ["00-a.conflist", CONF], CONF, ours, ("00-a.conflist", file(document)))
+    assert overtaken(Path("/d"), ["00-a.conflist", CONF], CONF, ours, taken_apart("00-a.conflist", file(document)))
     assert node.rest().ready
     assert node.delegate == NETWORK
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.meshes import CONVERTED_NAME
-from tests.node import CRIO, Node
+from tests.node import CRIO, FLANNEL, Node
 
 PLUGIN = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": []}
 STATIC = json.dumps(PLUGIN).encode()
@@ -67,6 +67,22 @@ def test_with_a_file_that_the_runtime_reads_first_the_node_is_not_configured(tmp
     assert not decision.ready
     assert "'10-flannel.conflist'" in fault.found and "80-later" not in fault.found
     assert "remove or rename" in fault.todo
+
+
+def test_one_that_the_runtime_would_not_read_first_takes_the_place_of_none_that_works(tmp_path):
+    node = Node(tmp_path)
+    node.put("10-flannel.conflist", FLANNEL)
+    assert node.settle().ready
+    (tmp_path / "70-multus.conf").write_bytes(STATIC)
+    node.start(f"--multus-conf-file={tmp_path}/70-multus.conf")
+    for _ in range(2):
+        decision = node.settle()
+        assert (node.names(), decision.ready, decision.able) == (["00-multus.conf", "10-flannel.conflist"], True, False)
+        assert "'10-flannel.conflist'" in decision.messages[0] and "before 70-multus.conf" in decision.messages[0]
+        node.start()
+    (node.directory / "10-flannel.conflist").unlink()
+    assert node.settle().able
+    assert node.names() == ["70-multus.conf"]
 
 
 @pytest.mark.parametrize(
