@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from entrypoint.cni.document import MULTUS, InvalidJsonError, parse
-from entrypoint.node.loop import Decision, decide_once
+from entrypoint.node.decision import Decision, decide_once
 from entrypoint.node.steps import Write
 from entrypoint.settings import Settings
 from entrypoint.telling.log import logger

@@ -7,9 +7,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from entrypoint.disk import files, programs, signals
 from entrypoint.disk.wakeup import Wakeup
@@ -17,12 +16,10 @@ from entrypoint.disk.watch import Watcher
 from entrypoint.disk.ways import Inode, identity_of
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
-from entrypoint.node.binary import Binary
-from entrypoint.node.configuration import Configuration
-from entrypoint.node.kubeconfig import Kubeconfig
-from entrypoint.node.ledger import Book, Ledger
+from entrypoint.node.decision import Decision, decide, parts
+from entrypoint.node.ledger import Ledger
 from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
-from entrypoint.node.steps import Copy, Doing, Step, StepError, Write, advice, attempted, failure
+from entrypoint.node.steps import Copy, Doing, Save, Step, StepError, Write, attempted, failure
 from entrypoint.owner import SUFFIXES, Owner
 from entrypoint.settings import Settings
 from entrypoint.telling import log
@@ -64,110 +61,101 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def parts(
-    settings: Settings, ledger: Ledger, *, patient: bool = True, clock: Callable[[], float] = time.monotonic
-) -> list[Part]:
-    """Return the parts of the node, in the order in which they are made: what the configuration refers to comes first.
-
-    Who looks only once is not patient: it takes each file for what it is, and not for one that is being written.
-    """
-    return [
-        Kubeconfig(settings),
-        Binary(settings),
-        Configuration(settings, ledger, patient=patient, clock=clock),
-    ]
-
-
-class Decision(NamedTuple):
-    """What all parts wish, in their order, and which looks failed."""
-
-    seen: list[Any]
-    """What each part has seen; None where its look failed."""
-    wishes: list[Wish]
-    failed: list[LookFailedError]
-    ledger: Book = Book()
-
-    @property
-    def able(self) -> bool:
-        """Nothing is in the way of a node that is as it must be, once the steps are done."""
-        barred = any(wish.waits or any(fault.bars for fault in wish.faults) for wish in self.wishes)
-        return not self.failed and not barred
-
-    @property
-    def ready(self) -> bool:
-        """The runtime uses Multus now, and that works."""
-        return not self.failed and all(wish.in_use for wish in self.wishes)
-
-    @property
-    def messages(self) -> list[str]:
-        """Return what is wrong with the node."""
-        faults = (str(fault) for wish in self.wishes for fault in wish.faults)
-        return list(dict.fromkeys([*faults, *map(str, self.failed)]))
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return what an operator should hear of."""
-        return [each for wish in self.wishes for each in wish.warnings]
-
-    @property
-    def waits(self) -> str | None:
-        """Return what a first configuration is waited for."""
-        return next((wish.waits for wish in self.wishes if wish.waits), None)
-
-
-def decide(each_part: Sequence[Part], before: Before) -> Decision:
-    """Ask each part; one that cannot tell what is there leaves all as it is, and is no news."""
-    seen, wishes, failed = list[Any](), list[Wish](), list[LookFailedError]()
-    for part in each_part:
-        look, wish = None, Wish(in_use=False)
-        try:
-            look = part.look()
-            wish = part.wish(look, before)
-        except LookFailedError as error:
-            failed.append(error)
-        seen.append(look)
-        wishes.append(wish)
-        before = before._replace(awaited=before.awaited or wish.awaited)
-    return Decision(seen, wishes, failed, before.ledger)
-
-
-def _unknown(error: OSError) -> Decision:
-    """Decide nothing, because nobody can tell what the ledger says."""
-    return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
-
-
-def decide_once(settings: Settings, *, running: bool = False) -> Decision:
-    """Decide as the loop would, without patience; compare binaries too. Nothing is written.
-
-    For `--dry-run`, and for `check`, which looks at a node that is configured as far as the ledger knows (`running`).
-    """
-    ledger = Ledger(settings.ledger_file)
-    each_part = parts(settings, ledger, patient=False)
-    try:
-        ledger.load()
-    except OSError as error:
-        return _unknown(error)
-    before = Before(ledger.says, configured=running and ledger.says.configuration is not None)
-    decision = decide(each_part, before)
-    for step in (step for wish in decision.wishes for step in wish.afterwards):
-        with contextlib.suppress(OSError):
-            step.do(Doing(ledger, lambda: False))
-    return decide(each_part, before)
-
-
 class _History:
-    """What has been done to one file."""
+    """What has been done to one file, and when the next may be done."""
 
     def __init__(self) -> None:
         self.step: Step | None = None
         """The last one, done or failed."""
-        self.writes = Pace(_WRITES, _WRITES_WINDOW)
-        self.repairs = Pace(_REPAIRS, _REPAIRS_WINDOW)
-        self.warnings = Pace(1, _REPAIRS_WINDOW)
-        self.retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self.failure: str | None = None
-        self.vital = False
-        """Without the step that failed the node is not configured."""
+        self._writes = Pace(_WRITES, _WRITES_WINDOW)
+        self._repairs = Pace(_REPAIRS, _REPAIRS_WINDOW)
+        self._warnings = Pace(1, _REPAIRS_WINDOW)
+        self._retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
+
+    def not_before(self, step: Step, now: float) -> float | None:
+        """Return when this step may be done; None for at once."""
+        at = earliest(self._writes.free_at(now), self._retry.at if self.step == step else None)
+        return at if at is not None and now < at else None
+
+    def failed(self, step: Step, why: str, now: float) -> float:
+        """Take note that a step failed; return when to try it again."""
+        self.step, self.failure = step, why
+        return self._retry.failed(now)
+
+    def succeeded(self, step: Step, was: str, now: float) -> None:
+        """Take note of a step that was done, and log it; of a fight one warning a minute, no line for each repair."""
+        repaired = self.step == step and self._retry.at is None  # whatever was there before
+        self.failure = None
+        self._retry.succeeded()
+        if step.writes:
+            self._writes.took(now)
+        if not step.did:
+            return
+        self.step = step
+        if not repaired or not isinstance(step, Write | Copy):
+            logger.info("%s", step.did)
+            return
+        often = self._repairs.took(now)
+        if self._warnings.free_at(now) is not None:
+            return
+        if not often:
+            logger.info("%s: it was %s", step.did, was)
+            return
+        self._warnings.took(now)
+        logger.warning(
+            "%s was put right %d times within %g s: something else on this node, perhaps a second installer, "
+            "keeps changing it",
+            step.path,
+            _REPAIRS,
+            _REPAIRS_WINDOW,
+        )
+
+
+class _Removals:
+    """What somebody else has taken away, as preStop hooks do just before the end, and this run has put back."""
+
+    def __init__(self, *directories: Path) -> None:
+        self._directories = directories
+        self._mounted: dict[Path, Inode | None] = {}
+        """Which directory each of the host's was in the last pass."""
+        self._stood: frozenset[Path] = frozenset()
+        """What this instance wanted on the node and found there after its last pass."""
+        self._put_back: dict[Path, float] = {}
+        """And when each was put back that was gone then."""
+
+    def forget_others(self) -> None:
+        """Forget what stood in directories that are others now: nobody has removed it."""
+        mounted = {path: identity_of(path) for path in self._directories}
+        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
+        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
+        self._mounted = mounted
+
+    def found(self, stands: Iterable[Path]) -> None:
+        """Take note of what is on the node after a pass."""
+        self._stood = frozenset([*stands, *(path for path in self._stood if not os.path.lexists(path))])
+
+    def is_one(self, step: Step) -> bool:
+        """Say whether a step is about to put back what somebody has removed since the last pass.
+
+        Only what nobody of ours took away counts: a mesh's list is the configuration too, under its other name.
+        """
+        if not isinstance(step, Write | Copy):
+            return False
+        paths = (step.path, *step.instead)
+        return not self._stood.isdisjoint(paths) and not any(map(os.path.lexists, paths))
+
+    def done(self, step: Step, now: float, *, removed: bool) -> None:
+        """Take note of a step that was done; it is `removed` what it has put back."""
+        if removed:
+            self._put_back[step.path] = now
+        elif step.did and not isinstance(step, Write | Copy):
+            self._put_back.pop(step.path, None)
+            self._stood -= {step.path}
+
+    def since(self, when: float) -> frozenset[Path]:
+        """Return what was put back since then."""
+        return frozenset(path for path, at in self._put_back.items() if at >= when)
 
 
 class Loop:
@@ -187,12 +175,7 @@ class Loop:
         self._retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._standing_by = False
         self._histories: dict[Path, _History] = {}
-        self._stood: frozenset[Path] = frozenset()
-        """What this instance wanted on the node and found there after its last pass."""
-        self._mounted: dict[Path, Inode | None] = {}
-        """Which directory each of the host's was in the last pass."""
-        self._put_back: dict[Path, float] = {}
-        """When this run put a file back that somebody had removed."""
+        self._removals = _Removals(settings.cni_conf_dir, settings.cni_bin_dir)
 
     # ---- the whole ----
 
@@ -222,53 +205,49 @@ class Loop:
     def one_pass(self, unwatched: Sequence[str] = ()) -> float | None:
         """Look, wish, do and tell once; return until when to sleep (monotonic seconds, None for no limit)."""
         self._owner.look()
-        if self._owner.superseded:
-            return self._stand_by(unwatched)
-        self._be_at_work()
-        watched = self._interests()
+        self._take_sides()
+        watched, later = self._interests(), list[float]()
         decision = self._decide()
-        self._give_up_if_fatal(decision)
-        self._reporter.warnings(self._warnings(decision), self._clock())  # before anything is written
-        mine, done, later = self._do_in_turn(decision)
-        if self._owner.superseded:
-            return self._stand_by(unwatched)
-        if done:
-            decision = self._decide()
-        self._first = False
-        stands = (path for wish in decision.wishes for path in wish.stands)
-        self._stood = frozenset([*stands, *(path for path in self._stood if not os.path.lexists(path))])
-        self._able = self._able or decision.able
-        self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-        self._configured = self._configured or self._ready
-        # What is left to do after that is done at once, and so is the look at what is watched only now.
-        unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
-        again = unfinished or self._interests() != watched
+        if self._standing_by:
+            self._ready = decision.ready
+        else:
+            self._give_up_if_fatal(decision)
+            self._reporter.warnings(self._warnings(decision), self._clock())  # before anything is written
+            done, later = self._do_in_turn(decision)
+            if self._owner.superseded:
+                return self.one_pass(unwatched)
+            if done:
+                decision = self._decide()
+            self._first = False
+            self._removals.found(path for wish in decision.wishes for path in wish.stands)
+            self._able = self._able or decision.able
+            self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
+            self._configured = self._configured or self._ready
+            if done and not later and decision.steps:
+                later.append(self._clock())  # what is left to do after that is done at once
+            if self._waits(decision):
+                later.append(self._started + self._settings.wait_timeout)
+        if self._interests() != watched:
+            later.append(self._clock())  # and so is the look at what is watched only now
         return earliest(
             *later,
             *(wish.until for wish in decision.wishes),
             self._tell(decision, unwatched),
             self._retried(decision),
-            self._started + self._settings.wait_timeout if self._waits(decision) else None,
             self._owner.deadline,
-            self._clock() if again else None,
         )
 
     # ---- deciding ----
 
     def _decide(self) -> Decision:
         settings = self._settings
-        try:
-            self._ledger.load()
-        except OSError as error:
-            return _unknown(error)
         before = Before(
-            ledger=self._ledger.says,
             configured=self._configured,
             in_use=self._ready,
             standing_by=self._standing_by,
             give_up_at=float("inf") if self._configured else self._started + settings.wait_timeout,
         )
-        decision = decide(self._parts, before)
+        decision = decide(self._parts, self._ledger, before)
         if settings.ready_file and not os.path.isdir(settings.ready_file.parent):
             decision.wishes.append(Wish(faults=(missing("--ready-file", settings.ready_file.parent),), in_use=False))
         return decision
@@ -298,32 +277,35 @@ class Loop:
 
     # ---- doing ----
 
-    def _do_in_turn(self, decision: Decision) -> tuple[bool, bool, list[float]]:
-        """Do the steps if this instance owns the node.
-
-        Return whether it does, whether any was done, and when to go on with others.
+    def _do_in_turn(self, decision: Decision) -> tuple[bool, list[float]]:
+        """Do the steps if this instance owns the node; return whether any was done, and when to go on with others.
 
         It takes the node once it can configure it. Before, it writes what it can where nobody else can.
         """
-        wanted = any(wish.steps or wish.afterwards for wish in decision.wishes)
         if decision.able:
             self._owner.join(able=True)
-        elif wanted and not self._owner.accompanied:
+        elif decision.steps and not self._owner.accompanied:
             self._owner.join(able=False)
-        self._forget_lost()
-        if not wanted and self._ledger.stands():
-            return False, False, []
+        # Making the files of a directory that was lost again is no fight and no repair.
+        lost = self._watcher.lost_directories()
+        kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
+        self._histories = kept
+        self._removals.forget_others()
+        if not decision.steps and self._ledger.stands():
+            return False, []
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
             if not mine:
-                return False, False, []
+                return False, []
             if self._ledger.overwritten():  # by one that has ended since: what was decided is of no use
-                return False, False, [self._clock()]
-            done, later = self._do(decision) if wanted else (False, [])
-            return True, done, [*later, *self._save_ledger()]
+                return False, [self._clock()]
+            done, later = self._do(decision)
+            if os.path.isdir(self._settings.cni_conf_dir) and not self._ledger.stands():
+                later.append(self._attempt(Save(self._ledger.path)))
+            return done, [at for at in later if at is not None]
 
-    def _do(self, decision: Decision) -> tuple[bool, list[float]]:
+    def _do(self, decision: Decision) -> tuple[bool, list[float | None]]:
         """Do each part's steps in their order; when one has to wait, so do those behind it."""
-        done, later = False, list[float]()
+        done, later = False, list[float | None]()
         for wish in decision.wishes:
             for step in wish.steps:
                 again = self._attempt(step)
@@ -333,114 +315,38 @@ class Loop:
                 done = True
             if later and not self._configured:
                 break  # the first configuration waits for all that it refers to
-        failures = [each.failure for each in self._histories.values() if each.failure and each.vital]
-        if self._first and failures:
-            raise GaveUpError("\n".join(failures))
+        failed = [each for each in self._histories.values() if each.failure and each.step and each.step.vital]
+        if self._first and failed:
+            raise GaveUpError("\n".join(each.failure or "" for each in failed))
         if not done and not later:
-            for step in (step for wish in decision.wishes for step in wish.afterwards):
-                done = self._attempt(step) is None or done
+            later = [self._attempt(step) for step in decision.afterwards]
+            done = None in later
         return done, later
 
     def _attempt(self, step: Step) -> float | None:
         """Do one step; return None, or when to try it again."""
-        if self._wakeup.stopping:
+        if self._wakeup.stopping and not isinstance(step, Save):
             raise programs.CancelledError  # whoever removed what is missing may have meant it
-        now, history = self._clock(), self._histories.setdefault(step.path, _History())
-        repeats = history.step == step  # whatever was there before
-        not_before = earliest(history.writes.free_at(now), history.retry.at if repeats else None)
-        if not_before is not None and now < not_before:
+        history = self._histories.setdefault(step.path, _History())
+        not_before = history.not_before(step, self._clock())
+        if not_before is not None:
             return not_before
-        missing_now, removed = not os.path.lexists(step.path), self._was_removed(step)
+        was, removed = "changed" if os.path.lexists(step.path) else "missing", self._removals.is_one(step)
+        now = self._clock()
         try:
             attempted(step, Doing(self._ledger, self._cancelled))
         except StepError as error:
-            history.step, history.failure, history.vital = step, str(error), step.vital
-            return history.retry.failed(self._clock())
+            return history.failed(step, str(error), self._clock())
         except files.ReplacedError:
             return self._clock()  # look again: what is to be carried over is another now
-        repaired = repeats and history.retry.at is None
-        history.step, history.failure = step if step.did else history.step, None
-        history.retry.succeeded()
-        self._note_removal(step, removed=removed)
-        if step.did:
-            history.writes.took(now)
-            self._say_done(step, history, repaired=repaired, was="missing" if missing_now else "changed")
-        if step.path in self._settings.output_files and step.did and self._configured_by(step):
+        history.succeeded(step, was, now)
+        self._removals.done(step, self._clock(), removed=removed)
+        if step.path in self._settings.output_files and step.did and self._ledger.says.configuration:
             self._errands.configuration_changed()
         return None
 
-    def _configured_by(self, step: Step) -> bool:
-        """Say whether the runtime has to read a changed configuration after this step."""
-        return isinstance(step, Write) or self._ledger.says.configuration is not None
-
-    def _say_done(self, step: Step, history: _History, *, repaired: bool, was: str) -> None:
-        """Log a step; of a fight one warning a minute, and no lines for each of its repairs."""
-        now = self._clock()
-        if not repaired or not isinstance(step, Write | Copy):
-            logger.info("%s", step.did)
-            return
-        if history.repairs.took(now) and history.warnings.free_at(now) is None:
-            history.warnings.took(now)
-            logger.warning(
-                "%s was put right %d times within %g s: something else on this node, perhaps a second installer, "
-                "keeps changing it",
-                step.path,
-                _REPAIRS,
-                _REPAIRS_WINDOW,
-            )
-        elif history.warnings.free_at(now) is None:
-            logger.info("%s: it was %s", step.did, was)
-
-    def _save_ledger(self) -> list[float]:
-        """Put the ledger on disk; return when to try again where that failed."""
-        if not os.path.isdir(self._settings.cni_conf_dir):
-            return []  # once it is back, that is an event
-        now, history = self._clock(), self._histories.setdefault(self._ledger.path, _History())
-        not_before = earliest(history.writes.free_at(now), history.retry.at)
-        if not_before is not None and now < not_before:
-            return [not_before]
-        try:
-            if self._ledger.save():
-                history.writes.took(now)
-        except OSError as error:
-            history.failure = f"cannot write {self._ledger.path}: {error.strerror}{advice(error)}"
-            return [history.retry.failed(now)]
-        history.failure = None
-        history.retry.succeeded()
-        return []
-
     def _cancelled(self) -> bool:
         return self._wakeup.stopping or self._owner.overtaken()
-
-    # ---- what others removed ----
-
-    def _was_removed(self, step: Step) -> bool:
-        """Say whether a step is about to put back what somebody has removed since the last pass.
-
-        Only what nobody of ours took away counts: a mesh's list is the configuration too, under its other name.
-        """
-        if not isinstance(step, Write | Copy):
-            return False
-        paths = (step.path, *step.instead)
-        return not self._stood.isdisjoint(paths) and not any(map(os.path.lexists, paths))
-
-    def _note_removal(self, step: Step, *, removed: bool) -> None:
-        if removed:
-            self._put_back[step.path] = self._clock()
-        elif step.did and not isinstance(step, Write | Copy):
-            self._put_back.pop(step.path, None)
-            self._stood -= {step.path}
-
-    def _forget_lost(self) -> None:
-        """Start anew for the files of directories that are others now: making them again is no fight and no repair."""
-        lost = self._watcher.lost_directories()
-        if lost:
-            kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
-            self._histories = kept
-        mounted = {path: identity_of(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
-        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
-        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
-        self._mounted = mounted
 
     # ---- telling ----
 
@@ -449,24 +355,19 @@ class Loop:
         now = self._clock()
         ready_file = self._ready_file.told(ready=self._ready, now=now)
         obstacles = [*self._ready_file.complaints, *unwatched]
-        wanted = {step.path for wish in decision.wishes for step in (*wish.steps, *wish.afterwards)}
-        failures = [
-            each.failure
-            for path, each in self._histories.items()
-            if each.failure and (path in wanted or path == self._ledger.path)
-        ]
+        until = earliest(ready_file, now + _UNWATCHED if obstacles else None)
+        if self._standing_by:
+            return until  # all else the newer one says
+        wanted = {step.path for step in decision.steps} | {self._ledger.path}
+        failures = [each.failure for path, each in self._histories.items() if each.failure and path in wanted]
         verdict = Verdict(
             ready=self._ready,
             errors=[*decision.messages, *failures, *obstacles],
             warnings=self._warnings(decision),
             waits=decision.waits,
         )
-        return earliest(
-            ready_file,
-            self._reporter.told(verdict, now),
-            self._errands.pass_done(configured=self._ready, now=now),
-            now + _UNWATCHED if obstacles else None,
-        )
+        errands = self._errands.pass_done(configured=self._ready, now=now)
+        return earliest(until, self._reporter.told(verdict, now), errands)
 
     def _warnings(self, decision: Decision) -> list[str]:
         return [*decision.warnings, *([self._owner.complaint] if self._owner.complaint else [])]
@@ -482,42 +383,33 @@ class Loop:
     def _watch(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
         interests = self._interests()
-        instead = f"looking every {_UNWATCHED:g} s instead until that is possible"
         try:
             self._watcher.follow(
                 [each for each in interests if isinstance(each, Path)],
                 [each for each in interests if not isinstance(each, Path)],
             )
         except OSError as error:
-            advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
-            return [f"cannot watch files: {error.strerror}; {instead}. {advice}"]
+            why, limit = error.strerror, "fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
         except RuntimeError as error:
-            return [f"cannot watch files: {error}; {instead}. Raise the limit on the processes of this pod"]
-        return []
+            why, limit = str(error), "the limit on the processes of this pod"
+        else:
+            return []
+        instead = f"looking every {_UNWATCHED:g} s instead until that is possible"
+        return [f"cannot watch files: {why}; {instead}. Raise {limit}"]
 
     # ---- whose turn it is ----
 
-    def _stand_by(self, unwatched: Sequence[str]) -> float | None:
-        """Leave the node to the newer instance and forget; the ready file follows what stands, whoever wrote it."""
-        if not self._standing_by:
-            self._standing_by = True
+    def _take_sides(self) -> None:
+        """Leave the node to a newer instance and forget, or begin afresh when that has ended."""
+        before, self._standing_by = self._standing_by, self._owner.superseded
+        if self._standing_by or before:
+            self._ledger.forget()
+        if self._standing_by and not before:
             self._errands.pass_done(configured=False, now=self._clock())  # whether it is, the newer one says
             logger.info("a newer instance on this node is at work: standing by, and writing nothing until it ends")
-            self._histories, self._stood, self._put_back = {}, frozenset(), {}
-        watched = self._interests()
-        self._ledger.forget()
-        decision = self._decide()
-        self._ready = decision.ready
-        ready_file = self._ready_file.told(ready=decision.ready, now=self._clock())
-        retry = self._clock() + _UNWATCHED if unwatched else None
-        again = self._clock() if self._interests() != watched else None
-        until = [wish.until for wish in decision.wishes]  # the time that is given to others ends without an event
-        return earliest(ready_file, retry, again, *until, self._retried(decision), self._owner.deadline)
-
-    def _be_at_work(self) -> None:
-        if self._standing_by:
-            self._standing_by = False
-            self._ledger.forget()
+            self._histories = {}
+            self._removals = _Removals(self._settings.cni_conf_dir, self._settings.cni_bin_dir)
+        if before and not self._standing_by:
             self._parts = parts(self._settings, self._ledger, clock=self._clock)
             logger.info("the newer instance has ended: this one is at work again")
 
@@ -527,7 +419,7 @@ class Loop:
         """Take away what must not stay, unless another instance is there that needs it."""
         # What was removed before another instance ended was removed for that one's end.
         since = max(self._clock() - _REMOVAL_COUNTS, self._owner.bereaved)
-        hooked = frozenset(path for path, when in self._put_back.items() if when >= since)
+        hooked = self._removals.since(since)
         if self._standing_by:
             self._ledger.forget()
         with self._owner.ending() as last:

@@ -44,6 +44,8 @@ class Step:
     """The verb in the past tense; empty for what nobody needs to hear of."""
     vital: ClassVar[bool] = True
     """Without it the node is not configured: when it fails in the first pass, the program ends."""
+    writes: ClassVar[bool] = True
+    """It changes what stands at the path."""
 
     path: Path
 
@@ -104,7 +106,7 @@ class Write(Step):
 class Note(Step):
     """Bring the ledger up to what was found, and touch nothing else."""
 
-    verb, done, vital = "note", "", False
+    verb, done, vital, writes = "note", "", False, False
 
     changes: Mapping[str, Any]
     """Fields of `ledger.Book`."""
@@ -112,6 +114,17 @@ class Note(Step):
     def do(self, doing: Doing) -> None:
         """Note it."""
         doing.ledger.note(**self.changes)
+
+
+@dataclass(frozen=True)
+class Save(Step):
+    """Put the ledger on disk."""
+
+    verb, done, vital = "write", "", False
+
+    def do(self, doing: Doing) -> None:
+        """Write it."""
+        doing.ledger.save()
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ class Copy(Step):
 class Compare(Step):
     """Compare an installed program with its source, byte for byte, and tell who asked."""
 
-    verb, done, vital = "compare", "", False
+    verb, done, vital, writes = "compare", "", False, False
 
     source: Path
     tell: Callable[[bool, str], None] = field(compare=False)
@@ -253,10 +266,5 @@ def failure(step: Step, error: OSError) -> str:
     message = f"cannot {step.verb} {step.path}: {error.strerror}"
     elsewhere = os.path.dirname(os.fsdecode(error.filename or step.path)) != os.path.dirname(step.path)
     message += f" ({error.filename})" if elsewhere else ""
-    return message + advice(error)
-
-
-def advice(error: OSError) -> str:
-    """Say what to do about a disk that refuses, as the end of a message; empty where nothing is known."""
-    known = _ADVICE.get(error.errno or 0)
-    return f"; {known}" if known else ""
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{message}; {advice}" if advice else message

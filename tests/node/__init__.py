@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from entrypoint.node.decision import decide, parts
 from entrypoint.node.ledger import Ledger
-from entrypoint.node.loop import decide, parts
 from entrypoint.node.part import Before, Leaving
 from entrypoint.node.steps import Doing
 from entrypoint.telling.pace import earliest
@@ -65,10 +65,9 @@ class Node:
 
     def decide(self, **before):
         """Ask the parts."""
-        self.ledger.load()
         end = float("inf") if self.configured else self.started + self.settings.wait_timeout
-        known = Before(self.ledger.says, self.configured, in_use=self.ready, give_up_at=end)
-        return decide(self.parts, known._replace(**before))
+        known = Before(configured=self.configured, in_use=self.ready, give_up_at=end)
+        return decide(self.parts, self.ledger, known._replace(**before))
 
     def do(self, steps):
         for step in steps:

@@ -11,7 +11,7 @@ from entrypoint.disk.wakeup import Wakeup
 from entrypoint.node import loop as loops
 from entrypoint.node.ledger import Ledger
 from entrypoint.node.loop import GaveUpError, Loop
-from entrypoint.node.steps import Copy, GiveBack, Remove, Retire, StepError, Write
+from entrypoint.node.steps import Compare, Copy, GiveBack, Remove, Retire, StepError, Write
 from entrypoint.owner import Owner
 from tests.node import CRIO, FLANNEL, IN_CLUSTER, Node, scratch, settings_for, snapshot
 
@@ -366,6 +366,14 @@ def test_a_step_that_fails_is_tried_ever_later_and_another_one_at_once(root, sta
     failing.end()
     loop.rest()
     assert b"token-3" in (root / "net.d/multus.d/multus.kubeconfig").read_bytes()
+
+
+def test_a_comparison_that_fails_is_made_again_later_and_not_all_the_time(root, start, failing):
+    put(root, FLANNEL)
+    start().rest()
+    loop, tried = start(), failing(Compare)
+    assert (loop.passes(9), len(tried)) == (101.0, 1)
+    assert (root / "ready").exists()
 
 
 def test_success_after_failures_is_no_repair(root, start, failing, caplog):

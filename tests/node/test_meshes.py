@@ -425,7 +425,7 @@ def test_nothing_that_stands_there_is_too_strange_to_be_replaced(node, name, mul
 
 
 def test_who_looks_once_takes_every_file_for_what_it_is(node):
-    from entrypoint.node.loop import decide_once
+    from entrypoint.node.decision import decide_once
 
     node.at(200.0, conflist=node.converted(ISTIO))
     assert node.touched(decide_once(node.settings, running=True)) == [CONF]
