@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from entrypoint.cni import runtime, wrap
@@ -55,22 +56,19 @@ class Seen(NamedTuple):
     now: float
     """Monotonic seconds."""
     candidates: tuple[Candidate, ...] = ()
-    """In byte order of their names."""
-    others: tuple[Candidate, ...] = ()
-    """With `--rename-conf-file`, the files that could be candidates if the flags named no other ones."""
+    """In byte order of their names; with `--rename-conf-file`, those too that the flags do not name."""
     olds: Mapping[str, Candidate] = {}
     """What stands as NAME.old beside candidates, and of the renamed master; by NAME."""
-    beside: tuple[str, ...] | None = ()
-    """Every file that has a candidate's name; None when there is no such directory."""
-    names: frozenset[str] = frozenset()
-    """All names in it, for `--override-network-name`."""
+    names: tuple[str, ...] | None = ()
+    """All names of files in it, in byte order; None when there is no such directory."""
     patch: Mapping[str, Any] = {}
     """Merge patch for Multus's part: the last good one."""
     patch_fault: str | None = None
     """What is wrong with the present one."""
 
 
-class Choice(NamedTuple):
+@dataclass
+class Choice:
     """The outcome of looking for a master."""
 
     candidate: Candidate | None = None
@@ -78,11 +76,11 @@ class Choice(NamedTuple):
     """It stands under its own name, not under NAME.old."""
     settled_at: float | None = None
     """An earlier candidate is being written: choose again then (monotonic seconds)."""
-    refused: tuple[str, ...] = ()
+    refused: list[str] = field(default_factory=list)
     """One line for each file that was passed over."""
-    skipped: tuple[str, ...] = ()
+    skipped: list[str] = field(default_factory=list)
     """Those of them that an operator should hear of even though another file was chosen."""
-    damaged: tuple[str, ...] = ()
+    damaged: list[str] = field(default_factory=list)
     """Those of them that could be a master once they are whole."""
 
 
@@ -113,28 +111,27 @@ class Auto:
         entries, failure = listing(settings.autoconfig_dir)
         if failure:
             raise LookFailedError(f"the directory {settings.autoconfig_dir} {failure}")
-        by_name = {entry.name: entry for entry in entries}
-        live = [name for name in runtime.in_byte_order(by_name) if settings.names_master(name)]
-        renamed = self._ledger.says.renamed
-        olds = [*(live if settings.rename_master else ()), *([renamed.name] if renamed else ())]
+        by_name, renamed = {entry.name: entry for entry in entries}, self._ledger.says.renamed
         known, self._known = self._known, {}
+        names = runtime.in_byte_order(by_name)
+        # Once the flags name none any more, what stood beside a renamed master is no newer for that.
+        renames = settings.rename_master
+        live = [name for name in names if settings.names_master(name) or (renames and is_candidate_name(name))]
         candidates = [self._candidate(name, by_name[name], known, now) for name in live]
-        unnamed = [name for name in by_name if is_candidate_name(name) and name not in live and settings.rename_master]
-        others = [self._candidate(name, by_name[name], known, now) for name in unnamed]
-        old = {name: by_name.get(name + RETIRED_SUFFIX) for name in olds}
-        retired = {name: self._candidate(name, entry, known, now) for name, entry in old.items() if entry}
+        olds = {*(live if renames else ()), *([renamed.name] if renamed else ())}
+        retired = [name for name in olds if name + RETIRED_SUFFIX in by_name]
+        old = {name: self._candidate(name, by_name[name + RETIRED_SUFFIX], known, now) for name in retired}
         # One that is removed and made anew again and again, as a log is, is not given its time anew.
         gone = {name: each for name, each in known.items() if name not in self._known and each.candidate.broken_since}
         self._known |= {name: each for name, each in gone.items() if now < each.seen + GRACE}
-        there = os.path.lexists(settings.autoconfig_dir) or bool(entries)
         patch_fault = self._look_at_patch()
+        there = entries or os.path.lexists(settings.autoconfig_dir)
+        files = tuple(name for name in names if not by_name[name].is_dir(follow_symlinks=False))
         return Seen(
             now=now,
             candidates=tuple(each for each in candidates if each is not None),
-            others=tuple(each for each in others if each is not None),
-            olds={name: each for name, each in retired.items() if each is not None},
-            beside=tuple(filter(is_candidate_name, runtime.in_byte_order(by_name))) if there else None,
-            names=frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)),
+            olds={name: each for name, each in old.items() if each is not None},
+            names=files if there else None,
             patch=self._patch,
             patch_fault=patch_fault,
         )
@@ -142,15 +139,16 @@ class Auto:
     def _look_at_patch(self) -> str | None:
         """Take the patch unless it is bad; return what is wrong with it."""
         settings, content = self._settings, self._settings.conf_patch
+        flag = f"--multus-conf-patch={settings.conf_patch_file}"
         if settings.conf_patch_file is not None:
             look = told(read(settings.conf_patch_file), settings.conf_patch_file, at_start=True)
             if isinstance(look, Absent):
-                return look.why
+                return f"{flag} {look.why}"
             content = look.content
         try:
             self._patch = wrap.read_patch(content, settings.node_name) if content is not None else {}
         except wrap.InvalidPatchError as error:
-            return f": {error}"
+            return f"{flag}: {error}"
         return None
 
     def _candidate(self, name: str, entry: os.DirEntry[str], known: dict[str, _Known], now: float) -> Candidate | None:
@@ -168,19 +166,28 @@ class Auto:
         current, before = signature(status), known.get(entry.name)
         if before is None or before.signature != current or not before.settled:
             settled = time.time_ns() - status.st_ctime_ns > _CLOCK_TICK
-            found = _examined(
-                name,
-                entry.path,
-                before.candidate if before else None,
-                now,
-                patient=self._patient,
-                any_version=self._settings.takes_any_version,
-            )
+            found = self._examined(name, entry.path, before.candidate if before else None, now)
             if isinstance(found.verdict, Unread):
                 return found  # and not remembered: the next look tries again
             before = _Known(current, settled, found, now)
         self._known[entry.name] = before._replace(seen=now)
         return before.candidate
+
+    def _examined(self, name: str, path: str, before: Candidate | None, now: float) -> Candidate:
+        """Read and judge a file. One that is merely touched is no newer than before."""
+        look = read(path)
+        if isinstance(look, Absent) and look.failed:
+            return Candidate(name, Unread(look.why), now)
+        if isinstance(look, File):
+            digest: str | None = hashlib.sha256(look.content).hexdigest()
+            verdict: Verdict = examine(look.content, name, any_version=self._settings.takes_any_version)
+        else:
+            digest, verdict = None, Unusable(look.why)
+        since, broken_since = before.since if before and before.digest == digest else now, None
+        if isinstance(verdict, Unusable):
+            broken_since = before.broken_since if before and before.broken_since is not None else now
+            broken_since = broken_since if self._patient else float("-inf")
+        return Candidate(name, verdict, since, broken_since, digest)
 
     # ---- deciding ----
 
@@ -188,10 +195,9 @@ class Auto:
         """Wrap the master, and say what `--rename-conf-file` asks for behind it."""
         faults: tuple[Fault, ...] = ()
         if seen.patch_fault:
-            found = f"--multus-conf-patch={self._settings.conf_patch_file} {seen.patch_fault}".replace(" : ", ": ")
-            faults = (Fault("configuration.current", found, at_start=True),)
+            faults = (Fault("configuration.current", seen.patch_fault, at_start=True),)
         choice = choose(self._settings, seen, before)
-        wish = Wish(warnings=choice.skipped, waits=self._waits(seen, choice))
+        wish = Wish(warnings=tuple(choice.skipped), waits=self._waits(seen, choice))
         if choice.candidate is not None and isinstance(choice.candidate.verdict, Master):
             draft = self._wrapped(seen, choice, choice.candidate, choice.candidate.verdict, before)
         elif choice.settled_at is not None:
@@ -222,7 +228,7 @@ class Auto:
         )
         try:
             file_name, content = wrap.multus_configuration(master, wrapping)
-            _require_no_file(settings, seen, master, file_name)
+            _require_no_file(settings, seen.names or (), master, file_name)
         except wrap.CannotWrapError as error:
             found = f"{settings.autoconfig_dir / candidate.name}: {error}"
             fault = Fault("configuration.current", found, fatal=not before.configured)
@@ -243,30 +249,24 @@ class Auto:
             why = f"{unread[0].name}, which stands beside it, {unread[0].verdict.reason}"  # type: ignore[union-attr]
         if why:
             return draft, [f"{settings.autoconfig_dir / name} is wrapped and keeps its name: {why}"]
-        # Of all: once the flags name none any more, what stood beside it is no newer for that.
-        digests = {each.name: each.digest for each in (*seen.candidates, *seen.others) if each.digest is not None}
+        digests = {each.name: each.digest for each in seen.candidates if each.digest is not None}
         return draft._replace(
             behind=(renaming.retire(settings, before.ledger, name, digests, over=old is not None),)
         ), []
 
     def _waits(self, seen: Seen, choice: Choice) -> str:
-        settings = self._settings
-        named = ", ".join(settings.master_names)
+        settings, names = self._settings, seen.names or ()
+        named, there = ", ".join(settings.master_names), list(filter(is_candidate_name, names))
+        wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
         if named:
             wanted = f"waiting for {named} to be a usable CNI configuration in {settings.autoconfig_dir}"
-        else:
-            wanted = f"waiting for a CNI configuration of the default network in {settings.autoconfig_dir}"
         found = "; ".join(choice.refused) or "no .conf or .conflist file is there"
-        if seen.beside is None:
+        if seen.names is None:
             found = "the directory does not exist"
         elif named and not choice.refused:
-            others = f"; there are: {', '.join(seen.beside)}" if seen.beside else ""
-            found = f"{named} is not there{others}"
-        olds = [
-            name for name in runtime.in_byte_order(seen.names) if is_candidate_name(name.removesuffix(RETIRED_SUFFIX))
-        ]
-        olds = [name for name in olds if name.endswith(RETIRED_SUFFIX)] if settings.rename_master else []
-        if olds:  # another entrypoint's renaming, or an operator's
+            found = f"{named} is not there" + (f"; there are: {', '.join(there)}" if there else "")
+        olds = [name for name in names if is_candidate_name(name.removesuffix(RETIRED_SUFFIX)) and name not in there]
+        if settings.rename_master and olds:  # another entrypoint's renaming, or an operator's
             found += f"; not renamed by this program: {', '.join(olds)}; give the network's file its name back"
         return f"{wanted}: {found}"
 
@@ -282,23 +282,6 @@ class _Known(NamedTuple):
     """When it was there last (monotonic seconds)."""
 
 
-def _examined(
-    name: str, path: str, before: Candidate | None, now: float, *, patient: bool, any_version: bool
-) -> Candidate:
-    """Read and judge a file. One that is merely touched is no newer than before."""
-    look = read(path)
-    if isinstance(look, Absent) and look.failed:
-        return Candidate(name, Unread(look.why), now)
-    digest = hashlib.sha256(look.content).hexdigest() if isinstance(look, File) else None
-    verdict = examine(look.content, name, any_version=any_version) if isinstance(look, File) else Unusable(look.why)
-    since = before.since if before and before.digest == digest else now
-    broken_since = None
-    if isinstance(verdict, Unusable):
-        broken_since = before.broken_since if before and before.broken_since is not None else now
-        broken_since = broken_since if patient else float("-inf")
-    return Candidate(name, verdict, since, broken_since, digest)
-
-
 def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
     """Return the first usable candidate in byte order.
 
@@ -309,64 +292,61 @@ def choose(settings: Settings, seen: Seen, before: Before) -> Choice:
     """
     put = before.ledger.configuration
     present = put.master if put else None
-    refused, skipped, damaged = list[str](), list[str](), list[str]()
-    settled_at: float | None = None
-
-    def outcome(candidate: Candidate | None = None, *, live: bool = True) -> Choice:
-        return Choice(candidate, live, settled_at, tuple(refused), tuple(skipped), tuple(damaged))
-
+    choice = Choice()
     for candidate, live in _in_order(settings, seen, before):
         verdict, name = candidate.verdict, candidate.name if live else candidate.name + RETIRED_SUFFIX
         match verdict:
             case Master():
                 if why := _no_network(settings, candidate.name, verdict):
-                    refused.append(f"{name!r} {why}")
-                elif settled_at is None or candidate.name == present:
-                    return outcome(candidate, live=live)
+                    choice.refused.append(f"{name!r} {why}")
+                elif choice.settled_at is None or candidate.name == present:
+                    choice.candidate, choice.live = candidate, live
+                    return choice
             case Unread():
                 raise LookFailedError(f"in {settings.autoconfig_dir}: {name!r} {verdict.reason}")
             case Multus():
-                refused.append(f"{name!r} is itself a Multus configuration")
+                choice.refused.append(f"{name!r} is itself a Multus configuration")
             case NoFile():
-                refused.append(f"{name!r} {verdict.reason}")
+                choice.refused.append(f"{name!r} {verdict.reason}")
                 if verdict.link:
                     told_of = f"it {verdict.reason} in this container, though perhaps on the host"
-                    skipped.append(f"skipping {name!r}: {told_of}")
+                    choice.skipped.append(f"skipping {name!r}: {told_of}")
             case Unusable():
                 grace = min((candidate.broken_since or 0.0) + GRACE, before.give_up_at)
                 if seen.now < grace:
-                    refused.append(f"{name!r} may still be being written: {verdict.reason}")
-                    settled_at = grace if settled_at is None else max(settled_at, grace)
-                else:
-                    refused.append(f"{name!r} is unusable: {verdict.reason}")
-                    skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
-                    if candidate.name == present:  # what was made of another one is no copy of this
-                        damaged.append(f"{name!r} is unusable: {verdict.reason}")
-    return outcome()
+                    choice.refused.append(f"{name!r} may still be being written: {verdict.reason}")
+                    choice.settled_at = max(grace, choice.settled_at or grace)
+                    continue
+                choice.refused.append(f"{name!r} is unusable: {verdict.reason}")
+                choice.skipped.append(f"skipping the unusable {name!r}: {verdict.reason}")
+                if candidate.name == present:  # what was made of another one is no copy of this
+                    choice.damaged.append(choice.refused[-1])
+    return choice
 
 
 def _in_order(settings: Settings, seen: Seen, before: Before) -> Iterator[tuple[Candidate, bool]]:
     """Yield the candidates, each with whether it is live, in the order in which they are to be considered."""
     renamed = before.ledger.renamed
+    candidates = [each for each in seen.candidates if settings.names_master(each.name)]
     old = seen.olds.get(renamed.name) if renamed is not None else None
-    live_again = renamed is not None and any(each.name == renamed.name for each in seen.candidates)
+    live_again = renamed is not None and any(each.name == renamed.name for each in candidates)
     named = renamed is not None and settings.names_master(renamed.name)
     if renamed is None or not named or (old is None and not live_again):
-        yield from ((candidate, True) for candidate in seen.candidates)
+        yield from ((candidate, True) for candidate in candidates)
         return
     if old is not None and old.digest != renamed.digest and isinstance(old.verdict, Master):
         why = f"is not what {renamed.name} was renamed to: its content is another. Give it that name to have it wrapped"
         old = old._replace(verdict=Unusable(why), broken_since=float("-inf"))
     retired = [] if old is None else [(old, False)]
     if not settings.rename_master:  # it gets its name back, and then is an ordinary file
-        together = [*((each, True) for each in seen.candidates), *([] if live_again else retired)]
+        together = [*((each, True) for each in candidates), *([] if live_again else retired)]
         yield from sorted(together, key=lambda each: os.fsencode(each[0].name))
         return
     # A run that was killed just before the rename has left it live, and what stood beside it still counts as that.
-    stood = {each.name for each in seen.candidates if each.digest == renamed.beside.get(each.name, "")}
-    yield from ((each, True) for each in seen.candidates if each.name not in stood - {renamed.name})
+    stood = {each.name for each in candidates if each.digest == renamed.beside.get(each.name, "")}
+    yield from ((each, True) for each in candidates if each.name not in stood - {renamed.name})
     yield from retired
-    yield from ((each, True) for each in seen.candidates if each.name in stood - {renamed.name})
+    yield from ((each, True) for each in candidates if each.name in stood - {renamed.name})
 
 
 def _no_network(settings: Settings, name: str, master: Master) -> str | None:
@@ -384,9 +364,9 @@ def _no_network(settings: Settings, name: str, master: Master) -> str | None:
     return None
 
 
-def _require_no_file(settings: Settings, seen: Seen, master: Master, file_name: str) -> None:
+def _require_no_file(settings: Settings, names: Iterable[str], master: Master, file_name: str) -> None:
     """Refuse a list with the name of a file: libcni looks for more plugins in a directory of a list's name."""
-    if settings.override_network_name and file_name.endswith(SUFFIXES[1]) and master.name in {*seen.names, file_name}:
+    if settings.override_network_name and file_name.endswith(SUFFIXES[1]) and master.name in (*names, file_name):
         raise wrap.CannotWrapError(
             f"--override-network-name: libcni looks for plugins in a directory {master.name}, and a file has that name "
             "here: remove it, or drop the flag"
