@@ -34,6 +34,8 @@ from entrypoint.node.steps import GiveBack, Note, Remove, Retire, Step, Write
 from entrypoint.settings import Settings
 from entrypoint.telling.pace import earliest
 
+_KUBECONFIG, _INDICATOR = "kubeconfig", "readinessindicatorfile"
+"""Under which keys a configuration of Multus names files."""
 _CILIUM = ".cilium_bak"
 """What Cilium adds to the names of other CNI configurations, unless `cni.exclusive` is false."""
 
@@ -52,12 +54,10 @@ class Seen(NamedTuple):
     """Under which of them a configuration stood last, while this instance looked on."""
     names: tuple[str, ...] = ()
     """What is in the directory, but for directories."""
-    beside_ours: tuple[str, ...] = ()
-    """What is in the directory of our kubeconfig."""
     first: Output | None = None
     """What the runtime reads first."""
-    indicators: Mapping[str, bool | None] = {}
-    """Whether each readiness indicator is there that a configuration names; None where this container cannot see."""
+    named: Mapping[str, bool | None] = {}
+    """Whether each kubeconfig and readiness indicator is there that is named; None where this container cannot see."""
     gate: Path | None = None
     """What `--wait-for-readiness-indicator` waits for; None when it is there."""
     renamed: renaming.Old | None = None
@@ -114,17 +114,17 @@ class Configuration:
         written = put.name if put and self._ledger.puts > self._lost else ""
         self._stood = next((name for name in ours if isinstance(outputs[name].look, File)), self._stood or written)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-        source, gate = self._source.look(), settings.readiness_gate
-        static = [parsed(source.content)] if isinstance(source, File) else []
+        source, gate, first = self._source.look(), settings.readiness_gate, self._first(names, outputs)
+        static = parsed(source.content) if isinstance(source, File) else None
+        there = [each.configuration for each in (*outputs.values(), *([first] if first else []))]
         return Seen(
             now=now,
             source=source,
             outputs=outputs,
             stood=self._stood,
             names=names,
-            beside_ours=tuple(entry.name for entry in listing(settings.kubeconfig_file.parent)[0]),
-            first=self._first(names, outputs),
-            indicators=self._look_at_what_they_name([*static, *(each.configuration for each in outputs.values())]),
+            first=first,
+            named=self._look_at_what_they_name([static, *there]),
             gate=None if gate is None or os.path.exists(gate) else gate,
             renamed=renaming.look(settings, self._ledger.says),
             recalled=renaming.recalled(settings, self._ledger.says),
@@ -149,30 +149,23 @@ class Configuration:
         return None
 
     def _look_at_what_they_name(self, configurations: list[meshes.Configuration | None]) -> dict[str, bool | None]:
-        """Return whether each readiness indicator is there, and remember what is to be followed."""
+        """Return whether each file is there that is named, and remember what is to be followed."""
         settings = self._settings
-        named = {each.names("readinessindicatorfile") for each in configurations if each}
-        named |= {settings.readiness_indicator_file} if settings.static_conf_file is None else set()
-        places = {name: self._place(name) for name in named - {""}}
-        kubeconfigs = [self._kubeconfig_named(each) for each in configurations]
-        coming = [settings.in_container(name) for name in places]  # where the directory is yet to come, too
-        self._refers_to = tuple(path for path in (*coming, *kubeconfigs) if path is not None)
-        return {name: None if path is None else os.path.exists(path) for name, path in places.items()}
+        named = {each.names(key) for each in configurations if each for key in (_KUBECONFIG, _INDICATOR)}
+        if settings.static_conf_file is None:
+            named |= {settings.kubeconfig_path_on_host, settings.readiness_indicator_file}
+        places = {name: settings.in_container(name) for name in named - {""}}
+        self._refers_to = tuple(path for path in places.values() if path is not None)
+        return {name: None if path is None else self._is_there(path) for name, path in places.items()}
 
-    def _place(self, path_on_host: str) -> Path | None:
-        """Return where this container sees a file of the host; None where it does not."""
-        settings = self._settings
-        path = settings.in_container(path_on_host)
-        if path is None or not _is_the_hosts(path.parent, settings.cni_conf_dir):
-            return None
-        return path if path.parent != settings.cni_conf_dir or mounts.is_usual(self._mounted_from) else None
-
-    def _kubeconfig_named(self, configuration: meshes.Configuration | None) -> Path | None:
-        """Return where this container sees the kubeconfig that a configuration names; None where it does not."""
-        named = configuration.names("kubeconfig") if configuration else ""
-        path = self._settings.in_container(named) if named and mounts.is_usual(self._mounted_from) else None
-        directories = {self._settings.cni_conf_dir, self._settings.kubeconfig_file.parent}
-        return path if path and path.parent in directories else None
+    def _is_there(self, path: Path) -> bool | None:
+        """Say whether a file of the host is there; None where this container cannot see that."""
+        directory = self._settings.cni_conf_dir
+        if path.is_relative_to(directory):
+            seen = mounts.is_usual(self._mounted_from)
+        else:
+            seen = _is_the_hosts(path.parent, directory)
+        return os.path.lexists(path) if seen else None  # a link may lead elsewhere on the host
 
     # ---- deciding ----
 
@@ -209,7 +202,9 @@ class Configuration:
             *self._removals(seen, output),
             *draft.behind,
         )
-        after = self._names_after(seen, (*first, *steps)) | {output.name}
+        here = [step for step in (*first, *steps) if step.path.parent == settings.cni_conf_dir]
+        after = {*seen.names, output.name, *(step.to.name for step in here if isinstance(step, GiveBack))}
+        after -= {step.path.name for step in here if isinstance(step, Remove | Retire)}
         faults = [*wish.faults, *self._faults(seen, after, output.name, output.document)]
         if in_use and any(fault.identifier == "configuration.first" for fault in faults):
             steps = ()  # what stands works, and with this pods would get no Multus
@@ -274,32 +269,17 @@ class Configuration:
             if (settings.static_conf_file is None and name in GENERATED) or each.ours:
                 yield Remove(settings.cni_conf_dir / name, because, "" if output else "configuration")
 
-    def _names_after(self, seen: Seen, steps: Iterable[Step]) -> set[str]:
-        """Return what the directory will hold once these steps are done."""
-        names = {*seen.names}
-        for step in steps:
-            if step.path.parent == self._settings.cni_conf_dir and isinstance(step, Remove | Retire | GiveBack):
-                names.discard(step.path.name)
-                names |= {step.to.name} if isinstance(step, GiveBack) else set()
-        return names
-
     # ---- the verdict ----
 
     def _in_use(self, seen: Seen, before: Before) -> bool:
         """Say whether the runtime uses Multus now, and that would work: by what stands, not by what is wanted."""
         # What a newer instance wrote counts as well, under whatever name.
         there = seen.first if before.standing_by else _ours(seen)
-        if there is None or not isinstance(there.look, File) or self._lacks_kubeconfig(seen, there.configuration):
+        if there is None or not isinstance(there.look, File):
+            return False
+        if there.configuration and seen.named.get(there.configuration.names(_KUBECONFIG)) is False:
             return False
         return not list(self._faults(seen, {*seen.names}, there.name, there.look.content))
-
-    def _lacks_kubeconfig(self, seen: Seen, configuration: meshes.Configuration | None) -> Path | None:
-        """Return the kubeconfig that a configuration names, if this container can see that it is not there."""
-        path = self._kubeconfig_named(configuration)
-        if path is None:
-            return None
-        there = seen.names if path.parent == self._settings.cni_conf_dir else seen.beside_ours
-        return None if path.name in there else path
 
     def _faults(self, seen: Seen, names: set[str], name: str, content: bytes) -> Iterator[Fault]:
         """Yield why the runtime would not use this configuration among these names, or why that would not work."""
@@ -309,14 +289,14 @@ class Configuration:
         if fault := runtime.fault(name, content):
             found = f"the CNI runtime will not use Multus with {settings.cni_conf_dir / name}: {fault}"
             yield Fault("configuration.valid", found)
-        kubeconfig = self._lacks_kubeconfig(seen, configuration)
+        kubeconfig, indicator = (configuration.names(key) if configuration else "" for key in (_KUBECONFIG, _INDICATOR))
+        path = settings.in_container(kubeconfig)
         # That ours is gone for a moment is no fault: its own part puts it back, or says why it cannot.
-        if kubeconfig is not None and kubeconfig != settings.kubeconfig_file:
+        if seen.named.get(kubeconfig) is False and path != settings.kubeconfig_file:
             found = "Multus is told to read a kubeconfig that is not there, and every pod will fail"
             todo = "who writes it? The entrypoint writes multus.d/multus.kubeconfig"
-            yield Fault("kubeconfig.path", f"{found}: {kubeconfig} does not exist", todo)
-        indicator = configuration.names("readinessindicatorfile") if configuration else ""
-        if seen.indicators.get(indicator) is False:
+            yield Fault("kubeconfig.path", f"{found}: {path} does not exist", todo)
+        if seen.named.get(indicator) is False:
             found = f"Multus lets every pod wait for its readiness indicator, and {indicator} does not exist"
             yield Fault("configuration.readiness", found, self._about_indicator(seen, indicator))
 

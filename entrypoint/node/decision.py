@@ -11,7 +11,7 @@ from entrypoint.node.binary import Binary
 from entrypoint.node.configuration import Configuration
 from entrypoint.node.kubeconfig import Kubeconfig
 from entrypoint.node.ledger import Book, Ledger
-from entrypoint.node.part import Before, LookFailedError, Part, Wish
+from entrypoint.node.part import Before, Fault, LookFailedError, Part, Wish
 from entrypoint.node.steps import Doing, Step
 from entrypoint.settings import Settings
 
@@ -31,30 +31,37 @@ def parts(
 
 
 class Decision(NamedTuple):
-    """What all parts wish, in their order, and which looks failed."""
+    """What all parts wish, in their order."""
 
     seen: list[Any]
     """What each part has seen; None where its look failed."""
     wishes: list[Wish]
-    failed: list[LookFailedError]
     ledger: Book = Book()
 
     @property
     def able(self) -> bool:
         """Nothing is in the way of a node that is as it must be, once the steps are done."""
-        barred = any(wish.waits or any(fault.bars for fault in wish.faults) for wish in self.wishes)
-        return not self.failed and not barred
+        return not any(wish.waits for wish in self.wishes) and not any(fault.bars for fault in self.faults)
 
     @property
     def ready(self) -> bool:
         """The runtime uses Multus now, and that works."""
-        return not self.failed and all(wish.in_use for wish in self.wishes)
+        return all(wish.in_use for wish in self.wishes)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Return what is wrong with the node, each thing once."""
+        return list(dict.fromkeys(fault for wish in self.wishes for fault in wish.faults))
+
+    @property
+    def failed(self) -> list[Fault]:
+        """Return those that are looks that failed."""
+        return [fault for fault in self.faults if fault.unread]
 
     @property
     def messages(self) -> list[str]:
-        """Return what is wrong with the node."""
-        faults = (str(fault) for wish in self.wishes for fault in wish.faults)
-        return list(dict.fromkeys([*faults, *map(str, self.failed)]))
+        """Return what is wrong with the node, as messages."""
+        return list(dict.fromkeys(map(str, self.faults)))
 
     @property
     def warnings(self) -> list[str]:
@@ -79,23 +86,29 @@ class Decision(NamedTuple):
 
 def decide(each_part: Sequence[Part], ledger: Ledger, before: Before) -> Decision:
     """Ask each part; one that cannot tell what is there leaves all as it is, and is no news."""
-    seen, wishes, failed = list[Any](), list[Wish](), list[LookFailedError]()
+    seen, wishes = list[Any](), list[Wish]()
     try:
         ledger.load()
     except OSError as error:
-        return Decision([], [Wish(in_use=False)], [LookFailedError(f"{error.filename} {error.strerror}")])
+        return Decision([], [_unread(f"{error.filename} {error.strerror}")])
     before = before._replace(ledger=ledger.says)
     for part in each_part:
-        look, wish = None, Wish(in_use=False)
+        look = None
         try:
             look = part.look()
             wish = part.wish(look, before)
         except LookFailedError as error:
-            failed.append(error)
+            wish = _unread(str(error), at_start=error.at_start)
         seen.append(look)
         wishes.append(wish)
         before = before._replace(awaited=before.awaited or wish.awaited)
-    return Decision(seen, wishes, failed, ledger.says)
+    return Decision(seen, wishes, ledger.says)
+
+
+def _unread(found: str, *, at_start: bool = False) -> Wish:
+    """Wish nothing, because nobody can tell what is there."""
+    todo = "may the container read there (user, SELinux type)?"
+    return Wish(faults=(Fault("node.directories", found, todo, at_start, unread=True),), in_use=False)
 
 
 def decide_once(settings: Settings, *, running: bool = False) -> Decision:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from entrypoint.disk import files, programs, signals
@@ -18,8 +17,8 @@ from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.node.decision import Decision, decide, parts
 from entrypoint.node.ledger import Ledger
-from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Part, Wish, missing
-from entrypoint.node.steps import Copy, Doing, Save, Step, StepError, Write, attempted, failure
+from entrypoint.node.part import Before, Interest, Leaving, LookFailedError, Wish, missing
+from entrypoint.node.steps import Copy, Doing, Save, Step, StepError, Write, attempted
 from entrypoint.owner import SUFFIXES, Owner
 from entrypoint.settings import Settings
 from entrypoint.telling import log
@@ -254,9 +253,7 @@ class Loop:
 
     def _give_up_if_fatal(self, decision: Decision) -> None:
         """End the program over what cannot get better: here and nowhere else. Raises `GaveUpError`."""
-        faults = [fault for wish in decision.wishes for fault in wish.faults]
-        fatal = [str(fault) for fault in faults if fault.fatal or (fault.at_start and self._first)]
-        fatal += [str(each) for each in decision.failed if each.at_start and self._first]
+        fatal = [str(fault) for fault in decision.faults if fault.fatal or (fault.at_start and self._first)]
         timeout = self._settings.wait_timeout
         if not fatal and self._waits(decision) and self._clock() >= self._started + timeout:
             waits = [*(wish.waits for wish in decision.wishes if wish.waits), *map(str, decision.failed)]
@@ -427,40 +424,27 @@ class Loop:
                 if self._settings.cleanup_on_exit:
                     logger.info("another instance on this node is at work: nothing is cleaned up")
                 return
-            for line, failed in undo(self._settings, self._parts, self._ledger, Leaving(hooked=hooked)):
-                logger.log(logging.ERROR if failed else logging.INFO, "%s", line)
+            self._undo(Leaving(hooked=hooked))
 
-
-def undo(settings: Settings, each_part: Sequence[Part], ledger: Ledger, why: Leaving) -> Iterator[tuple[str, bool]]:
-    """Take away what is ours, the configuration first; yield what was done, and whether that is a failure.
-
-    As long as a configuration stands, what it refers to stays as well.
-    """
-    try:
-        ledger.load()
-    except OSError as error:
-        yield f"cannot clean up: {error.filename} {error.strerror}", True
-        return
-    doing = Doing(ledger, lambda: False)
-    for part in reversed(each_part):
+    def _undo(self, why: Leaving) -> None:
+        """Take away what is ours, the configuration first; as long as one stands, what it refers to stays as well."""
+        ledger, settings = self._ledger, self._settings
         try:
-            steps = list(part.leave(part.look(), Before(ledger.says), why))
-        except LookFailedError as error:
-            yield f"cannot clean up: {error}", True
+            ledger.load()
+            for part in reversed(self._parts):
+                for step in list(part.leave(part.look(), Before(ledger.says), why)):
+                    attempted(step, Doing(ledger, lambda: False))
+                    if step.did:
+                        logger.info("%s", step.did)
+                if any(map(os.path.lexists, settings.output_files)):
+                    break
+        except (LookFailedError, StepError, OSError) as error:
+            reason = f"{error.filename} {error.strerror}" if isinstance(error, OSError) else error
+            logger.error("cannot clean up: %s", reason)
+            if any(map(os.path.lexists, settings.output_files)):
+                logger.error("the configuration stays, and so does what it refers to")
             return
-        for step in steps:
-            try:
-                step.do(doing)
-            except OSError as error:
-                yield f"cannot clean up: {failure(step, error)}", True
-                if step.verb == "rename":
-                    yield "the configuration stays: the master does not have its name back, and there is no other", True
-                return
-            if step.did:
-                yield step.did, False
-        if any(map(os.path.lexists, settings.output_files)):
-            break
-    ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)
-    if os.path.lexists(ledger.path):  # else somebody has removed it, as preStop hooks do
-        with contextlib.suppress(OSError):
-            ledger.save()
+        ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)
+        if os.path.lexists(ledger.path):  # else somebody has removed it, as preStop hooks do
+            with contextlib.suppress(OSError):
+                ledger.save()

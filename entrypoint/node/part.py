@@ -39,6 +39,8 @@ class Fault(NamedTuple):
     """In the first pass it ends the program; later what is there stays."""
     fatal: bool = False
     """It ends the program."""
+    unread: bool = False
+    """A look failed, which is no news: it is looked at again later."""
     bars: bool = True
     """With it this run cannot configure the node, and so is not ready before it could once."""
 
