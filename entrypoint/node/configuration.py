@@ -206,7 +206,8 @@ class Configuration:
         after = {*seen.names, output.name, *(step.to.name for step in here if isinstance(step, GiveBack))}
         after -= {step.path.name for step in here if isinstance(step, Remove | Retire)}
         faults = [*wish.faults, *self._faults(seen, after, output.name, output.document)]
-        if in_use and any(fault.identifier == "configuration.first" for fault in faults):
+        switches = put.master is None and in_use and output.name not in {each.name for each in _ours(seen)}
+        if switches and any(fault.identifier == "configuration.first" for fault in faults):
             steps = ()  # what stands works, and with this pods would get no Multus
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
@@ -274,7 +275,7 @@ class Configuration:
     def _in_use(self, seen: Seen, before: Before) -> bool:
         """Say whether the runtime uses Multus now, and that would work: by what stands, not by what is wanted."""
         # What a newer instance wrote counts as well, under whatever name.
-        there = seen.first if before.standing_by else _ours(seen)
+        there = seen.first if before.standing_by else next(iter(_ours(seen)), None)
         if there is None or not isinstance(there.look, File):
             return False
         if there.configuration and seen.named.get(there.configuration.names(_KUBECONFIG)) is False:
@@ -333,7 +334,7 @@ class Configuration:
         if not settings.cleanup_on_exit and why.hooked.isdisjoint(settings.output_files):
             return
         there = any(isinstance(each.look, File) for each in seen.outputs.values())
-        if there and (ours is None or _is_source(seen, ours)):
+        if there and (not ours or _is_source(seen, ours[0])):
             return  # a successor's, or somebody else's, or the operator's own
         if old is not None and not (old.ours or old.missing or old.live):
             name = before.ledger.renamed.name if before.ledger.renamed else ""
@@ -344,10 +345,10 @@ class Configuration:
                 yield Remove(settings.cni_conf_dir / name, why.because(settings.cni_conf_dir / name), "configuration")
 
 
-def _ours(seen: Seen) -> Output | None:
-    """Return the configuration that stands and is ours by the ledger, or is the very file of `--multus-conf-file`."""
-    there = (seen.outputs[name] for name in runtime.in_byte_order(seen.outputs))
-    return next((each for each in there if each.ours or _is_source(seen, each)), None)
+def _ours(seen: Seen) -> list[Output]:
+    """Return the configurations that stand and are ours by the ledger, or the very file of `--multus-conf-file`."""
+    there = [seen.outputs[name] for name in runtime.in_byte_order(seen.outputs)]
+    return [each for each in there if each.ours or _is_source(seen, each)]
 
 
 def _is_source(seen: Seen, output: Output) -> bool:
