@@ -42,12 +42,10 @@ class Program(NamedTuple):
 class Seen(NamedTuple):
     """The programs, Multus first."""
 
-    directory: bool
-    """`--cni-bin-dir` is there."""
+    missing: tuple[Fault, ...]
+    """Directories that are not there, and should be."""
     multus: Program
     plugins: tuple[Program, ...] = ()
-    plugins_missing: bool = False
-    """`--plugin-bin-dir` is not there."""
 
 
 class Binary:
@@ -70,23 +68,20 @@ class Binary:
 
     def look(self) -> Seen:
         """Look at each program and its source."""
-        settings = self._settings
+        settings, plugin_dir = self._settings, self._settings.plugin_bin_dir
+        target = None if settings.skip_binary_copy and plugin_dir is None else settings.cni_bin_dir
+        needed = {"--cni-bin-dir": target, "--plugin-bin-dir": plugin_dir}
         self._plugins_there = self._sources()
         return Seen(
-            directory=os.path.isdir(settings.cni_bin_dir),
+            missing=tuple(missing(flag, path) for flag, path in needed.items() if path and not os.path.isdir(path)),
             multus=self._program(settings.binary_file, settings.multus_bin_file),
             plugins=tuple(self._program(settings.cni_bin_dir / each.name, each) for each in self._plugins_there),
-            plugins_missing=settings.plugin_bin_dir is not None and not os.path.isdir(settings.plugin_bin_dir),
         )
 
     def wish(self, seen: Seen, before: Before) -> Wish:
         """Say how to install them, and what a configuration that names Multus has to wait for."""
         settings, multus = self._settings, seen.multus
-        faults = []
-        if not seen.directory and not (settings.skip_binary_copy and settings.plugin_bin_dir is None):
-            faults.append(missing("--cni-bin-dir", settings.cni_bin_dir))
-        if seen.plugins_missing:
-            faults.append(missing("--plugin-bin-dir", settings.plugin_bin_dir or Path()))
+        faults = [*seen.missing]
         if multus.source_fault and not settings.skip_binary_copy:
             found = f"--multus-bin-file={multus.source} {multus.source_fault}"
             faults.append(Fault("binary.current", found, "does the image carry the multus binary?", at_start=True))
@@ -163,7 +158,7 @@ class Binary:
             there=os.path.lexists(path),
             fault=leads_away(path) or program_fault(path),
             source_fault=source_fault(source),
-            alike=_alike(path, source),
+            alike=pair is not None and stat.S_ISREG(pair[0][2]) and pair[0][2:4] == pair[1][2:4],  # mode and size
             compared=known[1] if known is not None and known[0] == pair else None,
         )
 
@@ -172,11 +167,3 @@ class Binary:
             return signature(path.lstat()), signature(source.stat())
         except OSError:
             return None
-
-
-def _alike(path: Path, source: Path) -> bool:
-    try:
-        target, wanted = path.lstat(), source.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(target.st_mode) and (target.st_size, target.st_mode) == (wanted.st_size, wanted.st_mode)
