@@ -12,8 +12,7 @@ from entrypoint.node import loop as loops
 from entrypoint.node.ledger import Ledger
 from entrypoint.node.loop import GaveUpError, Loop
 from entrypoint.node.steps import Compare, Copy, GiveBack, Remove, Retire, StepError, Write
-from entrypoint.owner import Owner
-from tests.node import CRIO, FLANNEL, IN_CLUSTER, Node, scratch, settings_for, snapshot
+from tests.node import CRIO, FLANNEL, IN_CLUSTER, scratch, settings_for, snapshot
 
 MASTER = "10-a.conflist"
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -58,6 +57,19 @@ def start(root):
     yield make
     for loop in started:
         loop.close()
+
+
+@pytest.fixture
+def running(root, start):
+    """Start an instance that has configured the node and come to rest."""
+
+    def make(*flags):
+        put(root, FLANNEL)
+        loop = start(*flags)
+        loop.rest()
+        return loop
+
+    return make
 
 
 @pytest.fixture
@@ -200,10 +212,8 @@ def test_the_first_configuration_waits_for_what_it_refers_to(root, start, failin
     assert outputs(root) == [] and not (root / "ready").exists()
 
 
-def test_nothing_is_removed_or_renamed_before_its_successor_is_written(root, start, failing, caplog):
-    put(root, FLANNEL)
-    loop = start(RENAME)
-    loop.rest()
+def test_nothing_is_removed_or_renamed_before_its_successor_is_written(root, running, failing, caplog):
+    loop = running(RENAME)
     failing(Write)
     put(root, CRIO)
     assert loop.passes() == 101.0
@@ -216,10 +226,8 @@ def test_nothing_is_removed_or_renamed_before_its_successor_is_written(root, sta
 
 
 @pytest.mark.parametrize("kind", [Retire, Remove])
-def test_what_fails_behind_the_write_is_tried_again_and_leaves_the_node_ready(root, start, failing, kind, caplog):
-    put(root, FLANNEL)
-    loop = start(RENAME)
-    loop.rest()
+def test_what_fails_behind_the_write_is_tried_again_and_leaves_the_node_ready(root, running, failing, kind, caplog):
+    loop = running(RENAME)
     tried = failing(kind)
     put(root, CRIO)
     assert loop.one_pass() == 101.0
@@ -233,10 +241,8 @@ def test_what_fails_behind_the_write_is_tried_again_and_leaves_the_node_ready(ro
     assert (outputs(root), (root / "net.d" / MASTER).exists()) == (["00-multus.conflist"], False)
 
 
-def test_once_configured_a_binary_that_cannot_be_repaired_does_not_stop_the_configuration(root, start, failing):
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+def test_once_configured_a_binary_that_cannot_be_repaired_does_not_stop_the_configuration(root, running, failing):
+    loop = running()
     failing(Copy)
     (root / "bin/multus").chmod(0o644)
     put(root, CRIO)
@@ -277,10 +283,8 @@ def test_a_mesh_that_takes_its_plugin_out_just_before_ours_is_written_has_the_la
 
 
 @pytest.mark.parametrize("changing", [False, True], ids=["a fight", "a master that flips"])
-def test_a_file_is_written_five_times_in_any_five_seconds_and_the_last_state_wins(root, start, changing):
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+def test_a_file_is_written_five_times_in_any_five_seconds_and_the_last_state_wins(root, running, changing):
+    loop = running()
     loop.now += 100
     path, written, number = root / "net.d/00-multus.conf", [], 0
     for number in range(100):
@@ -301,10 +305,8 @@ def test_a_file_is_written_five_times_in_any_five_seconds_and_the_last_state_win
     assert json.loads(path.read_bytes())["delegates"][0]["name"] == (f"net{number}" if changing else "cbr0")
 
 
-def test_a_fight_over_one_file_does_not_hold_up_another_one(root, start):
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+def test_a_fight_over_one_file_does_not_hold_up_another_one(root, running):
+    loop = running()
     for _ in range(9):
         (root / "net.d/00-multus.conf").write_text("{}")
         loop.one_pass()
@@ -313,11 +315,9 @@ def test_a_fight_over_one_file_does_not_hold_up_another_one(root, start):
     assert b"token-2" in (root / "net.d/multus.d/multus.kubeconfig").read_bytes()
 
 
-def test_a_repair_is_said_and_the_fifth_in_a_minute_is_one_warning_that_names_the_file(root, start, caplog):
+def test_a_repair_is_said_and_the_fifth_in_a_minute_is_one_warning_that_names_the_file(root, running, caplog):
     caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+    loop = running()
     path, said = root / "net.d/00-multus.conf", []
     for _ in range(24):
         loop.now += 5
@@ -335,20 +335,16 @@ def test_a_repair_is_said_and_the_fifth_in_a_minute_is_one_warning_that_names_th
             assert lines == []
 
 
-def test_what_is_repaired_after_it_was_removed_is_said_to_have_been_missing(root, start, caplog):
+def test_what_is_repaired_after_it_was_removed_is_said_to_have_been_missing(root, running, caplog):
     caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+    loop = running()
     (root / "bin/multus").unlink()
     loop.rest()
     assert texts(caplog)[-1] == f"installed {root}/bin/multus from {root}/src/multus: it was missing"
 
 
-def test_a_step_that_fails_is_tried_ever_later_and_another_one_at_once(root, start, failing):
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+def test_a_step_that_fails_is_tried_ever_later_and_another_one_at_once(root, running, failing):
+    loop = running()
     began = loop.now
     tried = failing(Write)
     (root / "sa/token").write_text("token-2")
@@ -376,11 +372,9 @@ def test_a_comparison_that_fails_is_made_again_later_and_not_all_the_time(root, 
     assert (root / "ready").exists()
 
 
-def test_success_after_failures_is_no_repair(root, start, failing, caplog):
+def test_success_after_failures_is_no_repair(root, running, failing, caplog):
     caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+    loop = running()
     for number in range(8):
         failing(Write)
         (root / "sa/token").write_text(f"token-{number}")
@@ -476,73 +470,15 @@ def test_without_a_thread_left_the_startup_taint_is_removed_later(root, start, m
 # ---- the newer one ----
 
 
-@pytest.fixture
-def newer(monkeypatch):
-    """Say whether a newer instance lives; two of one process could not tell each other apart."""
-    lives = []
-    monkeypatch.setattr(Owner, "superseded", property(lambda self: bool(lives)))
-    return lives
-
-
-def test_an_older_instance_writes_nothing_and_its_ready_file_follows_what_stands(root, start, newer, caplog):
-    caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
-    newer.append(True)
-    put(root, CRIO)
-    (root / "sa/token").write_text("token-2")
-    before = snapshot(root / "net.d")
-    for _ in range(3):
-        loop.one_pass()
-    assert snapshot(root / "net.d") == before
-    assert (root / "ready").exists()
-    (root / "net.d/00-multus.conf").unlink()
-    loop.rest()
-    assert not (root / "ready").exists()
-    newer.clear()
-    loop.rest()
-    assert outputs(root) == ["00-multus.conflist"] and (root / "ready").exists()
-    assert sum("standing by" in text for text in texts(caplog)) == 1
-
-
-def test_who_takes_over_goes_by_the_ledger_and_not_by_its_memory(root, start, newer):
-    """It would write the older master back, or take a successor's file for nobody's."""
-    put(root, FLANNEL)
-    loop = start("--skip-config-watch", CLEANUP)
-    loop.rest()
-    newer.append(True)
-    loop.one_pass()
-    put(root, CRIO)
-    Node(root, "--skip-config-watch").settle()
-    newer.clear()
-    loop.rest()
-    assert outputs(root) == ["00-multus.conflist"]
-    loop._leave()
-    assert outputs(root) == []
-
-
 # ---- leaving ----
-
-
-def test_leaving_with_cleanup_gives_back_and_takes_away_what_is_ours_and_leaves_what_pods_need(root, start):
-    put(root, FLANNEL)
-    loop = start(CLEANUP, RENAME)
-    loop.rest()
-    assert sorted(os.listdir(root / "net.d")) == ["00-multus.conf", f"{MASTER}.old", "multus.d"]
-    loop._leave()
-    assert sorted(os.listdir(root / "net.d")) == [MASTER, "multus.d"]
-    assert (root / "bin/multus").exists() and (root / "net.d/multus.d/multus.kubeconfig").exists()
 
 
 @pytest.mark.parametrize(
     ("before_the_end", "stays"), [(29.0, False), (31.0, True)], ids=["a preStop hook", "long before"]
 )
 @pytest.mark.parametrize("name", ["net.d/00-multus.conf", "bin/multus", "net.d/multus.d/multus.kubeconfig"])
-def test_what_was_put_back_just_before_the_end_is_taken_away_again(root, start, name, before_the_end, stays):
-    put(root, FLANNEL)
-    loop = start()
-    loop.rest()
+def test_what_was_put_back_just_before_the_end_is_taken_away_again(root, running, name, before_the_end, stays):
+    loop = running()
     (root / name).unlink()
     loop.rest()
     assert (root / name).exists()
@@ -581,10 +517,8 @@ def test_what_nobody_else_took_away_is_no_hooks_work(root, start, damage):
     assert len(outputs(root)) == 1
 
 
-def test_a_name_that_cannot_be_given_back_keeps_the_configuration(root, start, monkeypatch, caplog):
-    put(root, FLANNEL)
-    loop = start(CLEANUP, RENAME)
-    loop.rest()
+def test_a_name_that_cannot_be_given_back_keeps_the_configuration(root, running, monkeypatch, caplog):
+    loop = running(CLEANUP, RENAME)
 
     def fail(self, doing):
         raise OSError(30, "Read-only file system", str(self.path))
@@ -595,15 +529,3 @@ def test_a_name_that_cannot_be_given_back_keeps_the_configuration(root, start, m
     said = texts(caplog, logging.ERROR)
     assert "cannot clean up: cannot rename" in said[0] and "readOnly" in said[0]
     assert "the configuration stays" in said[1]
-
-
-def test_with_another_instance_at_work_nothing_is_cleaned_up(root, start, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    put(root, FLANNEL)
-    loop = start(CLEANUP)
-    loop.rest()
-    monkeypatch.setattr(Owner, "accompanied", property(lambda self: True))
-    before = (root / "net.d/00-multus.conf").stat()
-    loop._leave()
-    assert (root / "net.d/00-multus.conf").stat() == before
-    assert "another instance on this node is at work: nothing is cleaned up" in texts(caplog)

@@ -227,35 +227,6 @@ def test_one_that_cannot_be_read_is_no_news_unless_a_usable_one_comes_first(tmp_
         choose(settings, Seen(100.0, (unread, LATER)), Before())
 
 
-def test_a_broken_earlier_file_whose_content_keeps_changing_stops_nothing_and_is_skipped_by_name(node):
-    """`10-app-log.conf` that gets a line every two seconds froze the node."""
-    node.put("05-app-log.conf", b"1\n2")
-    node.put("10-b.conflist", FLANNEL)
-    decision = node.settle()
-    assert (node.names(), node.until(decision)) == (["05-app-log.conf", "10-b.conflist"], 105)
-    assert "'05-app-log.conf' may still be being written" in decision.waits
-    for node.now in (102, 104):
-        node.put("05-app-log.conf", b"1\n2" * node.now)
-        assert node.until(node.settle()) == 105
-    node.now = 105
-    decision = node.settle()
-    assert decision.ready and node.delegate["name"] == "cbr0"
-    (warning,) = decision.warnings
-    assert "skipping the unusable '05-app-log.conf'" in warning and "line 2 column 1" in warning
-
-
-def test_while_an_earlier_file_is_being_written_the_present_master_is_followed(node):
-    node.put("10-b.conflist", FLANNEL)
-    node.settle()
-    node.put("05-a.conf", BROKEN)
-    node.put("10-b.conflist", CRIO)
-    assert node.settle().ready
-    assert node.delegate["name"] == "crio"
-    node.put("05-a.conf", FLANNEL)
-    node.settle()
-    assert node.delegate["name"] == "cbr0"
-
-
 @pytest.mark.parametrize("flags", [(), ("--cleanup-config-on-exit",), ("--skip-config-watch",)])
 @pytest.mark.parametrize("content", [b"", BROKEN, b"[]"])
 def test_a_master_that_is_there_and_unusable_is_damage_and_no_removal(tmp_path, flags, content):

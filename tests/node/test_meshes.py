@@ -107,11 +107,6 @@ def test_a_network_that_nests_deeply_is_not_blown_up():
     assert len(found.document) < len(wanted.document) + 1000
 
 
-def test_what_stands_under_the_wrong_name_is_carried_over_too():
-    found, _ = settled(output(single()), listed(ISTIO, level=CONVERTED), name=CONF)
-    assert found == (LIST, {**LEVEL, "plugins": [MULTUS, ISTIO]})
-
-
 @pytest.mark.parametrize(
     "there",
     [
@@ -395,20 +390,6 @@ def test_a_plugin_of_the_network_that_changes_is_followed_at_once(node, changed)
     node.rest()
     node.network({**ISTIO, **changed})
     assert node.touched(node.at(300.0)) == [CONF]
-
-
-def test_no_fight_after_the_mesh_s_and_our_first_write_nothing_more_is_written(node):
-    """Istio puts its plugin back into whatever we write; both come to rest."""
-    node.at(200.0, conf=None, conflist=node.converted(ISTIO))
-    node.network({"type": "bandwidth"})
-    for _ in range(2):
-        node.rest()
-        (path,) = node.directory.glob("00-multus*")
-        found = json.loads(path.read_bytes())
-        if ISTIO not in found["plugins"]:
-            node.put(LIST, {**found, "plugins": [*found["plugins"], ISTIO]})
-    assert not node.once()
-    assert node.document(LIST)["plugins"][1:] == [ISTIO]
 
 
 @pytest.mark.parametrize("multus", STRANGE)

@@ -120,14 +120,6 @@ def test_what_a_mesh_makes_of_it_is_as_it_must_be_and_what_follows_is_carried_ov
     assert node.uninstall()[0] == "70-multus.conflist"
 
 
-def test_an_operators_file_beside_it_that_no_mesh_made_of_it_stays(tmp_path):
-    node = Static(tmp_path, STATIC, "70-multus.conf", "--cleanup-config-on-exit")
-    node.put("70-multus.conflist", CRIO)
-    node.rest()
-    assert node.leave() == ["70-multus.conf"]
-    assert (node.directory / "70-multus.conflist").read_bytes() == CRIO
-
-
 def test_one_that_is_its_own_source_is_the_operators_and_is_never_removed(tmp_path):
     node = Node(tmp_path, f"--multus-conf-file={tmp_path}/net.d/05-own.conf", "--cleanup-config-on-exit")
     node.put("05-own.conf", STATIC)
