@@ -15,7 +15,7 @@ from entrypoint.cluster.client import Access
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import Absent, read
 from entrypoint.node import meshes
-from entrypoint.node.loop import decide_once
+from entrypoint.node.decision import decide_once
 from entrypoint.owner import Instance
 from entrypoint.settings import Settings
 

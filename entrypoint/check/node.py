@@ -12,7 +12,7 @@ from entrypoint.cni.document import MULTUS_TYPES, InvalidJsonError, parse, plugi
 from entrypoint.disk import mounts
 from entrypoint.disk.looks import File
 from entrypoint.node import binary, configuration, meshes
-from entrypoint.node.loop import Decision
+from entrypoint.node.decision import Decision
 from entrypoint.node.steps import Copy, Note, Remove, Write
 from entrypoint.settings import Settings
 
@@ -46,8 +46,8 @@ class View(NamedTuple):
     def standing(self) -> tuple[str, File] | None:
         """Return the configuration that the runtime would read of those that are ours, with its file name."""
         seen = self.seen(configuration.Seen)
-        looks = {path.name: seen.outputs.get(path.name) for path in self.settings.output_files} if seen else {}
-        return next(((name, look) for name, look in looks.items() if isinstance(look, File)), None)
+        there = [seen.outputs.get(path.name) for path in self.settings.output_files] if seen else []
+        return next(((each.name, each.look) for each in there if each and isinstance(each.look, File)), None)
 
 
 def findings(view: View) -> Iterator[Finding]:
@@ -62,12 +62,8 @@ def findings(view: View) -> Iterator[Finding]:
 
 
 def _directories(view: View) -> Iterator[Finding]:
-    identifier, unread = "node.directories", "; ".join(map(str, view.decision.failed))
-    if unread:
-        unreadable = failed(identifier, unread, "may the container read there (user, SELinux type)?")
-    else:
-        unreadable = passed(identifier, "all are there")
-    yield view.fault(identifier) or unreadable
+    identifier = "node.directories"
+    yield view.fault(identifier) or passed(identifier, "all are there")
     if revision := mounts.revision(view.mounted_from):
         directory = view.settings.cni_conf_dir
         found = f"{directory} is mounted from {view.mounted_from}, the directory of revision {revision}"
@@ -140,7 +136,7 @@ def _readiness(view: View, seen: configuration.Seen, look: File) -> Iterator[Fin
     identifier, indicator = "configuration.readiness", meshes.named_in(look.content, "readinessindicatorfile")
     if fault := view.fault(identifier):
         yield fault
-    elif indicator and seen.indicators.get(indicator):
+    elif indicator and seen.named.get(indicator):
         yield passed(identifier, f"{indicator} is there")
     elif indicator:
         found = f"Multus lets every pod wait for {indicator}, which this container cannot see"
@@ -168,9 +164,10 @@ def _current(view: View) -> Finding:
         advice = RUNNING + ("; --skip-config-watch is set" if settings.skip_config_watch else "")
         found = f"the flags call for a configuration that {wanted}: the entrypoint would {would}"
         return Finding(identifier, status, found, advice)
+    if unread := "; ".join(fault.found for fault in view.decision.failed):
+        return failed(identifier, unread, "see node.directories")
     if not wish.in_use and not wish.faults:
-        why = "; ".join([*wish.warnings, *map(str, view.decision.failed)]) or "it is not in use"
-        return failed(identifier, why, _advice(view))
+        return failed(identifier, "; ".join(wish.warnings) or "it is not in use", _advice(view))
     return passed(identifier, f"{put.name if put else 'it'} {wanted}, as the flags call for")
 
 
