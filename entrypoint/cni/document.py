@@ -432,7 +432,7 @@ def parse(content: bytes) -> Any:
     """
     if not content.strip():
         raise InvalidJsonError("the file is empty")
-    text = _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], content.decode("utf-8", "as-go-reads"))
+    text = _without_halves(content.decode("utf-8", "as-go-reads"))
     try:
         return json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_object
@@ -492,18 +492,19 @@ def _whole(digits: str) -> int:
 
 def equal(one: object, other: object) -> bool:
     """Compare JSON as Go keeps it: all numbers are doubles, lone surrogates are U+FFFD, keys have no order."""
-    return bool(_as_in_go(one) == _as_in_go(other))
+    return _as_in_go(one) == _as_in_go(other)
 
 
-def _as_in_go(value: Any) -> object:
-    match value:
-        case bool() | None:
-            return (value,)  # in Python, True is 1
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_as_in_go(each) for each in value]
-        case dict():
-            return {_as_in_go(key): _as_in_go(each) for key, each in value.items()}
-        case _:
-            return float(value)
+def _as_in_go(value: object) -> str:
+    """Return the one text that stands for all that Go takes for the same."""
+    document = json.loads(_without_halves(json.dumps(value)), parse_int=_double, parse_float=_double)
+    return json.dumps(document, sort_keys=True)
+
+
+def _double(digits: str) -> float:
+    return float(digits) + 0.0  # -0 is 0
+
+
+def _without_halves(text: str) -> str:
+    """Replace the escapes of surrogates that have no other half."""
+    return _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)

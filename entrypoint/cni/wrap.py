@@ -7,6 +7,7 @@ Around the master goes what the flags chose, changed by a JSON merge patch (RFC 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -113,14 +114,6 @@ def _versions(master: Master, wrapping: Wrapping) -> tuple[str, dict[str, Any]]:
     return wanted, document if document.get("cniVersion") else with_field(document, "cniVersion", master.cni_version)
 
 
-def _json(value: object) -> str:
-    """Filter for templates: a value as JSON.
-
-    Non-ASCII characters are escaped, because JSON may hold lone surrogates, which UTF-8 cannot.
-    """
-    return json.dumps(value, allow_nan=False)
-
-
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("entrypoint.cni"),
     undefined=jinja2.StrictUndefined,
@@ -129,7 +122,8 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_TEMPLATES.filters["json"] = _json
+# Non-ASCII characters are escaped, because JSON may hold lone surrogates, which UTF-8 cannot.
+_TEMPLATES.filters["json"] = functools.partial(json.dumps, allow_nan=False)
 
 
 # ---- the patch ----
@@ -190,7 +184,7 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
         )
     if node_name is None and _NODE_NAME in str(patch):
         raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
-    filled: dict[str, Any] = _filled(patch, node_name or "")
+    filled: dict[str, Any] = json.loads(json.dumps(patch).replace(_NODE_NAME, json.dumps(node_name or "")[1:-1]))
     if oversize := size_fault(len(json.dumps(filled))):
         raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
     return filled
@@ -204,18 +198,6 @@ def patch_remarks(patch: Mapping[str, Any]) -> list[str]:
     if "logOptions" in patch:  # it applies them before it opens the file, and each call is a new process
         found.append("--multus-conf-patch: logOptions has no effect: the log file is rotated at 100 MB all the same")
     return found
-
-
-def _filled(value: Any, node_name: str) -> Any:
-    match value:
-        case str():
-            return value.replace(_NODE_NAME, node_name)
-        case list():
-            return [_filled(each, node_name) for each in value]
-        case dict():
-            return {key: _filled(each, node_name) for key, each in value.items()}
-        case _:
-            return value
 
 
 # ---- what is known by its form ----

@@ -150,21 +150,13 @@ def parsed(content: bytes) -> Book:
     try:
         document = json.loads(content)
         put, renamed = document["configuration"], document["renamed"]
-        return Book(
-            configuration=None
-            if put is None
-            else Put(
-                _name(put["name"]),
-                _text(put["document"]).encode("utf-8", "surrogateescape"),
-                _mode(put["mode"]),
-                None if put["master"] is None else _name(put["master"]),
-            ),
-            renamed=None
-            if renamed is None
-            else Renamed(_name(renamed["name"]), _text(renamed["digest"]), _digests(renamed["beside"])),
-            earlier=_digests(document["earlier"]),
-            programs=_digests(document["programs"]),
-        )
+        if put is not None:
+            text = _text(put["document"]).encode("utf-8", "surrogateescape")
+            master = None if put["master"] is None else _name(put["master"])
+            put = Put(_name(put["name"]), text, _mode(put["mode"]), master)
+        if renamed is not None:
+            renamed = Renamed(_name(renamed["name"]), _text(renamed["digest"]), _digests(renamed["beside"]))
+        return Book(put, renamed, _digests(document["earlier"]), _digests(document["programs"]))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Book()
 

@@ -238,6 +238,7 @@ def test_what_is_equal_is_the_same_to_go(one, other):
         ("\ud83d\ude00", "\U0001f600", True),
         ({"a": None}, {}, False),
         (3.5, 3, False),
+        (0, -0.0, True),
     ],
 )
 def test_equal_as_go_sees_it(one, other, same):
