@@ -29,6 +29,7 @@ from entrypoint.disk.looks import NO_FILE, Absent, File, Signature, listing, rea
 from entrypoint.node import renaming
 from entrypoint.node.ledger import Ledger, Put
 from entrypoint.node.part import Before, Draft, Fault, Interest, LookFailedError, Wish, told
+from entrypoint.node.steps import Step
 from entrypoint.settings import Settings
 
 GRACE = 5.0
@@ -129,8 +130,8 @@ class Auto:
         files = tuple(name for name in names if not by_name[name].is_dir(follow_symlinks=False))
         return Seen(
             now=now,
-            candidates=tuple(each for each in candidates if each is not None),
-            olds={name: each for name, each in old.items() if each is not None},
+            candidates=tuple(filter(None, candidates)),
+            olds={name: each for name, each in old.items() if each},
             names=files if there else None,
             patch=self._patch,
             patch_fault=patch_fault,
@@ -234,25 +235,26 @@ class Auto:
             fault = Fault("configuration.current", found, fatal=not before.configured)
             return Draft(wish=Wish(faults=(fault,), warnings=tuple(warnings)))
         warnings += wrap.patch_remarks(seen.patch)
-        draft = Draft(Put(file_name, content, master=candidate.name), since=candidate.since)
+        behind: tuple[Step, ...] = ()
         if settings.rename_master and choice.live:
-            draft, told_of = self._renamed(seen, candidate, draft, before)
-            warnings += told_of
-        return draft._replace(wish=Wish(warnings=tuple(warnings), until=choice.settled_at))
+            step = self._renaming(seen, candidate, before)
+            if isinstance(step, str):  # it is wrapped all the same
+                warnings.append(f"{settings.autoconfig_dir / candidate.name} is wrapped and keeps its name: {step}")
+            else:
+                behind = (step,)
+        wish = Wish(warnings=tuple(warnings), until=choice.settled_at)
+        return Draft(Put(file_name, content, master=candidate.name), behind=behind, wish=wish, since=candidate.since)
 
-    def _renamed(self, seen: Seen, candidate: Candidate, draft: Draft, before: Before) -> tuple[Draft, list[str]]:
-        """Add the renaming; a master that cannot be renamed is wrapped all the same."""
+    def _renaming(self, seen: Seen, candidate: Candidate, before: Before) -> Step | str:
+        """Return the step that renames the master, or why it cannot be."""
         settings, name, old = self._settings, candidate.name, seen.olds.get(candidate.name)
-        why = renaming.obstacle(settings, before.ledger, name, old.digest if old else None, old_there=old is not None)
-        unread = [each for each in seen.candidates if isinstance(each.verdict, Unread)]
-        if not why and unread:
-            why = f"{unread[0].name}, which stands beside it, {unread[0].verdict.reason}"  # type: ignore[union-attr]
-        if why:
-            return draft, [f"{settings.autoconfig_dir / name} is wrapped and keeps its name: {why}"]
+        if why := renaming.obstacle(settings, before.ledger, name, old and old.digest, old_there=old is not None):
+            return why
+        for each in seen.candidates:
+            if isinstance(each.verdict, Unread):
+                return f"{each.name}, which stands beside it, {each.verdict.reason}"
         digests = {each.name: each.digest for each in seen.candidates if each.digest is not None}
-        return draft._replace(
-            behind=(renaming.retire(settings, before.ledger, name, digests, over=old is not None),)
-        ), []
+        return renaming.retire(settings, before.ledger, name, digests, over=old is not None)
 
     def _waits(self, seen: Seen, choice: Choice) -> str:
         settings, names = self._settings, seen.names or ()
