@@ -266,5 +266,10 @@ def failure(step: Step, error: OSError) -> str:
     message = f"cannot {step.verb} {step.path}: {error.strerror}"
     elsewhere = os.path.dirname(os.fsdecode(error.filename or step.path)) != os.path.dirname(step.path)
     message += f" ({error.filename})" if elsewhere else ""
-    advice = _ADVICE.get(error.errno or 0)
-    return f"{message}; {advice}" if advice else message
+    return message + advice(error)
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about a disk that refuses, as the end of a message; empty where nothing is known."""
+    known = _ADVICE.get(error.errno or 0)
+    return f"; {known}" if known else ""
