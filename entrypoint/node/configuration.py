@@ -188,7 +188,7 @@ class Configuration:
         wish = wish._replace(waits=None, warnings=tuple(warnings))
         if awaited := before.awaited or _gate(seen, before):  # one that names a program that is not there stops pods
             if not before.configured:
-                return wish._replace(waits=awaited)
+                return wish._replace(waits=awaited, in_use=False)
             return wish._replace(faults=(*wish.faults, Fault("binary.executable", awaited)))
         stands = meshes.standing(self._chainable(seen))
         output, doubled = meshes.settled(put, stands)
