@@ -386,11 +386,6 @@ def test_a_readiness_indicator_that_has_another_suffix_now_is_named(tmp_path):
         assert usual(tmp_path, f"--readiness-indicator-file={flag}").settle().ready, seen
 
 
-def test_what_cilium_has_renamed_is_named_with_the_setting(node):
-    node.put("00-multus.conf.cilium_bak", b"")
-    assert "cni.exclusive=false" in node.settle().warnings[0]
-
-
 @pytest.mark.parametrize(
     ("source", "flags", "warned"),
     [
