@@ -441,7 +441,7 @@ class Loop:
         except (LookFailedError, StepError, OSError) as error:
             reason = f"{error.filename} {error.strerror}" if isinstance(error, OSError) else error
             logger.error("cannot clean up: %s", reason)
-            if any(map(os.path.lexists, settings.output_files)):
+            if isinstance(error, StepError) and any(map(os.path.lexists, settings.output_files)):
                 logger.error("the configuration stays, and so does what it refers to")
             return
         ledger.strike_out_what_is_gone(settings.cni_conf_dir, settings.cni_bin_dir)
