@@ -206,17 +206,14 @@ def _leave_out(multus: dict[str, Any], chained: Sequence[dict[str, Any]]) -> tup
     """
     plugins = _delegates_plugins(multus)
     doubled = [plugin for plugin in plugins[1:] if _among(plugin, chained)]
-    if not doubled:
-        return multus, []
     kept = [plugin for plugin in plugins if not any(plugin is each for each in doubled)]
     return _with_delegates_plugins(multus, kept), [plugin["type"] for plugin in doubled]
 
 
 def _without_kinds(multus: dict[str, Any], kinds: set[str]) -> dict[str, Any]:
     """Return Multus without the plugins of these types in its delegate, and what comes with them."""
-    kept = [each for each in _delegates_plugins(multus) if each.get("type") not in kinds]
-    reduced = _with_delegates_plugins(multus, kept) if kept else multus
-    return {key: value for key, value in reduced.items() if key != "capabilities"}
+    kept = [each for each in _delegates_plugins(multus) if each["type"] not in kinds]
+    return {key: value for key, value in _with_delegates_plugins(multus, kept).items() if key != "capabilities"}
 
 
 def _delegates_plugins(multus: dict[str, Any]) -> list[dict[str, Any]]:
@@ -229,6 +226,8 @@ def _delegates_plugins(multus: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _with_delegates_plugins(multus: dict[str, Any], plugins: list[dict[str, Any]]) -> dict[str, Any]:
+    if not plugins:
+        return multus
     first, *others = multus["delegates"]
     return {**multus, "delegates": [{**first, "plugins": plugins}, *others]}
 
