@@ -197,6 +197,14 @@ def test_a_look_that_fails_is_made_again_ever_later_and_ends_no_start_before_the
     assert (root / "ready").exists()
 
 
+def test_of_a_bad_rollout_the_pod_is_not_ready_although_the_old_configuration_works(root, start, running):
+    running().close()
+    (root / "70-multus.conf").write_bytes(b'{"name": "n", "type": "multus", "delegates": []}')
+    loop = start(f"--multus-conf-file={root}/70-multus.conf")  # the network's own file would be read first
+    loop.rest()
+    assert (outputs(root), (root / "ready").exists()) == (["00-multus.conf"], False)
+
+
 # ---- in a safe order ----
 
 
