@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -337,14 +338,17 @@ def _junk(path):
 
 
 def _directory(path):
-    path.unlink()
-    path.mkdir()
+    while not path.is_dir():  # a running program puts the file back between the two
+        with contextlib.suppress(FileExistsError):
+            path.unlink(missing_ok=True)
+            path.mkdir()
 
 
 def _link(path):
     """To an operator's file, which is neither read as a ledger nor written over."""
-    path.unlink()
-    path.symlink_to("../20-operators.conf.bak")
+    link = path.with_name("link")
+    link.symlink_to("../20-operators.conf.bak")
+    link.replace(path)
 
 
 def _empty(path):
