@@ -25,6 +25,7 @@ from tests.manifests import (
     memory,
     only,
     parse,
+    walk,
 )
 
 pytestmark = pytest.mark.process  # kubectl, for most of them
@@ -81,14 +82,6 @@ def by_kind(found):
         container.get("volumeMounts", []).sort(key=lambda mount: mount["name"])
     spec["volumes"].sort(key=lambda volume: volume["name"])
     return ordered
-
-
-def walk(value):
-    """Yield every mapping in a document."""
-    if isinstance(value, dict):
-        yield value
-    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from walk(member)
 
 
 def granted(found):
