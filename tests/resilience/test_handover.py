@@ -8,13 +8,12 @@ import multiprocessing
 import os
 import random
 import re
-import statistics
 import struct
 import time
 
 import pytest
 
-from tests.process.scratch import Pod, file_id, presences
+from tests.process.scratch import Pod, presences
 from tests.waiting import until
 
 WIDEST = 0.6
@@ -89,17 +88,6 @@ def _killed(program, pod):
     program.process.kill()
 
 
-def _first_write_after_kill(host, program, pod):
-    """Kill it; return how long after that the kubeconfig was written, in seconds; None when it had not been at work."""
-    before = file_id(host.kubeconfig)
-    _killed(program, pod)
-    start = time.monotonic()
-    while time.monotonic() < start + 1:
-        if file_id(host.kubeconfig) != before:
-            return time.monotonic() - start
-    return None
-
-
 @pytest.mark.thorough
 def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once(host, long, figure):
     rounds = 200 if long else 12
@@ -109,7 +97,7 @@ def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once
     (host.kubeconfig.parent).mkdir()
     writes = _Writes(host.conf_dir, host.kubeconfig.parent, host.bin_dir)
     names = (host.kubeconfig.name, host.conf.name, host.installed.name)
-    ends, latencies, most = {"older": 0, "newer": 0}, [], 0
+    ends, most = {"older": 0, "newer": 0}, 0
     with contextlib.ExitStack() as stack:
         pod = Pod(host, "pod-1")
         program = stack.enter_context(pod.running())
@@ -130,11 +118,9 @@ def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once
                 pod, program = successor, other
                 changes = 1
             else:
-                if not latencies:  # once at least, on however slow a machine
+                if ends["newer"] == 1:  # once at least, on however slow a machine
                     until(successor.owns, what=f"round {number}, the newer one")
-                came = successor.owns()
-                latency = _first_write_after_kill(host, other, successor)
-                latencies += [latency] if came else []
+                _killed(other, successor)
                 changes = 2
             until(pod.owns, what=f"round {number}, the {ending} one ended")
             until(pod.ready.exists)
@@ -147,11 +133,9 @@ def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once
     reads, faults, _ = reading
     assert not faults
     assert reads > rounds
-    median, worst = statistics.median(latencies), max(latencies)
     figure(
         f"{rounds} handovers (seed {seed}), the older one ended {ends['older']} times, the newer one {ends['newer']}; "
-        f"{reads} reads without a fault; at most {most} writes of a file, to the newer one and back; from the newer "
-        f"one's kill to the older one's first write {median * 1000:.0f} ms (median), {worst * 1000:.0f} ms (worst)"
+        f"{reads} reads without a fault; at most {most} writes of a file, to the newer one and back"
     )
 
 
