@@ -245,34 +245,28 @@ def _immutable(path):
         subprocess.run(["chattr", "-i", path], check=True)
 
 
+IMMUTABLE = {
+    "kubeconfig": CHANGES["token"],
+    "installed": CHANGES["binary"],
+    "conf": LOSSES["master"],
+    "conf_dir": LOSSES["changed"],  # what is there may be written all the same
+}
+
+
 @root
-@pytest.mark.parametrize("kind", ["kubeconfig", "installed", "conf", "conf_dir"])
+@pytest.mark.parametrize("kind", IMMUTABLE)
 def test_an_immutable_file_is_complained_of_and_replaced_once_it_may_be(host, kind):
+    happen, done = IMMUTABLE[kind]
     with host.configured() as program:
-        path = getattr(host, kind)
-        with _immutable(path):
+        with _immutable(getattr(host, kind)):
+            happen(host)
+            program.says("cannot", str(host.conf if kind == "conf_dir" else getattr(host, kind)), "immutable file")
+            until(lambda: host.ready.exists() == works(host.conf_dir, host.bin_dir), "the ready file")
             if kind == "conf_dir":
                 host.rotate("token-2")  # its directory is another, and goes on
                 until(lambda: host.has_token("token-2"))
-                before = host.conf.read_bytes()
-                host.conf.write_bytes(b"{}")  # what is there may be written all the same
-                path = host.conf
-            elif kind == "kubeconfig":
-                host.rotate("token-2")
-            elif kind == "installed":
-                host.multus.write_bytes(b"\x7fELF new")
-            else:
-                host.master(mtu=2)
-            program.says("cannot", str(path), "immutable file")
-            until(lambda: host.ready.exists() == works(host.conf_dir, host.bin_dir), "the ready file")
             assert program.running() and not _temporaries(host)
-        done = {
-            "kubeconfig": lambda: host.has_token("token-2"),
-            "installed": lambda: host.installed.read_bytes() == b"\x7fELF new",
-            "conf": lambda: host.wraps(mtu=2),
-            "conf_dir": lambda: host.conf.read_bytes() == before,
-        }[kind]
-        until(done)
+        until(lambda: done(host))
         until(host.ready.exists)
 
 

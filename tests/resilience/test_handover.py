@@ -14,6 +14,7 @@ import time
 import pytest
 
 from tests.process.scratch import Pod, presences
+from tests.resilience.conftest import LONG
 from tests.waiting import until
 
 WIDEST = 0.6
@@ -89,8 +90,8 @@ def _killed(program, pod):
 
 
 @pytest.mark.thorough
-def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once(host, long, figure):
-    rounds = 200 if long else 12
+def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once(host, figure):
+    rounds = 200 if LONG else 12
     seed = 20261124
     chance = random.Random(seed)
     host.master()
@@ -139,8 +140,8 @@ def test_whichever_ends_whenever_the_node_is_the_newest_ones_and_is_written_once
     )
 
 
-def test_an_update_with_surge_leaves_no_moment_without_a_ready_one(host, long, figure):
-    rounds = 50 if long else 5
+def test_an_update_with_surge_leaves_no_moment_without_a_ready_one(host, figure):
+    rounds = 50 if LONG else 5
     host.master()
     writes = None
     with contextlib.ExitStack() as stack:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import FLANNEL, overwrite, replace, vanish, watches
+from tests.process.scratch import FLANNEL, ScratchHost, overwrite, replace, vanish, watches
+from tests.resilience.conftest import LONG
 from tests.waiting import until
 
 pytestmark = pytest.mark.thorough
@@ -341,7 +342,7 @@ class Lives:
 SEED = int(os.environ.get("RESILIENCE_SEED", "20261123"))
 SECONDS = float(os.environ.get("RESILIENCE_SOAK", "0"))
 """Seconds of both soaks together; 0 for those of the form."""
-QUICK, LONG = 14, 1800
+QUICK, WHOLE = 14, 1800
 ROUND = 60
 """Seconds with one set of flags, at least, in the soak of many lives."""
 FLAGS = [
@@ -354,26 +355,26 @@ FLAGS = [
 ]
 
 
-def _seconds(long, share):
-    return (SECONDS or (LONG if long else QUICK)) * share
+def _seconds(share):
+    return (SECONDS or (WHOLE if LONG else QUICK)) * share
 
 
-def test_after_any_events_the_node_is_right_and_the_program_as_big_as_before(host, long, figure):
+def test_after_any_events_the_node_is_right_and_the_program_as_big_as_before(host, figure):
     """In one long life: a leak needs time."""
-    seconds = _seconds(long, 1 / 3)
+    seconds = _seconds(1 / 3)
     lives = _live(host, (), SEED, seconds, ending=False)
     _tell(figure, f"{seconds:.0f} s (seed {SEED})", lives.counts, lives.growth)
 
 
-def test_however_the_program_ends_and_starts_among_any_events_the_node_is_right(new_host, long, figure):
+def test_however_the_program_ends_and_starts_among_any_events_the_node_is_right(tmp_path, figure):
     """Killed, stopped, replaced, on a full disk, with other flags each round; each life stays as big as it began."""
-    seconds = _seconds(long, 2 / 3)
+    seconds = _seconds(2 / 3)
     rounds = max(1, int(seconds / ROUND))
     drawn = random.Random(SEED).sample(FLAGS, len(FLAGS))
     counts, growth = Counter(), 0
     for number in range(rounds):
         flags = drawn[number % len(drawn)]
-        lives = _live(new_host(), flags, f"{SEED}.{number}", seconds / rounds)
+        lives = _live(ScratchHost(tmp_path / str(number)), flags, f"{SEED}.{number}", seconds / rounds)
         counts.update(lives.counts)
         growth = max(growth, lives.growth)
     _tell(figure, f"{seconds:.0f} s (seed {SEED}), {rounds} rounds", counts, growth)
