@@ -1,5 +1,6 @@
 import contextlib
 import os
+import subprocess
 import threading
 import time
 
@@ -152,6 +153,26 @@ def test_two_paths_to_one_directory_are_one_watch_with_both_interests(tmp_path, 
         (tmp_path / "d" / name).write_text("x")
         assert woken(wakeup)
         settle(wakeup)
+
+
+@pytest.mark.parametrize("other_first", [False, True])
+def test_a_directory_that_is_mounted_at_two_places_is_watched_for_both(tmp_path, wakeup, watcher, other_first):
+    """As hostPath volumes may be; inotify knows it once, and of the second place less is asked."""
+    for name in ("d", "bound"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "d/a.conf").write_text("x")
+    if subprocess.run(["mount", "--bind", tmp_path / "d", tmp_path / "bound"], capture_output=True).returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    try:
+        interests = [(tmp_path / "d", SUFFIXES), tmp_path / "bound/x"]
+        watcher.follow(reversed(interests) if other_first else interests)
+        settle(wakeup)
+        for name in ("a.conf", "x"):
+            (tmp_path / "bound" / name).write_text("y")
+            assert woken(wakeup)
+            settle(wakeup)
+    finally:
+        subprocess.run(["umount", tmp_path / "bound"], check=True)
 
 
 def test_a_path_that_goes_up_behind_a_link_is_followed_as_the_kernel_goes(tmp_path, wakeup, watcher):

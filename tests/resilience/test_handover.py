@@ -15,7 +15,7 @@ import pytest
 
 from tests.process.scratch import Pod, presences
 from tests.resilience.conftest import LONG
-from tests.waiting import until
+from tests.waiting import BOUND, until
 
 WIDEST = 0.6
 """Seconds after the start of the newer one until one of the two ends; a start takes about half of it."""
@@ -53,7 +53,7 @@ def _number(path):
 
 def _read(kubeconfig, conf, ready, stop, results):
     """Hold all the time that kubeconfig and configuration are those of the newest one that is ready, or of a later."""
-    reads, faults, gap, longest = 0, [], None, 0.0
+    reads, faults, unready = 0, [], 0
     while not stop.is_set():
         numbers = [int(name.removeprefix("pod-")) for name in os.listdir(ready)]
         newest = max(numbers, default=0)
@@ -61,11 +61,9 @@ def _read(kubeconfig, conf, ready, stop, results):
         still = newest == 0 or (ready / f"pod-{newest}").exists()  # its end may have come between these looks
         if still and not all(number is not None and number >= newest for number in found):
             faults.append(f"pod-{newest} was ready, and found {found}")
-        now = time.monotonic()
-        gap = None if numbers else gap or now
-        longest = max(longest, now - gap if gap else 0)
+        unready += not numbers
         reads += 1
-    results.put((reads, faults[:5], longest))
+    results.put((reads, faults[:5], unready))
 
 
 @contextlib.contextmanager
@@ -78,7 +76,7 @@ def _reader(host):
         yield found
     finally:
         stop.set()
-        found += results.get(timeout=30)
+        found += results.get(timeout=BOUND)
         reader.join()
 
 
@@ -157,9 +155,9 @@ def test_an_update_with_surge_leaves_no_moment_without_a_ready_one(host, figure)
             assert pod.owns()
             until(lambda: len(presences(host)) == 1)
         found = writes.since_last()
-    reads, faults, longest = reading
+    reads, faults, unready = reading
     assert not faults
     each = [found[name] / rounds for name in (host.kubeconfig.name, host.conf.name, host.installed.name)]
     assert each == [1, 1, 1]
-    assert longest == 0
+    assert unready == 0
     figure(f"{rounds} updates, {reads} reads: one write of each file an update, never without a ready instance")
