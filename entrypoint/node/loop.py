@@ -240,7 +240,8 @@ class Loop:
         self._stood = frozenset([*stands, *(path for path in self._stood if not os.path.lexists(path))])
         self._able = self._able or decision.able
         self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-        self._configured = self._configured or self._ready
+        held_back = any(step.vital for wish in decision.wishes for step in wish.steps)  # what stands is not of this run
+        self._configured = self._configured or (self._ready and not held_back)
         # What is left to do after that is done at once, and so is the look at what is watched only now.
         unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
         again = unfinished or self._interests() != watched
