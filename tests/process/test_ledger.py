@@ -111,8 +111,7 @@ def test_a_broken_file_that_keeps_changing_freezes_nothing(host, anew):
     writer.start()
     try:
         until(log.exists)
-        with host.start() as program:
-            host.until_ready(program)
+        with host.configured() as program:
             program.says("skipping the unusable", "10-app-log.conf")
             host.master("50-flannel.conflist", mtu=9)
             until(lambda: host.wraps(mtu=9))
@@ -247,8 +246,7 @@ def test_a_rename_that_had_to_wait_is_done_with_the_config_watch_off_too(host):
     host.ready.unlink(missing_ok=True)
     _immutable(host.kubeconfig.parent)
     try:
-        with host.start(RENAME, SKIP) as program:
-            host.until_ready(program)
+        with host.configured(RENAME, SKIP) as program:
             program.says("cannot rename", NAME, "immutable")
             assert (host.conf_dir / NAME).exists()
             subprocess.run(["chattr", "-i", host.kubeconfig.parent], check=True)
@@ -267,9 +265,7 @@ def test_what_was_made_of_a_renamed_master_stays_when_that_is_damaged(host, cont
     old.write_text(content)
     before = host.conf.read_bytes()
     for _ in range(2):
-        host.ready.unlink(missing_ok=True)
-        with host.start(RENAME, CLEANUP) as program:
-            host.until_ready(program)
+        with host.configured(RENAME, CLEANUP) as program:
             program.says("error", f"{NAME}.old")
             settled(program)
             assert host.conf.read_bytes() == before
@@ -372,9 +368,7 @@ def test_whatever_becomes_of_the_ledger_the_node_is_configured_and_nobodys_file_
             host.master(mtu=9)
             until(lambda: host.wraps(mtu=9))
             assert host.ready.exists() or until(host.ready.exists)
-    host.ready.unlink(missing_ok=True)
-    with host.start(CLEANUP) as program:
-        host.until_ready(program)
+    with host.configured(CLEANUP) as program:
         until(lambda: ledger.is_dir() or json.loads(ledger.read_text())["configuration"]["name"] == "00-multus.conf")
         assert program.stop() == 0
     assert host.names() == [NAME, own.name, "multus.d"]

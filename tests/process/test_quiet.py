@@ -20,8 +20,7 @@ def test_the_restart_of_a_configured_node_writes_nothing(host, flags):
         settled(program)
         program.stop()
     before = host.snapshot(host.conf_dir, host.bin_dir)
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         settled(program)
         program.stop()
         assert not program.lines("wrote")
@@ -111,8 +110,7 @@ def test_temporary_files_of_a_killed_run_are_swept(host):
     for place in places:
         overwrite(place / TEMPORARY, "half")
         overwrite(place / "somebody-elses.tmp", "not ours")
-    with host.start() as program:
-        host.until_ready(program)
+    with host.configured():
         for place in places:
             assert not (place / TEMPORARY).exists()
             assert (place / "somebody-elses.tmp").exists()

@@ -34,8 +34,7 @@ def test_after_a_restart_without_a_configuration_it_is_written_from_the_renamed_
     with host.configured(RENAME) as program:
         program.stop()
     host.conf.unlink()
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         assert host.wraps(**FLANNEL)
         assert _is_renamed(host)
 
@@ -85,9 +84,7 @@ def test_files_that_stand_beside_the_master_are_neither_wrapped_nor_renamed(host
         program.stop()
     os.utime(bystander)
     before = host.snapshot(host.conf_dir)
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         settled(program)
         assert host.snapshot(host.conf_dir) == before
 
@@ -145,9 +142,7 @@ def test_a_network_that_was_left_does_not_come_back(host):
         until((host.conf_dir / "20-calico.conflist.old").exists)
         program.stop()
     assert host.names() == [f"{NAME}.old", "20-calico.conflist", "multus.d"]
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         assert host.wraps(mtu=9)
 
 
@@ -172,8 +167,7 @@ def test_without_the_flag_the_renamed_master_gets_its_name_back_first(host, mode
     static.parent.mkdir()
     static.write_text(host.conf.read_text())
     flags = [f"--multus-conf-file={static}"] if mode == "static" else []
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         settled(program)
         assert (host.conf_dir / NAME).exists() and not (host.conf_dir / f"{NAME}.old").exists()
         assert host.conf.exists() is (mode == "auto")
@@ -211,9 +205,7 @@ def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_net
         settled(program)
         assert host.wraps(mtu=9)
         program.stop()
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         settled(program)
         assert host.wraps(mtu=9)
         host.master(mtu=10)
@@ -227,8 +219,7 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
     own.write_bytes(live.read_bytes() if same else b"mine")
     before = file_id(own), own.read_bytes()
     for _ in range(2):
-        with host.start(RENAME, CLEANUP) as program:
-            host.until_ready(program)
+        with host.configured(RENAME, CLEANUP) as program:
             assert host.wraps(**FLANNEL)
             line = program.says("warning", f"{NAME}.old is there, and is not what was renamed to it")
             assert program.log.index(line) < program.log.index("wrote ")
@@ -239,8 +230,7 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
             program.stop()
         assert (file_id(own), own.read_bytes()) == before
         assert live.exists()
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         own.rename(own.with_name("mine"))
         until(lambda: _is_renamed(host))
 
@@ -253,8 +243,7 @@ def test_the_readiness_indicator_keeps_its_name(host, directory):
     indicator.parent.mkdir(parents=True, exist_ok=True)
     indicator.touch()
     flags = ("--rename-conf-file", f"--readiness-indicator-file={directory}/10-flannel.conflist")
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         program.says("warning", "keeps its name: it is --readiness-indicator-file")
         assert "10-flannel.conflist" in host.names()
 
@@ -286,9 +275,7 @@ def test_a_renamed_master_whose_name_was_taken_on_the_way_out_is_replaced_by_the
     with host.configured(RENAME, CLEANUP, "--skip-config-watch") as program:
         host.master(mtu=4)
         program.stop()
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         until(lambda: host.wraps(mtu=4) and _is_renamed(host))
 
 
@@ -319,22 +306,18 @@ def test_a_renamed_master_of_a_directory_of_its_own_is_found_again(host):
     path = host.master(directory=own)
     flags = [RENAME, CLEANUP, f"--multus-autoconfig-dir={own}"]
     for _ in range(2):
-        with host.start(*flags) as program:
-            host.until_ready(program)
+        with host.configured(*flags) as program:
             until(lambda: os.listdir(own) == [f"{NAME}.old"])
             program.process.kill()
-        host.ready.unlink()
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         program.stop()
     assert os.listdir(own) == [path.name]
-    assert host.names() == ["multus.d"]
+    assert host.names() == [NAME, "multus.d"]  # what is no master is not touched
 
 
 def test_a_rename_that_waits_for_a_mesh_is_done_without_the_config_watch_too(host):
     """Istio has written its list under the name of the single plugin and has not renamed it yet."""
     host.master("00-calico.conflist")
     overwrite(host.conf, json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [MULTUS]}))
-    with host.start(RENAME, "--skip-config-watch") as program:
-        host.until_ready(program)
+    with host.configured(RENAME, "--skip-config-watch"):
         until(lambda: "00-calico.conflist.old" in host.names())

@@ -39,8 +39,8 @@ def test_a_master_that_appears_is_picked_up_by_its_event(host):
 def test_a_timeout_of_nothing_looks_once(host):
     assert host.run("--wait-timeout=0").returncode == 1
     host.master()
-    with host.start("--wait-timeout=0") as program:
-        host.until_ready(program)
+    with host.configured("--wait-timeout=0"):
+        pass
 
 
 def test_a_broken_file_does_not_stretch_the_timeout(host):
@@ -94,8 +94,7 @@ def test_broken_files_are_taken_for_being_written_for_five_seconds_and_then_skip
 def test_a_file_that_was_skipped_is_taken_once_it_is_usable(host):
     overwrite(host.conf_dir / "10-broken.conflist", '{"name": ')
     host.master("50-flannel.conflist")
-    with host.start() as program:
-        host.until_ready(program)
+    with host.configured():
         assert host.wraps(**FLANNEL)
         overwrite(host.conf_dir / "10-broken.conflist", json.dumps({**FLANNEL, "mtu": 1}))
         until(lambda: host.wraps(mtu=1))
@@ -111,9 +110,7 @@ def test_a_master_that_stays_broken_is_damage_and_no_removal(host, flags):
         assert host.wraps() and host.ready.exists()
         program.process.kill()
         program.ends()
-    host.ready.unlink()
-    with host.start(*flags, "--wait-timeout=1") as program:
-        host.until_ready(program)
+    with host.configured(*flags, "--wait-timeout=1") as program:
         program.says("error", "10-flannel.conflist", "empty", "what was made of it stays")
         host.conf.unlink()
         until(host.wraps)

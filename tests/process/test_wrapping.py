@@ -58,8 +58,8 @@ def test_a_link_to_a_directory_under_our_other_name_is_removed_too(host):
     """A runtime passes over directories and not over links to them: it would stop at this one."""
     host.conf.symlink_to(host.root)
     host.master(cniVersion="1.0.0")
-    with host.start() as program:
-        host.until_ready(program)
+    with host.configured():
+        pass
     assert host.conf.name not in host.names()
     assert host.root.is_dir()
 
