@@ -119,7 +119,7 @@ def replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
     temporary, lock = _locked_temporary(path, os.O_RDONLY)
     try:
-        with os.fdopen(lock), open(temporary, "wb", buffering=0) as writing:
+        with os.fdopen(lock), open(temporary, "r+b", buffering=0) as writing:  # and makes none: it would not be secret
             yield writing.fileno()
             os.fchmod(writing.fileno(), mode)
             os.fsync(writing.fileno())
