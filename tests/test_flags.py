@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from entrypoint.cli.commands import cli
-from entrypoint.disk.signals import ENDING
+from entrypoint.disk.wakeup import ENDING
 from tests.process.scratch import ScratchHost
 
 BOOLEANS = [

@@ -16,7 +16,7 @@ from entrypoint import __version__
 from entrypoint.cli import flags, options, remarks
 from entrypoint.cli import resident as running
 from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
-from entrypoint.disk import signals
+from entrypoint.disk.wakeup import end_at_once
 from entrypoint.settings import InvalidSettingError, Settings, build
 from entrypoint.telling import log as logs
 
@@ -125,13 +125,13 @@ def cli(context: click.Context, /, **_flags: object) -> None:
     a kubeconfig, and follows every change of the configuration and of the service account's token until the pod ends.
     """
     if context.invoked_subcommand is not None:
-        signals.end_at_once()
+        end_at_once()
         return
     wanted = settings_of(context, resident=not options.chosen(context)["dry_run"])
     require_what_errands_need(wanted)
     require_the_indicators_mount(wanted)
     if wanted.dry_run:
-        signals.end_at_once()
+        end_at_once()
         with logs.failures_reported():
             from entrypoint.cli import dryrun
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint.disk import files, programs, signals
-from entrypoint.disk.wakeup import Wakeup
+from entrypoint.disk import files, programs
+from entrypoint.disk.looks import Inode, inode
+from entrypoint.disk.wakeup import Wakeup, end_in_good_order
 from entrypoint.disk.watch import Watcher
-from entrypoint.disk.ways import Inode, identity_of
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.node.binary import Binary
@@ -51,7 +51,8 @@ def serve(settings: Settings) -> int:
     """Keep the node as the settings want it until a signal comes; return the exit code."""
     log.configure(settings.log_format)
     wakeup = Wakeup()
-    with log.failures_reported(), signals.handled(wakeup):
+    with log.failures_reported():
+        end_in_good_order(wakeup)
         loop = Loop(settings, wakeup)
         try:
             loop.run()
@@ -239,7 +240,8 @@ class Loop:
         self._stood = frozenset([*stands, *(path for path in self._stood if not os.path.lexists(path))])
         self._able = self._able or decision.able
         self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-        self._configured = self._configured or self._ready
+        held_back = any(step.vital for wish in decision.wishes for step in wish.steps)  # what stands is not of this run
+        self._configured = self._configured or (self._ready and not held_back)
         # What is left to do after that is done at once, and so is the look at what is watched only now.
         unfinished = mine and not later and any(wish.steps or wish.afterwards for wish in decision.wishes)
         again = unfinished or self._interests() != watched
@@ -433,14 +435,11 @@ class Loop:
 
     def _forget_lost(self) -> None:
         """Start anew for the files of directories that are others now: making them again is no fight and no repair."""
-        lost = self._watcher.lost_directories()
-        if lost:
-            kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
-            self._histories = kept
-        mounted = {path: identity_of(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
+        mounted = {path: inode(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
         others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
-        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
-        self._mounted = mounted
+        lost = {path for path in {*self._histories, *self._stood} if any(map(path.is_relative_to, others))}
+        self._histories = {path: history for path, history in self._histories.items() if path not in lost}
+        self._stood, self._mounted = self._stood - lost, mounted
 
     # ---- telling ----
 
@@ -481,13 +480,9 @@ class Loop:
 
     def _watch(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
-        interests = self._interests()
         instead = f"looking every {_UNWATCHED:g} s instead until that is possible"
         try:
-            self._watcher.follow(
-                [each for each in interests if isinstance(each, Path)],
-                [each for each in interests if not isinstance(each, Path)],
-            )
+            self._watcher.follow(self._interests())
         except OSError as error:
             advice = "Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
             return [f"cannot watch files: {error.strerror}; {instead}. {advice}"]

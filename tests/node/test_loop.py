@@ -514,6 +514,18 @@ def test_who_takes_over_goes_by_the_ledger_and_not_by_its_memory(root, start, ne
     assert outputs(root) == []
 
 
+def test_who_comes_while_another_one_notes_something_writes_its_own_configuration_all_the_same(
+    root, start, monkeypatch
+):
+    """What the older one wrote works, and yet it is not what this run wants."""
+    put(root, FLANNEL)
+    Node(root).settle()
+    loop, overwritten = start("--skip-config-watch", "--multus-log-level=error"), [True]
+    monkeypatch.setattr(Ledger, "overwritten", lambda self: bool(overwritten) and overwritten.pop())
+    loop.rest()
+    assert json.loads((root / "net.d/00-multus.conf").read_bytes())["logLevel"] == "error"
+
+
 # ---- leaving ----
 
 
