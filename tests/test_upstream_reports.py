@@ -1,8 +1,9 @@
 """What users of both peers reported, by the number of the report in k8snetworkplumbingwg/multus-cni.
 
 Each test sets the situation up on a scratch host, starts the program, and shows that it ends well. Of these reports
-others are proved elsewhere: 852 in process/test_following, 1429, 1105 and 461 in test_uninstall, 696 and 759 in
-test_settings, 975 in test_errands, 1320 in process/test_bad_input and test_check.
+others are proved elsewhere: 852 in process/test_following, 353 in process/test_wrapping and test_waiting, 1429, 1105
+and 461 in test_uninstall, 696 and 759 in test_settings, 975 in test_errands, 1320 in process/test_bad_input and
+test_check.
 """
 
 import json
@@ -10,12 +11,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, OpsHost, jwt
+from tests.opshost import FLANNEL, OpsHost
 from tests.waiting import until
 
 pytestmark = pytest.mark.process
@@ -32,20 +32,6 @@ def host(tmp_path):
 
 def delegates(host):
     return json.loads(host.generated.read_text())["delegates"]
-
-
-def test_852_what_the_kubeconfig_holds_is_accepted_after_every_rotation_of_the_token(host):
-    host.master()
-    with serving(FakeCluster()) as cluster:
-        host.server = cluster.url
-        with host.running():
-            for hours in (1, 2):
-                host.rotate(jwt(time.time() + 3600 * hours))
-                cluster.tokens = {host.token}  # the one before is not accepted any more
-                until(lambda: host.kubeconfig.exists() and host.token in host.kubeconfig.read_text())
-            until(host.ready.exists)
-            outcome = host.outcome()
-    assert {outcome[name]["status"] for name in ("kubeconfig.current", "kubeconfig.token", "cluster.token")} == {"pass"}
 
 
 @pytest.mark.parametrize("way", ["install", "resident"])
@@ -102,22 +88,6 @@ def test_1312_a_pod_that_is_evicted_while_it_starts_leaves_no_mess(host, number)
     assert delegates(host) == [FLANNEL]
     left = sorted(path.name for path in host.conf_dir.iterdir())
     assert left == ["00-multus.conf", "10-flannel.conflist", "multus.d"]
-
-
-def test_353_a_multus_configuration_under_another_name_is_no_master(host):
-    others = {
-        "05-multus.conf": LEFT_OVER,
-        "05-other.conflist": {"name": "x", "plugins": [{"type": "tuning"}, {"type": "multus", "delegates": [FLANNEL]}]},
-        "05-thick.conf": {"name": "x", "type": "multus-shim", "clusterNetwork": "/etc/cni/net.d/10-flannel.conflist"},
-    }
-    for name, document in others.items():
-        host.master(name, document)
-    with host.running() as process:
-        process.says(*(f"'{name}' is itself a Multus configuration" for name in others))
-        assert not host.generated.exists()
-        host.master()
-        until(host.generated.exists)
-        assert delegates(host) == [FLANNEL]
 
 
 # ---- 1349: the memory limit of the manifest is too low, and the pod is killed ----

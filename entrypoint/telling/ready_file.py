@@ -30,7 +30,7 @@ class ReadyFile:
         path = self._path
         if path is None:
             return None
-        if _is_right(path, ready=ready):
+        if os.path.exists(path) is ready:
             self._ready = ready
             self.complaints = [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
             return None
@@ -41,16 +41,9 @@ class ReadyFile:
         self._pace.took(now)
         try:
             if ready:
-                if os.path.islink(path):
-                    path.unlink()
                 files.mark(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
             self.complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
-        return None if _is_right(path, ready=ready) else self._pace.free_at(now)
-
-
-def _is_right(path: Path, *, ready: bool) -> bool:
-    """Say whether a file is there or not, as it should be; a link may lead nowhere, where a probe finds nothing."""
-    return os.path.lexists(path) == ready and not (ready and os.path.islink(path))
+        return None if os.path.exists(path) is ready else self._pace.free_at(now)
