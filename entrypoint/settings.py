@@ -248,7 +248,8 @@ def _master_names(value: str, autoconfig_dir: Path) -> tuple[str, ...]:
             )
         if name in GENERATED:
             raise InvalidSettingError(
-                flag, f"{name} is the configuration that this program writes; Multus would wrap itself"
+                flag,
+                f"{name} is what this program writes, and Multus would wrap itself: name the default network's file",
             )
         names.append(name)
     return tuple(names)
@@ -284,9 +285,11 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
     if not host or not port:
         return None
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= _LAST_PORT:
-        raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number, got {port!r}")
+        raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number such as 443, got {port!r}")
     if not re.fullmatch(_HOST, host):
-        raise InvalidSettingError("KUBERNETES_SERVICE_HOST", f"expected a name or an IP address, got {host!r}")
+        raise InvalidSettingError(
+            "KUBERNETES_SERVICE_HOST", f"expected a name or an IP address and no more, got {host!r}"
+        )
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     protocol = environ.get("KUBERNETES_SERVICE_PROTOCOL") or "https"

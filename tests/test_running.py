@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_the_environment_of_process_1_counts_and_its_command_line_more(process_1
 
 
 @pytest.mark.process
-def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(proc, tmp_path):
+def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(tmp_path, monkeypatch):
     host = OpsHost(tmp_path / "host")
     host.master()
     host.plugins()
@@ -144,11 +145,10 @@ def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(pr
 
     with host.running(flags=flags, executed=True) as process:
         until(host.ready.exists)
-        (proc / "1").symlink_to(f"/proc/{process.pid}")
-        (proc / "self/ns/mnt").unlink()
-        (proc / "self/ns/mnt").symlink_to(os.readlink("/proc/self/ns/mnt"))
+        monkeypatch.setattr(resident, "PROC", Path("/proc"))
+        monkeypatch.setattr(resident, "PID", process.pid)
         ran = alone("check", "--output=json")
-        assert THEIRS in ran.stderr and "--cni-conf-dir=" in ran.stderr
+        assert f"those of process {process.pid} in this" in ran.stderr and "--cni-conf-dir=" in ran.stderr
         findings = {each["id"]: each for each in json.loads(ran.stdout)["findings"]}
         assert [name for name, each in findings.items() if each["status"] == "fail"] == ["cluster.reachable"]
         assert "wraps 10-flannel.conflist" in findings["configuration.current"]["found"]
@@ -157,7 +157,7 @@ def test_check_dry_run_and_uninstall_need_no_flags_beside_the_running_program(pr
         ran = alone("uninstall", "--dry-run", f"--multus-data-dir={host.data_dir}")
         assert "would rename" in ran.stdout
         assert f"would remove {host.binary}" in ran.stdout
-        (proc / "1").unlink()
+        monkeypatch.setattr(resident, "PID", os.getpid())
         ran = alone("check")
         assert "info: no entrypoint is process 1 of this container: all flags have their defaults" in ran.stderr
         assert "/usr/src/multus-cni/images/70-multus.conf" in ran.stdout

@@ -48,7 +48,9 @@ def main() -> None:
             sys.stdout.flush()
             if output.failure is not None:
                 if output.failure.errno != errno.EPIPE:  # a reader that has gone knows
-                    logs.logger.error("cannot write to stdout: %s", output.failure.strerror)
+                    logs.logger.error(
+                        "cannot write to stdout: %s; nothing was broken off over that", output.failure.strerror
+                    )
                 sys.exit(NOT_AS_IT_MUST_BE)
 
 
@@ -144,7 +146,7 @@ def settings_of(context: click.Context) -> Settings:
     except wrap.InvalidPatchError as error:
         raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
     if context.args and context.args[0] in cli.commands:
-        raise click.UsageError(f"Subcommands are called as multus-entrypoint {context.args[0]}.", context)
+        raise click.UsageError(f"{context.args[0]} is a subcommand: call multus-entrypoint {context.args[0]}", context)
     logs.configure(wanted.log_format)
     for remark in remarks.remarks(context, os.environ):
         logs.logger.warning("%s", remark)
@@ -168,7 +170,9 @@ def _require_surroundings(wanted: Settings) -> None:
     if gate is None:
         return
     if not indicator:
-        raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
+        raise click.UsageError(
+            "--wait-for-readiness-indicator needs --readiness-indicator-file=PATH: the file to wait for."
+        )
     top = gate.parents[indicator.strip("/").count("/") - 1]
     if not os.path.isdir(top):  # what is not mounted is never there
         raise click.UsageError(
@@ -193,7 +197,7 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     from entrypoint.check import findings, looking
 
     wanted = settings_of(context)
-    found = looking.run(wanted, min(timeout, _LONGEST_ANSWER), resident=1 if context.obj.values else None)
+    found = looking.run(wanted, min(timeout, _LONGEST_ANSWER), resident=resident.PID if context.obj.values else None)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):

@@ -63,7 +63,7 @@ def _in_vain(context: click.Context) -> Iterator[str]:
             )
         return
     if values["global_namespaces"] and not values["namespace_isolation"]:
-        yield "--global-namespaces has no effect without --namespace-isolation"
+        yield "--global-namespaces has no effect without --namespace-isolation: without it, pods may use all networks"
     if values["namespace_isolation"] and not values["global_namespaces"]:
         yield (
             "--namespace-isolation: Multus lets every pod use networks of the namespace 'default' all the same; "
@@ -72,4 +72,4 @@ def _in_vain(context: click.Context) -> Iterator[str]:
     if values["multus_log_file"] and not values["multus_log_level"] and "logLevel" not in values["multus_conf_patch"]:
         yield "--multus-log-file: Multus logs nothing but panics to it until --multus-log-level says more"
     if values["force_cni_version"] and not values["cni_version"]:
-        yield "--force-cni-version has no effect without --cni-version"
+        yield "--force-cni-version has no effect without --cni-version, the version to write"

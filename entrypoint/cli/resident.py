@@ -17,7 +17,7 @@ import click
 from entrypoint.cli import flags, options
 from entrypoint.cli.options import PeerCommand
 
-PROC = Path("/proc")
+PROC, PID = Path("/proc"), 1
 _NAMES = frozenset({"multus-entrypoint", "entrypoint.sh", "thin_entrypoint", "entrypoint"})
 """What the resident program is called by, and its module; `install_multus` copies a binary and ends."""
 _SUBCOMMANDS = frozenset({"check", "uninstall", "install"})
@@ -33,7 +33,9 @@ class Running(NamedTuple):
 
 
 NOBODY = Running(
-    {}, "no entrypoint is process 1 of this container: all flags have their defaults, or what the environment sets"
+    {},
+    "no entrypoint is process 1 of this container: all flags have their defaults, or what the environment sets; "
+    "give those of the DaemonSet",
 )
 
 
@@ -42,9 +44,9 @@ def process_1() -> Running:
 
     `NOBODY` where that is this process or another program, or sees other files, as beside `kubectl debug`.
     """
-    process = PROC / "1"
+    process = PROC / str(PID)
     try:
-        if os.getpid() == 1 or os.readlink(process / "ns/mnt") != os.readlink(PROC / "self/ns/mnt"):
+        if os.getpid() == PID or os.readlink(process / "ns/mnt") != os.readlink(PROC / "self/ns/mnt"):
             return NOBODY
         # A script's words begin with its interpreter; its name stays the one that it was called by, links or not.
         python, *rest = _words(process / "cmdline")
@@ -71,7 +73,7 @@ def process_1() -> Running:
             os.environ.pop(variable, None)
     set_there = [f"{name}={value}" for name, value in environment.items() if name.startswith(options.PREFIX)]
     said = shlex.join([*set_there, *arguments]) or "no flags"
-    return Running(values, f"the flags are those of process 1 in this container: {said}")
+    return Running(values, f"the flags are those of process {PID} in this container: {said}")
 
 
 def _words(path: Path) -> list[str]:

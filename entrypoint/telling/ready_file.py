@@ -32,7 +32,11 @@ class ReadyFile:
             return None
         if os.path.exists(path) is ready:
             self._ready = ready
-            self.complaints = [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
+            self.complaints = (
+                [f"--ready-file={path} is a directory: name a file in it, to the probe too"]
+                if os.path.isdir(path)
+                else []
+            )
             return None
         not_before = self._pace.free_at(now)
         if ready is self._ready and not_before is not None:
@@ -45,5 +49,6 @@ class ReadyFile:
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self.complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
+            failed = f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"
+            self.complaints = [f"{failed}; is a writable volume, such as an emptyDir, mounted there?"]
         return None if os.path.exists(path) is ready else self._pace.free_at(now)
