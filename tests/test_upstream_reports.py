@@ -90,68 +90,24 @@ def test_1312_a_pod_that_is_evicted_while_it_starts_leaves_no_mess(host, number)
     assert left == ["00-multus.conf", "10-flannel.conflist", "multus.d"]
 
 
-# ---- 1349: the memory limit of the manifest is too low, and the pod is killed ----
-
-LIMIT = 50 << 20  # bytes: the limit of the DaemonSet that both peers ship
-
-
-@pytest.fixture
-def limited(host, limited_group):
-    """Start the program as process in a control group with a limit, in a cluster that has its node with a taint."""
+def test_1349_under_a_memory_limit_that_cannot_hold_the_client_nobody_is_killed(host, limited_group):
+    """Under the manifests' own limits everything runs: container/test_cluster."""
     group, limit_file = limited_group
-
-    def within(limit, command, **options):
-        limit_file.write_text(str(limit))
-        script = f"echo $$ > {group}/cgroup.procs && exec {shlex.join(map(str, command))}"
-        return subprocess.Popen(["sh", "-c", script], env=host.environ(NODE_NAME="node-1"), **options)
-
+    limit_file.write_text(str(32 << 20))
+    host.flags += ["--startup-taint=example.com/x"]
+    host.master()
     with serving(FakeCluster()) as cluster:
         cluster.add_node("node-1", {"key": "example.com/x", "effect": "NoSchedule"})
         cluster.tokens.add(host.token)
         host.server = cluster.url
-        host.flags += ["--startup-taint=example.com/x"]
-        host.master()
-        yield within, cluster
-
-
-def test_1349_everything_runs_under_the_manifests_memory_limit_and_what_cannot_says_so(host, limited):
-    within, cluster = limited
-    with host.multus.open("ab") as file:
-        file.truncate(64 << 20)  # as big as the real one; a page of zeros is charged like any other
-    for flags in (host.flags, host.flags[:1]):  # one after the other: together the errand and `check` need more
-        host.flags = flags
-        host.ready.unlink(missing_ok=True)
+        script = f"echo $$ > {group}/cgroup.procs && exec {shlex.join(map(str, host.command()))}"
         with (host.root / "log").open("wb+") as log:
-            process = within(LIMIT, [*host.command(), f"--ready-file={host.ready}"], stderr=log)
+            process = subprocess.Popen(["sh", "-c", script], env=host.environ(NODE_NAME="node-1"), stderr=log)
             try:
-                until(host.ready.exists)
-                assert host.binary.stat().st_size == host.multus.stat().st_size
-                if len(flags) > 1:
-                    until(lambda: b"taint" in (host.root / "log").read_bytes())
-                    said = (host.root / "log").read_text()
-                    assert ("set a limit of at least" in said) or cluster.taints("node-1") == []
-                else:
-                    checking = within(LIMIT, host.command("check", "--output=json"), stdout=subprocess.PIPE)
-                    findings = {each["id"]: each for each in json.loads(checking.communicate()[0])["findings"]}
-                    assert findings["configuration.current"]["status"] == "pass"
-                    reachable = findings["cluster.reachable"]
-                    assert reachable["status"] == "pass" or "set a limit of at least" in reachable["found"]
-                assert process.poll() is None, "the kernel killed it"
+                until(lambda: "set a limit of at least" in (host.root / "log").read_text())
+                assert cluster.requests == []
+                assert process.poll() is None
             finally:
                 process.terminate()
                 process.wait()
-        assert process.returncode == 0
-
-
-def test_1349_under_a_limit_that_cannot_hold_the_client_nobody_is_killed(host, limited):
-    within, cluster = limited
-    with (host.root / "log").open("wb+") as log:
-        process = within(32 << 20, host.command(), stderr=log)
-        try:
-            until(lambda: "set a limit of at least" in (host.root / "log").read_text())
-            assert cluster.requests == []
-            assert process.poll() is None
-        finally:
-            process.terminate()
-            process.wait()
     assert process.returncode == 0
