@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from entrypoint.cli.options import PATH_ON_HOST, SECONDS, Flag
+from entrypoint.cli.options import PATH_ON_HOST, Flag, seconds
 from entrypoint.cni.document import VERSIONS
 from entrypoint.settings import AUTO, DEFAULT_KUBECONFIG_ON_HOST, taint
 
@@ -124,7 +124,7 @@ _MASTER = _group(
     Flag(
         "--wait-timeout DURATION",
         "How long to wait for a first master before giving up: seconds, or 10m.",
-        type=SECONDS,
+        type=seconds,
         default="600",
     ),
 )
@@ -172,7 +172,7 @@ OF_AUTO = (*_GENERATED, *_MASTER)
 CHECK = _group(
     "Check",
     _choice("--output", "How to print the findings.", "table", "json", default="table"),
-    Flag("--timeout DURATION", "How long to wait for the API server: seconds, or 10s.", type=SECONDS, default="5"),
+    Flag("--timeout DURATION", "How long to wait for the API server: seconds, or 10s.", type=seconds, default="5"),
 )
 """What only `check` takes."""
 

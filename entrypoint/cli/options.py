@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -18,23 +19,18 @@ _LONGEST = 2**63 // 10**9 // 2
 _NO_BREAK = "\N{NON-BREAKING HYPHEN}"
 
 
-class _Seconds(click.ParamType[float]):
-    """A duration as a number of seconds, or as Go and Kubernetes write it."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            if isinstance(value, str) and re.fullmatch(f"({_PART.pattern})+", value):
-                seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-            else:
-                seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds <= _LONGEST:
-            expected = f"seconds such as 600, or 10m, 90s, 1h30m; at most {_LONGEST} seconds"
-            self.fail(f"{value!r} is not a duration: expected {expected}.", param, ctx)
-        return seconds
+def seconds(value: str | float) -> float:
+    """Read a duration: a number of seconds, or as Go and Kubernetes write it. Raises ValueError."""
+    found = math.nan
+    if isinstance(value, str) and re.fullmatch(f"({_PART.pattern})+", value):
+        found = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    else:
+        with suppress(ValueError):
+            found = float(value)
+    if not 0 <= found <= _LONGEST:
+        expected = f"seconds such as 600, or 10m, 90s, 1h30m; at most {_LONGEST} seconds"
+        raise ValueError(f"{value!r} is not a duration: expected {expected}.")
+    return found
 
 
 class _PathOnHost(click.ParamType[str]):
@@ -60,7 +56,6 @@ ARGUMENTS = f"{__name__}.arguments"
 """Where a context holds its command line."""
 REMARKS = f"{__name__}.remarks"
 """Where it holds, by flag, what an operator should know of a value."""
-SECONDS = _Seconds()
 PATH_ON_HOST = _PathOnHost()
 
 
