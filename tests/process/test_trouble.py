@@ -106,6 +106,18 @@ def test_a_binary_directory_that_becomes_read_only(host):
         until(host.ready.exists)
 
 
+def test_a_master_on_a_read_only_volume_is_wrapped_and_keeps_its_name(host):
+    own = host.root / "own"
+    own.mkdir()
+    master = host.master(directory=own)
+    flags = ("--rename-conf-file", "--cleanup-config-on-exit", f"--multus-autoconfig-dir={own}")
+    with _read_only(own), host.start(*flags) as program:
+        host.until_ready(program)
+        program.says("error", "cannot rename", str(master), "Read-only")
+        assert program.stop() == 0
+    assert host.names() == ["multus.d"] and os.listdir(own) == [master.name]
+
+
 def test_a_full_disk(host):
     with _small(host.conf_dir):
         host.master()

@@ -51,13 +51,6 @@ def test_a_log_that_nobody_reads_does_not_stop_the_program_and_tells_what_is_mis
     assert [line.split(": ", 1)[1] for line in later[-2:]] == ["read again", "and again"]
 
 
-def test_a_reader_that_has_gone_stops_nothing():
-    body = "os.close(reading)\nos.dup2(writing, 2)\n[logs.logger.info('x') for _ in range(9)]\nprint('done')"
-    done = run("reading, writing = os.pipe()\n" + body, capture_output=True)
-    assert done.stdout == b"done\n"
-    assert done.returncode == 0
-
-
 def test_without_stderr_nothing_is_written_into_whatever_has_its_number():
     """A process may be started with descriptor 2 closed; the next file that it opens then gets that number."""
     body = "reading, writing = os.pipe()\nlogs.logger.info('x')\nos.set_blocking(reading, False)\n"
