@@ -13,7 +13,7 @@ import pytest
 
 from tests.fake_api import FakeCluster, authority, pem, serving
 from tests.process.scratch import open_files, overwrite
-from tests.waiting import until
+from tests.waiting import BOUND, until
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -128,4 +128,4 @@ def test_what_lies_in_the_working_directory_is_no_module_of_ours(host):
         assert "wrong" not in said.read_text()
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(BOUND) == 0
