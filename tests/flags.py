@@ -29,15 +29,15 @@ def flags(root: Path, *more: str) -> list[str]:
     ]
 
 
-def context(*arguments: str, kind: type[click.Command] = FlagCommand, params=ENTRYPOINT) -> click.Context:
+def context(*arguments: str, kind: type[click.Command] = FlagCommand) -> click.Context:
     """What the command line makes of these arguments."""
-    return kind("x", params=[*params]).make_context("x", list(arguments))
+    return kind("x", params=[*ENTRYPOINT]).make_context("x", list(arguments))
 
 
-def built(*arguments: str, params=ENTRYPOINT, **environ: str) -> Settings:
+def built(*arguments: str, **environ: str) -> Settings:
     """The settings that these arguments and this environment make, in a cluster."""
     with mock.patch.dict(os.environ, environ):
-        return build(context(*arguments, params=params).params, {**IN_CLUSTER, **environ})
+        return build(context(*arguments).params, {**IN_CLUSTER, **environ})
 
 
 def refused(*arguments: str, **environ: str) -> str:

@@ -134,13 +134,6 @@ def test_a_dry_run_masks_what_is_secret_in_the_default_networks_configuration(ho
     assert '"type": "k8s"' in outcome.stdout
 
 
-def test_a_dry_run_of_a_configured_node_has_nothing_to_do(ready_host):
-    with ready_host.configured() as program:
-        program.stop()
-    outcome = ready_host.run("--dry-run")
-    assert (outcome.returncode, "nothing to do" in outcome.stdout) == (0, True)
-
-
 def test_a_dry_run_that_could_not_do_its_work_says_why(host):
     before = host.snapshot()
     outcome = host.run("--dry-run")
@@ -152,12 +145,3 @@ def test_a_dry_run_that_could_not_do_its_work_says_why(host):
     assert outcome.returncode == 1
     assert "--multus-bin-file" in outcome.stderr
     assert host.snapshot() == before
-
-
-def test_every_line_of_a_json_log_is_json(ready_host):
-    with ready_host.configured("--log-format=json") as program:
-        (ready_host.conf_dir / "10-flannel.conflist").unlink()
-        program.says("no usable master")
-        program.stop()
-        records = [json.loads(line) for line in program.log.splitlines()]
-    assert {record["level"] for record in records} >= {"info", "warning"}
