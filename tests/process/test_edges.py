@@ -149,16 +149,7 @@ def test_a_certificate_authority_that_is_too_large_is_refused_by_name_and_size(h
     assert refused.returncode == 1 and str(len(large)) in refused.stderr
 
 
-# ---- what the environment and other programs do ----
-
-
-def test_an_unusual_mode_is_written_once(host):
-    host.master()
-    with host.start(env={"KUBECONFIG_MODE": "0440"}) as program:
-        host.until_ready(program)
-        settled(program)
-        assert host.kubeconfig.stat().st_mode & 0o7777 == 0o440
-        assert len(program.lines("wrote", str(host.kubeconfig))) == 1
+# ---- what other programs do ----
 
 
 @pytest.mark.parametrize("taken", ["00-multus.conf", "00-multus.conflist"])
