@@ -3,18 +3,18 @@
 import logging
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from entrypoint.cli.commands import cli
-from entrypoint.cli.options import chosen
 from entrypoint.errands import errands
-from entrypoint.settings import InvalidSettingError, build
+from entrypoint.settings import build
 
 ENVIRONMENT = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "NODE_NAME": "node-1"}
 
 
 def settings_of(*arguments):
-    return build(chosen(cli.make_context("multus-entrypoint", list(arguments))), ENVIRONMENT)
+    return build(cli.make_context("multus-entrypoint", list(arguments)).params, ENVIRONMENT)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_restart_of_cri_o_that_takes_eth0_from_older_pods_is_warned_of_before(
     "key", ["node.kubernetes.io/unschedulable", "node-role.kubernetes.io/control-plane:NoSchedule"]
 )
 def test_a_taint_that_kubernetes_sets_for_reasons_of_its_own_is_refused(key):
-    with pytest.raises(InvalidSettingError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
+    with pytest.raises(click.UsageError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
         settings_of(f"--startup-taint={key}")
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.cli import resident
+from tests.opshost import run_here
 from tests.process.scratch import Pod, file_id, presences, settled, vanish
 from tests.waiting import until
 
@@ -260,13 +262,16 @@ def test_uninstall_removes_what_killed_runs_left_and_the_directory(host, older):
 
 def _checked(host, pod):
     """Return the findings of `check` as `kubectl exec` has them in the pod that started first."""
-    outcome = host.run("check", "--output=json", *pod.flags)
+    outcome = run_here(host.arguments("check", "--output=json", *pod.flags), host.environ())
     return {each["id"]: each for each in json.loads(outcome.stdout)["findings"]}
 
 
-def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(host, older, newer):
+def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(
+    host, older, newer, monkeypatch
+):
     whose = ("node.owner", "binary.current", "configuration.current", "kubeconfig.current")
     with older.running(execed=True) as first:  # its command line says that it is one
+        monkeypatch.setattr(resident, "PID", first.pid)
         assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
         with newer.running(execed=True):
             first.says(STANDS_BY)
