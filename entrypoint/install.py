@@ -44,7 +44,10 @@ def install(binary: Path, directory: Path, *, dry_run: bool = False) -> Iterator
             if not dry_run:
                 programs.copy(source, target, lambda: False)
         except OSError as error:
-            raise InstallError(f"cannot install {target} from {source}: {error.strerror}") from error
+            raise InstallError(
+                f"cannot install {target} from {source}: {error.strerror}; is there room on that volume, and may this "
+                "container write there (readOnly, user, SELinux type)?"
+            ) from error
         yield f"{'would install' if dry_run else 'installed'} {target} from {source}"
 
 

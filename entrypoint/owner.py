@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entrypoint.disk import files
+from entrypoint.disk.looks import NO_FILE
 from entrypoint.telling.pace import Backoff, Pace, earliest
 
 SUFFIXES = (".alive", ".waiting")
@@ -37,15 +38,15 @@ NAME = re.compile(r"\.multus-entrypoint-([0-9]{20})-([0-9a-f]{12})\.(alive|waiti
 LOCK = ".multus-entrypoint.lock"
 """Held while files of the node are written. Mode 600: a directory anybody could lock who may open it."""
 _HIGHEST = 10**20 - 1
-_TRIES = 5
-"""Another instance's sweep may take a file away before it is locked, and its end the empty directory."""
-NOBODY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-"""Gone, or no file of an instance."""
-READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 Rank = tuple[bool, int, str]
 """Whether the instance can configure the node, when it started, and a random tie-breaker."""
 _FLOCK = struct.Struct("hhqqi")
 """The kernel's `struct flock`: kind, whence, start, length, and the process that holds the lock."""
+_REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
+"""Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
+_TURN, _LAST_TURN = 0.5, 0.05
+"""Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst.
+Less at the end, which must not take 100 ms."""
 
 
 class Instance(NamedTuple):
@@ -67,22 +68,28 @@ def living(directory: Path) -> list[Instance]:
     """Return the living instances, the newest last; nothing is changed."""
     found = []
     with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            if NAME.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    pid = _holder(directory / name)
-                    found += [] if pid is None else [Instance(rank_of(name), pid)]
+        for name in filter(NAME.fullmatch, os.listdir(directory)):
+            with (
+                contextlib.suppress(OSError),
+                files.opened(directory / name, os.O_RDONLY | os.O_NOFOLLOW) as descriptor,
+            ):
+                pid = holder(descriptor)
+                found += [] if pid is None else [Instance(rank_of(name), pid)]
     return sorted(found)
 
 
-def _holder(path: Path) -> int | None:
-    """Return the process that holds the lock, None when nobody does. Raises OSError."""
-    descriptor = os.open(path, READING)
+def sweep(directory: Path) -> None:
+    """Take away what killed runs left there."""
+    Owner(directory).leave()
+
+
+def holder(descriptor: int) -> int | None:
+    """Return the process that has this file locked, 0 for one of another container; None when none has, or none can."""
+    asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        asked = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-    finally:
-        os.close(descriptor)
+    except OSError:
+        return None
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
@@ -91,44 +98,6 @@ def rank_of(name: str) -> Rank:
     matched = NAME.fullmatch(name)
     assert matched is not None  # noqa: S101 - only such names are taken
     return matched[3] == "alive", int(matched[1]), matched[2]
-
-
-def lives(descriptor: int) -> bool:
-    """Say whether an instance has this file locked."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in {errno.EAGAIN, errno.EACCES}  # held, and not without locks at all
-    return False
-
-
-def stands(own: Own) -> bool:
-    """Say whether the own file still has its name."""
-    try:
-        return os.path.samestat(own.path.lstat(), os.fstat(own.descriptor))
-    except OSError as error:
-        return error.errno not in {errno.ENOENT, errno.ENOTDIR}  # anything else is no news
-
-
-def made(directory: Path, start: int, suffix: str) -> Own:
-    """Make a file that is locked from the moment at which it has its name. Raises OSError."""
-    for tries_left in reversed(range(_TRIES)):
-        # Never a name that was there before: who found an earlier file without a lock may be about to remove it.
-        path = directory / f".multus-entrypoint-{start:020}-{os.urandom(6).hex()}{suffix}"
-        try:
-            files.make_directory(directory)
-            return Own(path, files.make_locked(path))
-        except (FileNotFoundError, BlockingIOError):
-            if not tries_left:
-                raise
-    raise AssertionError
-
-
-_REMADE, _RETRY, _AGAIN = 1.0, 30.0, 5.0
-"""Seconds between two files of one instance, until one that could not be made is tried again, and until a next look."""
-_TURN, _LAST_TURN = 0.5, 0.05
-"""Seconds to wait for another instance that is just writing: one flush of a file, unless it is stopped in the midst.
-Less at the end, which must not take 100 ms."""
 
 
 class Owner:
@@ -194,12 +163,12 @@ class Owner:
             except OSError as error:  # one that may not be read hides no other one
                 self._failed(error)
         for name, descriptor in list(self._others.items()):
-            if not lives(descriptor):
+            if holder(descriptor) is None:
                 os.close(self._others.pop(name))
                 self.bereaved = time.monotonic()
                 with contextlib.suppress(OSError):
                     (self._directory / name).unlink()
-        if self._joined and (self._own is None or not stands(self._own)):
+        if self._joined and not self._stands():
             self._speak()
         else:
             self._retry_at = None  # it may have been brought back
@@ -238,63 +207,66 @@ class Owner:
         Of several that end at once exactly one is told so: each gives up its place first and looks then, in its turn.
         """
         with files.turn(self._directory / LOCK, _LAST_TURN, lambda: False):
-            self.leave(directory=False)
+            self._give_up()
             self.look()
             yield not self.accompanied
 
-    def leave(self, *, directory: bool = True) -> None:
+    def leave(self) -> None:
         """Make room: leave nothing in the directory, nor a directory of ours if that was all that it held."""
-        self._joined = self._able = False
-        if self._own is not None:
-            os.close(self._own.descriptor)  # the others are woken by this, and find no lock
-            with contextlib.suppress(OSError):
-                self._own.path.unlink()
-            self._own = None
-        if not directory:
-            return
-        self.forget()
+        self._give_up()
+        while self._others:
+            os.close(self._others.popitem()[1])
         if not self._found:
             with contextlib.suppress(OSError):
                 if os.listdir(self._directory) == [LOCK]:
                     (self._directory / LOCK).unlink()
                 self._directory.rmdir()
 
-    def forget(self) -> None:
-        """Give back what is held of the others' files."""
-        while self._others:
-            os.close(self._others.popitem()[1])
+    def _give_up(self) -> None:
+        self._joined = self._able = False
+        if self._own is not None:
+            os.close(self._own.descriptor)  # the others are woken by this, and find no lock
+            with contextlib.suppress(OSError):
+                self._own.path.unlink()
+            self._own = None
 
     def _failed(self, error: OSError) -> None:
         """Look again later after a look that was no news: who was known to live is asked directly."""
-        if error.errno not in NOBODY:
+        if error.errno not in NO_FILE:
             self._again_at = time.monotonic() + _AGAIN
 
     def _meet(self, name: str) -> None:
         """Open the file of an instance that was not known, whether it lives or not. Raises OSError."""
-        try:
-            descriptor = os.open(self._directory / name, READING)
-        except OSError as error:
-            if error.errno in NOBODY:
-                return
-            raise
+        descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             self._others[name] = descriptor
         else:
             os.close(descriptor)
 
+    def _stands(self) -> bool:
+        """Say whether the own file still has its name; a look that failed is no news."""
+        if self._own is None:
+            return False
+        try:
+            return os.path.samestat(self._own.path.lstat(), os.fstat(self._own.descriptor))
+        except OSError as error:
+            return error.errno not in NO_FILE
+
     def _speak(self, *, anew: bool = False) -> None:
         """Make the own file, though not again and again."""
         now = time.monotonic()
-        not_before = earliest(self._retry.at, None if anew else self._remade.free_at(now))
-        self._retry_at = max(now, not_before or now)
-        if now < self._retry_at:
+        self._retry_at = earliest(self._retry.at, None if anew else self._remade.free_at(now))
+        if self._retry_at is not None and now < self._retry_at:
             return
+        self._retry_at = None
         before = self._own
+        # Never a name that was there before: who found an earlier file without a lock may be about to remove it.
+        name = f".multus-entrypoint-{self._start:020}-{os.urandom(6).hex()}{SUFFIXES[0 if self._able else 1]}"
         try:
-            self._own = made(self._directory, self._start, SUFFIXES[0] if self._able else SUFFIXES[1])
+            files.make_directory(self._directory)
+            self._own = Own(self._directory / name, files.make_locked(self._directory / name))
         except FileNotFoundError:
-            self._retry_at = None  # without the directory above: when it is there, that is an event
-            return
+            return  # without the directory above, or another's end has taken ours away: that it is there is an event
         except OSError as error:
             self._retry_at = self._retry.failed(now)
             self.complaint = (
@@ -309,10 +281,4 @@ class Owner:
                     before.path.unlink()
         self._remade.took(now)
         self._retry.succeeded()
-        self._retry_at = None
         self.complaint = None
-
-
-def sweep(directory: Path) -> None:
-    """Take away what killed runs left there."""
-    Owner(directory).forget()

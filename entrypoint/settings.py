@@ -9,21 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entrypoint.cni.document import GENERATED, VERSIONS, is_candidate_name
+from entrypoint.cni.document import GENERATED, is_candidate_name
 
 DEFAULT_KUBECONFIG_ON_HOST = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 _HOST_CONF_DIR = "/etc/cni/net.d"
 
 AUTO = "auto"
 TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-HOST_PATHS = (
-    "multus_kubeconfig_file_host",
-    "multus_cni_conf_dir",
-    "additional_bin_dir",
-    "readiness_indicator_file",
-    "multus_log_file",
-)
-"""Options that are paths of the host, where the plugin runs, and not of this container."""
 _LAST_PORT = 65535
 _HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]"
 # A pattern, and not compiled here: most starts have no taint.
@@ -204,59 +196,37 @@ class InvalidSettingError(ValueError):
 def build(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Make the settings from the options of the command line and the process environment.
 
-    `options` has one key a flag, with underscores; strings, booleans and the wait time-out (seconds) are typed
-    already, None stands for a flag whose default is derived from others.
+    `options` has one key a flag, with underscores, and typed values; None stands for a flag that nobody has set. What
+    has the same name in the settings is taken as it was said.
     Raises `InvalidSettingError`.
     """
-    conf_dir = Path(options["cni_conf_dir"])
-    conf_file = options["multus_conf_file"]
-    autoconfig_dir = Path(options["multus_autoconfig_dir"] or conf_dir)
-    service_account_dir = Path(options["service_account_dir"])
-    on_host = {name: _host_path(name, options[name]) for name in HOST_PATHS}
-    patch = options["multus_conf_patch"].strip()
-    return Settings(
-        cni_conf_dir=conf_dir,
-        cni_bin_dir=Path(options["cni_bin_dir"]),
-        multus_bin_file=Path(options["multus_bin_file"]),
+    conf_file, patch = options["multus_conf_file"], options["multus_conf_patch"].strip()
+    autoconfig_dir = options["multus_autoconfig_dir"] or options["cni_conf_dir"]
+    service_account_dir = options["service_account_dir"]
+    as_said = {name: options[name] for name in Settings._fields if name in options}
+    made = dict[str, Any](
         static_conf_file=None if conf_file == AUTO else _static_conf_file(conf_file),
         autoconfig_dir=autoconfig_dir,
         master_names=_master_names(options["multus_master_cni_file_name"], autoconfig_dir),
         master_exclude=options["multus_master_cni_exclude"],
-        kubeconfig_path_on_host=on_host["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
+        kubeconfig_path_on_host=options["multus_kubeconfig_file_host"] or DEFAULT_KUBECONFIG_ON_HOST,
         kubeconfig_path_given=bool(options["multus_kubeconfig_file_host"]),
-        multus_conf_dir_on_host=on_host["multus_cni_conf_dir"] or None,
+        multus_conf_dir_on_host=options["multus_cni_conf_dir"] or None,
         conf_patch=patch.encode("utf-8", "surrogateescape") if patch.startswith(("{", "[")) else None,
         conf_patch_file=Path(patch) if patch and not patch.startswith(("{", "[")) else None,
-        cni_version=_cni_version(options["cni_version"]),
-        force_cni_version=options["force_cni_version"],
-        namespace_isolation=options["namespace_isolation"],
-        global_namespaces=options["global_namespaces"],
         log_level=options["multus_log_level"],
-        log_file=on_host["multus_log_file"],
+        log_file=options["multus_log_file"],
         log_to_stderr=options["multus_log_to_stderr"],
-        override_network_name=options["override_network_name"],
-        readiness_indicator_file=on_host["readiness_indicator_file"],
         wait_for_readiness=options["wait_for_readiness_indicator"],
-        additional_bin_dir=on_host["additional_bin_dir"],
         skip_binary_copy=options["skip_multus_binary_copy"],
-        plugin_bin_dir=Path(options["plugin_bin_dir"]) if options["plugin_bin_dir"] else None,
         rename_master=options["rename_conf_file"],
         cleanup_on_exit=options["cleanup_config_on_exit"],
-        restart_crio=options["restart_crio"],
-        skip_config_watch=options["skip_config_watch"],
-        skip_tls_verify=options["skip_tls_verify"],
-        service_account_dir=service_account_dir,
         ca_file=Path(environ.get("KUBE_CA_FILE") or service_account_dir / "ca.crt"),
         api_server=_api_server(environ),
         kubeconfig_mode=_kubeconfig_mode(environ.get("KUBECONFIG_MODE", "")),
-        wait_timeout=options["wait_timeout"],
-        ready_file=Path(options["ready_file"]) if options["ready_file"] else None,
-        startup_taint=_taint(options["startup_taint"]),
-        repair_pods=options["repair_pods"],
         node_name=environ.get("NODE_NAME") or None,
-        log_format=options["log_format"],
-        dry_run=options["dry_run"],
     )
+    return Settings(**{**as_said, **made})
 
 
 def _static_conf_file(value: str) -> Path:
@@ -278,29 +248,11 @@ def _master_names(value: str, autoconfig_dir: Path) -> tuple[str, ...]:
             )
         if name in GENERATED:
             raise InvalidSettingError(
-                flag, f"{name} is the configuration that this program writes; Multus would wrap itself"
+                flag,
+                f"{name} is what this program writes, and Multus would wrap itself: name the default network's file",
             )
         names.append(name)
     return tuple(names)
-
-
-def on_host(path: str) -> str:
-    """Return a path as the host sees it: the DaemonSet mounts the host's directories below /host."""
-    return (path.removeprefix("/host") or "/") if path == "/host" or path.startswith("/host/") else path
-
-
-def _host_path(option: str, value: str) -> str:
-    if value and not value.startswith("/"):
-        flag = f"--{option.replace('_', '-')}"
-        raise InvalidSettingError(flag, f"expected an absolute path of the host, where the plugin runs, got {value!r}")
-    return on_host(value)
-
-
-def _cni_version(value: str) -> str | None:
-    if value and value not in VERSIONS:
-        # Multus and the plugins compare it as text: 1.0 is none of theirs.
-        raise InvalidSettingError("--cni-version", f"expected a CNI version of {', '.join(VERSIONS)}, got {value!r}")
-    return value or None
 
 
 def _kubeconfig_mode(value: str) -> int:
@@ -314,18 +266,16 @@ def _kubeconfig_mode(value: str) -> int:
     return mode
 
 
-def _taint(value: str) -> Taint | None:
-    if not value:
-        return None
-    key, colon, effect = value.partition(":")
+def taint(value: str | Taint) -> Taint:
+    """Read a taint as operators write it. Raises ValueError."""
+    key, colon, effect = str(value).partition(":")
     if not re.fullmatch(_TAINT_KEY, key) or (colon and effect not in TAINT_EFFECTS):
-        raise InvalidSettingError(
-            "--startup-taint",
-            f"expected KEY or KEY:EFFECT with an effect of {', '.join(TAINT_EFFECTS)}, got {value!r}",
-        )
+        effects = ", ".join(TAINT_EFFECTS)
+        raise ValueError(f"expected KEY or KEY:EFFECT with an effect of {effects}, got {value!r}")
     if key.startswith(_NOT_FOR_STARTUP):
-        fault = f"expected a taint for this alone, such as multus-cni.io/not-ready, got Kubernetes' own, {value!r}"
-        raise InvalidSettingError("--startup-taint", fault)
+        raise ValueError(
+            f"expected a taint for this alone, such as multus-cni.io/not-ready, got Kubernetes' own, {value!r}"
+        )
     return Taint(key, effect or None)
 
 
@@ -335,9 +285,11 @@ def _api_server(environ: Mapping[str, str]) -> str | None:
     if not host or not port:
         return None
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= _LAST_PORT:
-        raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number, got {port!r}")
+        raise InvalidSettingError("KUBERNETES_SERVICE_PORT", f"expected a port number such as 443, got {port!r}")
     if not re.fullmatch(_HOST, host):
-        raise InvalidSettingError("KUBERNETES_SERVICE_HOST", f"expected a name or an IP address, got {host!r}")
+        raise InvalidSettingError(
+            "KUBERNETES_SERVICE_HOST", f"expected a name or an IP address and no more, got {host!r}"
+        )
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     protocol = environ.get("KUBERNETES_SERVICE_PROTOCOL") or "https"

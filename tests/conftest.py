@@ -68,15 +68,11 @@ def api():
 @pytest.fixture
 def get(api):
     """Ask that server for a path, as the program's own client does."""
-    from entrypoint.cluster.client import JSON, Access, Api
+    from entrypoint.cluster.client import Access, Api
     from tests.fake_api import authority, pem
 
     client = Api(Access(api.url, "good-token", pem(authority())))
-
-    def request(path, *, accept=JSON):
-        return client.request("GET", path, timeout=10, accept=accept)
-
-    yield request
+    yield client.get
     client.close()
 
 

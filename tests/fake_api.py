@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from tests.waiting import BOUND
 
 USER = "system:serviceaccount:kube-system:multus"
+NETWORKS = "network-attachment-definitions"
 
 
 @cache
@@ -82,16 +83,14 @@ class FakeCluster:
         self.pods = {}
         """By namespace and name."""
         self.networks = {}
-        """NetworkAttachmentDefinitions, by namespace and name."""
+        """NetworkAttachmentDefinitions, by namespace and name, as pods are."""
         self.events = {}
         self.evicted = []
         """Namespace and name of each pod, in order."""
-        self.budgets = {}
-        """How many more evictions of a pod are refused, by namespace and name, as a disruption budget does."""
+        self.refusals = {}
+        """Status and message of refusals, one after the other, by "events" or "eviction", namespace and pod."""
         self.after_eviction = self.replace
         """What becomes of an evicted pod: called with its namespace and name."""
-        self.refused_by_webhook = {}
-        """What an admission webhook says to an eviction, by namespace and name."""
         self.largest_page = 500
         self.expired_pages = 0
         """How many of the next continue tokens are too old."""
@@ -103,8 +102,6 @@ class FakeCluster:
         """Statuses to answer the next requests with; None for an answer in earnest."""
         self.headers = {}
         """Further ones of each answer."""
-        self.retry_after = None
-        """What each answer's Retry-After says, if anything."""
         self.before_patch = []
         """Called one by one before a patch is looked at: somebody else is faster."""
         self.requests = []
@@ -204,53 +201,46 @@ class FakeCluster:
         token = headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in self.tokens:
             return 401, _status(401, "Unauthorized", "Unauthorized")
-        if path == "/version":
-            return 200, {"major": "1", "minor": "36", "gitVersion": "v1.36.1"}
-        if path == "/apis/k8s.cni.cncf.io/v1":
-            return self._discovery()
-        if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
-            return self._review(body)
-        if path.startswith("/api/v1/nodes/"):
-            return self._node(method, path.removeprefix("/api/v1/nodes/"), headers, body)
         parts = urlsplit(path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        match method, parts.path.strip("/").split("/"):
-            case "GET", ["api", "v1", "pods"]:
-                return self._list(
-                    "pods", self.pods, query, metadata_only="PartialObjectMetadataList" in headers["Accept"]
-                )
-            case "GET", ["apis", "k8s.cni.cncf.io", "v1", "network-attachment-definitions"] if self.served:
-                return self._list("network-attachment-definitions", self.networks, query)
-            case "GET", ["api", "v1", "namespaces", namespace, "pods"]:
-                there = {key: pod for key, pod in self.pods.items() if key[0] == namespace}
-                return self._list("pods", there, query)
-            case "GET", [*_, "v1", "namespaces", namespace, "network-attachment-definitions", name] if self.served:
-                return self._network(namespace, name)
-            case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
-                return self._pod(namespace, name)
-            case "POST", ["api", "v1", "namespaces", namespace, "pods", name, "eviction"]:
-                return self._evict(namespace, name, body)
-            case "POST", ["api", "v1", "namespaces", namespace, "events"]:
-                return self._event(namespace, body)
-        return 404, _status(404, "NotFound", "the server could not find the requested resource")
+        match parts.path.strip("/").split("/"):
+            case ["version"]:
+                return 200, {"major": "1", "minor": "36", "gitVersion": "v1.36.1"}
+            case ["apis", "k8s.cni.cncf.io", *_] if not self.served:
+                return 404, _status(404, "NotFound", "the server could not find the requested resource")
+            case ["apis", "k8s.cni.cncf.io", "v1"]:
+                resources = [{"name": NETWORKS, "kind": "NetworkAttachmentDefinition"}]
+                return 200, {"kind": "APIResourceList", "groupVersion": "k8s.cni.cncf.io/v1", "resources": resources}
+            case ["api", "v1", *rest] | ["apis", _, "v1", *rest]:
+                namespace, rest = (rest[1], rest[2:]) if rest[0] == "namespaces" else (None, rest)
+                resource, name, below = (*rest, "", "")[:3]
+        resource = f"{resource}/{below}" if below else resource
+        verb = {"GET": "get" if name else "list", "POST": "create"}.get(method, method.lower())
+        if (verb, resource) in self.denied:
+            said = (
+                f'{resource} "{name}" is forbidden: User "{USER}" cannot {verb} resource "{resource}" in API group ""'
+            )
+            return 403, _status(403, "Forbidden", f"{said} at the cluster scope")
+        if verb == "create":
+            return {"selfsubjectaccessreviews": self._review, "pods/eviction": self._evict, "events": self._event}[
+                resource
+            ](namespace, name, body)
+        objects = {"pods": self.pods, NETWORKS: self.networks, "nodes": self.nodes}[resource]
+        if verb == "list":
+            there = {key: found for key, found in objects.items() if namespace in {None, key[0]}}
+            return self._list(there, query, metadata_only="PartialObjectMetadataList" in headers["Accept"])
+        found = objects.get((namespace, name) if namespace else name)
+        if found is None:
+            return 404, _status(404, "NotFound", f'{resource} "{name}" not found')
+        return (200, json.loads(json.dumps(found))) if verb == "get" else self._patch(found, headers, body)
 
-    def _discovery(self):
-        if not self.served:
-            return 404, _status(404, "NotFound", "the server could not find the requested resource")
-        resources = [{"name": "network-attachment-definitions", "kind": "NetworkAttachmentDefinition"}]
-        return 200, {"kind": "APIResourceList", "groupVersion": "k8s.cni.cncf.io/v1", "resources": resources}
-
-    def _review(self, body):
-        if ("create", "selfsubjectaccessreviews") in self.denied:
-            return 403, _forbidden("create", "selfsubjectaccessreviews", "")
+    def _review(self, _namespace, _name, body):
         wanted = body["spec"]["resourceAttributes"]
         resource = wanted["resource"] + ("/" + wanted["subresource"] if wanted.get("subresource") else "")
         return 201, {**body, "status": {"allowed": (wanted["verb"], resource) not in self.denied}}
 
-    def _list(self, resource, objects, query, *, metadata_only=False):
+    def _list(self, objects, query, *, metadata_only):
         """Answer in pages, in the order of the keys, as etcd has them; the token says where to go on."""
-        if ("list", resource) in self.denied:
-            return 403, _forbidden("list", resource, "")
         if query.get("continue") and query.get("resourceVersion"):
             return 400, _status(400, "BadRequest", "specifying resource version is not allowed when using continue")
         if query.get("continue") and self.expired_pages:
@@ -276,70 +266,45 @@ class FakeCluster:
             return 200, {**_PARTIAL, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items}
         return 200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}
 
-    def _pod(self, namespace, name):
-        if ("get", "pods") in self.denied:
-            return 403, _forbidden("get", "pods", name)
-        if (namespace, name) not in self.pods:
-            return 404, _status(404, "NotFound", f'pods "{name}" not found')
-        return 200, json.loads(json.dumps(self.pods[namespace, name]))
-
-    def _network(self, namespace, name):
-        if ("get", "network-attachment-definitions") in self.denied:
-            return 403, _forbidden("get", "network-attachment-definitions", name)
-        if (namespace, name) not in self.networks:
-            return 404, _status(404, "NotFound", f'network-attachment-definitions.k8s.cni.cncf.io "{name}" not found')
-        return 200, json.loads(json.dumps(self.networks[namespace, name]))
+    def _refused(self, resource, namespace, name):
+        """Return what a disruption budget, a webhook or a quota says now; None for nothing."""
+        left = self.refusals.get((resource, namespace, name))
+        if not left:
+            return None
+        status, said = left.pop(0)
+        return status, _status(status, "Forbidden" if status == 403 else "TooManyRequests", said)
 
     def _evict(self, namespace, name, body):
-        if ("create", "pods/eviction") in self.denied:
-            return 403, _forbidden("create", "pods/eviction", name)
         assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == ("policy/v1", "Eviction", name)
         pod = self.pods.get((namespace, name))
         if pod is None:
             return 404, _status(404, "NotFound", f'pods "{name}" not found')
         if body["deleteOptions"]["preconditions"]["uid"] != pod["metadata"]["uid"]:
             return 409, _status(409, "Conflict", "Precondition failed: UID in precondition")
-        if self.budgets.get((namespace, name), 0) > 0:
-            self.budgets[namespace, name] -= 1
-            said = "Cannot evict pod as it would violate the pod's disruption budget."
-            return 429, _status(429, "TooManyRequests", said)
-        if (namespace, name) in self.refused_by_webhook:
-            return 403, _status(403, "Forbidden", self.refused_by_webhook[namespace, name])
+        if refused := self._refused("eviction", namespace, name):
+            return refused
         self.evicted.append((namespace, name))
         self.after_eviction(namespace, name)
         return 201, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 
-    def _event(self, namespace, body):
-        if ("create", "events") in self.denied:
-            return 403, _forbidden("create", "events", "")
+    def _event(self, namespace, _name, body):
         key = namespace, body["metadata"]["name"]
         assert body["metadata"]["namespace"] == body["involvedObject"]["namespace"] == namespace
+        if refused := self._refused("events", namespace, body["involvedObject"]["name"]):
+            return refused
         if key in self.events:
             return 409, _status(409, "AlreadyExists", f'events "{key[1]}" already exists')
         self.events[key] = body
         return 201, body
 
-    def _node(self, method, name, headers, body):
-        verb = method.lower()
-        if (verb, "nodes") in self.denied:
-            return 403, _forbidden(verb, "nodes", name)
-        node = self.nodes.get(name)
-        if node is None:
-            return 404, _status(404, "NotFound", f'nodes "{name}" not found')
-        if method == "GET":
-            return 200, json.loads(json.dumps(node))
+    def _patch(self, node, headers, body):
         if headers.get("Content-Type") != "application/merge-patch+json":
             return 415, _status(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
         if self.before_patch:
             self.before_patch.pop(0)()
         if body["metadata"].get("resourceVersion") != node["metadata"]["resourceVersion"]:
-            said = f'Operation cannot be fulfilled on nodes "{name}": the object has been modified'
-            return 409, _status(409, "Conflict", said)
-        for key, value in body["spec"].items():
-            if value is None:
-                node["spec"].pop(key, None)
-            else:
-                node["spec"][key] = value
+            return 409, _status(409, "Conflict", "Operation cannot be fulfilled: the object has been modified")
+        node["spec"] = {key: value for key, value in {**node["spec"], **body["spec"]}.items() if value is not None}
         self._touch(node)
         return 200, node
 
@@ -372,19 +337,8 @@ def _labelled(document, selector):
 
 
 def _status(code, reason, message):
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "status": "Failure",
-        "code": code,
-        "reason": reason,
-        "message": message,
-    }
-
-
-def _forbidden(verb, resource, name):
-    said = f'{resource} "{name}" is forbidden: User "{USER}" cannot {verb} resource "{resource}" in API group ""'
-    return _status(403, "Forbidden", f"{said} at the cluster scope")
+    about = {"kind": "Status", "apiVersion": "v1", "status": "Failure"}
+    return {**about, "code": code, "reason": reason, "message": message}
 
 
 @contextmanager
@@ -405,8 +359,6 @@ def serving(cluster, ca=None, port=0, hosts=("127.0.0.1", "localhost")):
             self.send_header("Content-Length", str(len(content)))
             for name, value in cluster.headers.items():
                 self.send_header(name, value)
-            if cluster.retry_after is not None:
-                self.send_header("Retry-After", cluster.retry_after)
             self.end_headers()
             self.wfile.write(content)
 

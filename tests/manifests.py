@@ -89,6 +89,14 @@ def only(found, kind):
     return document
 
 
+def walk(value):
+    """Yield every mapping in a document."""
+    if isinstance(value, dict):
+        yield value
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(member)
+
+
 def containers(daemon_set):
     """Return every container of a DaemonSet, those that run first first."""
     spec = daemon_set["spec"]["template"]["spec"]

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from entrypoint.disk.signals import ENDING
+from entrypoint.disk.wakeup import ENDING
 from tests import forking
 from tests.fake_api import authority, pem
 from tests.process.scratch import FLANNEL, ScratchHost

@@ -20,14 +20,8 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
   <policy context="default">
     <allow user="*"/>
     <allow own="*"/>
-    <allow send_type="method_call"/>
-    <allow send_type="signal"/>
-    <allow send_type="method_return"/>
-    <allow send_type="error"/>
-    <allow receive_type="method_call"/>
-    <allow receive_type="signal"/>
-    <allow receive_type="method_return"/>
-    <allow receive_type="error"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
     {policy}
   </policy>
 </busconfig>
@@ -38,14 +32,7 @@ JOB = "/org/freedesktop/systemd1/job/42"
 
 
 class Bus(str):
-    """Its address."""
-
-    __slots__ = ("kill",)
-
-    def __new__(cls, address, kill):
-        self = super().__new__(cls, address)
-        self.kill = kill
-        return self
+    """Its address; `kill` ends it."""
 
 
 def address_of(path):
@@ -64,7 +51,9 @@ def bus(directory, auth="EXTERNAL", policy=""):
     )
     assert process.stdout.readline()  # it listens
     try:
-        yield Bus(address, process.kill)
+        served = Bus(address)
+        served.kill = process.kill
+        yield served
     finally:
         process.kill()
         process.wait()
@@ -76,7 +65,7 @@ class SmallSystemd:
 
     def __init__(self, address, result="done", error=None, *, answering=True):
         self.calls = []
-        self._result, self._error, self._answering = result, error, answering
+        self.result, self._error, self._answering = result, error, answering
         self._subscribed = False
         self._connection = open_dbus_connection(address)
         self._connection.send_and_get_reply(message_bus.RequestName("org.freedesktop.systemd1"))
@@ -99,10 +88,10 @@ class SmallSystemd:
             name, said = self._error
             self._connection.send(new_error(message, name, "s", (said,)))
         elif self._answering:
-            if self._subscribed and self._result:
+            if self._subscribed and self.result:
                 # Another job ends first; and ours ends even before its caller knows its name.
                 self._job_removed(JOB + "0", "other.service", "failed")
-                self._job_removed(JOB, message.body[0], self._result)
+                self._job_removed(JOB, message.body[0], self.result)
             self._connection.send(new_method_return(message, "o", (JOB,)))
 
     def _job_removed(self, job, unit, result):

@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 import yaml
 
+from entrypoint.cli import resident
 from tests.fake_api import FakeCluster, other_authority, pem, serving
 from tests.opshost import BEYOND, FLANNEL, OpsHost, jwt
 from tests.process.scratch import MULTUS
@@ -391,10 +392,11 @@ def test_a_kubeconfig_of_the_operators_own_is_looked_at_where_it_can_be_seen(mem
 # ---- whose the node is ----
 
 
-def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(host, tmp_path):
+def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(host, tmp_path, monkeypatch):
     """What was forked is for `check` in another container: by its command line it is not this program."""
 
-    def owner():
+    def owner(process_1=0):
+        monkeypatch.setattr(resident, "PID", process_1)
         ran = host.run("check", "--output=json", flags=[])
         return {each["id"]: each for each in json.loads(ran.stdout)["findings"]}
 
@@ -406,12 +408,12 @@ def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(host
     beside = OpsHost(tmp_path / "newer")
     beside.conf_dir, beside.bin_dir = host.conf_dir, host.bin_dir
     (host.bin_dir / "portmap").unlink()
-    with host.running(executed=True):
+    with host.running(executed=True) as program:
         until(host.ready.exists)
-        told(owner(), "pass", "of this container")
+        told(owner(program.pid), "pass", "of this container")
         with beside.running():
             until(lambda: beside.token in host.kubeconfig.read_text())
-            outcome = owner()
+            outcome = owner(program.pid)
             told(outcome, "warn", "newer")
             assert outcome["kubeconfig.current"]["status"] == "warn"  # it has the newer one's token
             assert outcome["plugins.present"]["status"] == "fail"
@@ -423,7 +425,7 @@ def test_what_a_newer_instance_made_of_the_node_is_no_fault_of_an_older_one(host
         host.flags = [*host.flags, "--multus-master-cni-file-name=20-never.conflist"]
         with host.running(executed=True) as waiting:
             waiting.says("waiting for")
-            outcome = owner()
+            outcome = owner(waiting.pid)
             told(outcome, "warn", "cannot do its work yet")
             assert outcome["kubeconfig.current"]["status"] == "fail"
 

@@ -78,24 +78,6 @@ def test_a_flag_is_known_in_every_place(flag):
     assert not left, "\n".join([f"{flag.opts[0]} is not known everywhere yet (CONTRIBUTING.md, 'A new flag'):", *left])
 
 
-def test_of_a_flag_that_is_nowhere_every_place_is_named():
-    class Unknown:
-        opts = ("--known-nowhere",)
-        help = "Needs NODE_NAME."
-
-    told = " ".join(missing(Unknown))
-    for place in (
-        "tests/",
-        "ClusterRole",
-        "errandsRules",
-        "docs/flags.md",
-        "values.schema.json",
-        "CHANGELOG.md",
-        "docs/migrating.md",
-    ):
-        assert place in told
-
-
 def test_every_target_of_the_makefile_is_explained():
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     table = PAGE.partition("## Getting going")[2].partition("The first command")[0]

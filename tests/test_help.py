@@ -46,7 +46,7 @@ def test_the_descriptions_of_the_subcommands_are_not_cut_off(width):
     words = " ".join(shown("", width).split())
     assert "..." not in words.partition("Commands:")[2]
     for command in cli.commands.values():
-        assert command.short_help in words
+        assert command.help.partition(".")[0] in words
 
 
 @WIDTHS

@@ -25,6 +25,7 @@ from tests.manifests import (
     memory,
     only,
     parse,
+    walk,
 )
 
 pytestmark = pytest.mark.process  # kubectl, for most of them
@@ -42,25 +43,18 @@ RULES = []
 
 
 class Manifest:
-    """A manifest, a directory for `kubectl apply -k` or the chart for a platform; as it is, and all switched on."""
+    """A manifest, or a directory for `kubectl apply -k`; as it is, and all switched on."""
 
     def __init__(self, name):
         self.name = name
         self.installs = "uninstall" not in name
-        self.found, self.switched_on = (self._documents(switched_on) for switched_on in (False, True))
+        self.found, self.switched_on = (documents(DEPLOYMENTS / name, switched_on=each) for each in (False, True))
         self.daemon_set = only(self.found, "DaemonSet")
         self.template = self.daemon_set["spec"]["template"]
         self.spec = self.template["spec"]
         self.containers = containers(self.daemon_set)
         self.first = self.containers[0]
         """The container that has the flags."""
-
-    def _documents(self, switched_on):
-        kind, _, platform = self.name.partition(" ")
-        if kind == "helm":
-            values = {"platform": platform, "admissionPolicy": False}  # which tests/test_policy.py looks at
-            return charted({**values, **(ALL_OF_THE_CHART if switched_on else {})})
-        return documents(DEPLOYMENTS / self.name, switched_on=switched_on)
 
     def only(self, kind):
         return only(self.found, kind)
@@ -88,14 +82,6 @@ def by_kind(found):
         container.get("volumeMounts", []).sort(key=lambda mount: mount["name"])
     spec["volumes"].sort(key=lambda volume: volume["name"])
     return ordered
-
-
-def walk(value):
-    """Yield every mapping in a document."""
-    if isinstance(value, dict):
-        yield value
-    for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from walk(member)
 
 
 def granted(found):
@@ -128,12 +114,14 @@ def rule(*, installs=None):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_the_manifests_of_a_platform_keep_every_rule(platform):
-    """Each is rendered in one test, and so once. The base is the plain manifest in another form."""
-    plain, chart = ([PLAIN, UNINSTALL], "helm") if platform == "base" else ([], f"helm {platform}")
+    """And the chart makes the same. Each is rendered in one test, and so once; the base is the plain manifest."""
     assert manifest(f"{platform}/uninstall").host_paths() == manifest(platform).host_paths()
-    assert by_kind(manifest(chart).found) == by_kind(manifest(platform).found)
+    # The policy is for tests/test_policy.py.
+    values = {"platform": "" if platform == "base" else platform, "admissionPolicy": False}
+    assert by_kind(charted(values)) == by_kind(manifest(platform).found)
+    assert granted(charted({**values, **ALL_OF_THE_CHART})) == granted(manifest(platform).switched_on)
     broken = []
-    for each in map(manifest, [platform, f"{platform}/uninstall", chart, *plain]):
+    for each in map(manifest, [platform, f"{platform}/uninstall"]):
         for installs, keeps in RULES:
             if installs in (None, each.installs):
                 try:
@@ -279,8 +267,7 @@ def the_uninstaller_has_an_account_of_its_own_for_what_multus_does_meanwhile(eac
     assert names == {"multus-uninstall"}
     assert binding["roleRef"]["name"] == "multus-uninstall"
     assert binding["subjects"] == [{"kind": "ServiceAccount", **account}]
-    platform = each.name.partition("/")[0]
-    assert granted(each.found) == granted(manifest(PLAIN if platform == UNINSTALL else platform).found)
+    assert granted(each.found) == granted(manifest(each.name.partition("/")[0]).found)
     assert each.spec["serviceAccountName"] == account["name"]
     volume = each.token_volume()
     assert volume == manifest(PLAIN).token_volume()

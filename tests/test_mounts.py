@@ -117,7 +117,6 @@ def test_what_tells_nothing_is_no_reason_to_say_something(text):
 def test_the_kernels_own_file_is_understood(tmp_path):
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         text = file.read()
-    assert len(list(mounts.parse(text))) > 1
     found = mounts.source(text, str(tmp_path))
     assert found is not None
     assert found.endswith(os.path.basename(tmp_path))

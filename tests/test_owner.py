@@ -277,6 +277,19 @@ def test_who_is_none_sees_the_living_with_their_processes_and_changes_nothing(di
     assert files_of(directory) == []
 
 
+@pytest.mark.parametrize(("tie", "is_newer"), [("0" * 12, False), ("f" * 12, True)])
+def test_of_two_that_started_in_the_same_instant_the_name_decides(directory, tie, is_newer):
+    own = Owner(directory)
+    own.join(able=True)
+    (file,) = files_of(directory)
+    with another(directory) as process:
+        (other,) = set(files_of(directory)) - {file}
+        other.rename(directory / f"{file.name[:40]}{tie}.alive")
+        own.look()
+        assert own.superseded is is_newer
+        process.kill()
+
+
 def test_a_rank_comes_after_that_of_every_one_that_lives(directory):
     with another(directory) as process:
         (file,) = files_of(directory)

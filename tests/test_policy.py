@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.manifests import DEPLOYMENTS, ROOT, charted, only, parse
+from tests.manifests import DEPLOYMENTS, charted, only, parse
 
 POLICY = DEPLOYMENTS / "multus-policy.yml"
 KINDS = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]
@@ -95,9 +95,3 @@ def test_the_plain_manifest_has_none_so_that_older_clusters_take_it():
     text = (DEPLOYMENTS / "multus-daemonset.yml").read_text()
     assert not [document for document in yaml.safe_load_all(text) if document["kind"] in KINDS]
     assert "kubectl apply -f multus-policy.yml" in text
-
-
-def test_the_page_for_auditors_names_what_it_holds_and_what_not():
-    page = (ROOT / "SECURITY.md").read_text()
-    for word in ("multus-policy.yml", "35-policy.sh", "pods/status", "eviction"):
-        assert word in page

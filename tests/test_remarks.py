@@ -1,55 +1,39 @@
+"""What an operator said in vain, or means otherwise than it works, is a warning."""
+
 import click
 import pytest
 
-from entrypoint.cli import flags, options
+from entrypoint.cli import flags
 from entrypoint.cli.options import FlagCommand, PeerCommand
 from entrypoint.cli.remarks import remarks
-
-
-def said(*arguments, kind=FlagCommand, **environ):
-    command = kind("x", params=[*flags.ENTRYPOINT])
-    return list(remarks(command.make_context("x", list(arguments)), environ))
-
+from tests.flags import VALUES, context
 
 AUTO = "--multus-conf-file=auto"
 STATIC = "--multus-conf-file=/image/70-multus.conf"
+USEFUL_BESIDE_STATIC = ("--multus-kubeconfig-file-host", "--wait-timeout", "--wait-for-readiness-indicator")
 
 
-def test_what_the_published_manifests_say_is_worth_no_remark():
-    assert said() == []
-    assert said(AUTO, "--cni-version=0.3.1", "--namespace-isolation=true", "--global-namespaces=a,b") == []
-    assert said("--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/multus.kubeconfig") == []
-
-
-# ---- without effect ----
+def said(*arguments, kind=FlagCommand, **environ):
+    return list(remarks(context(*arguments, kind=kind), environ))
 
 
 @pytest.mark.parametrize("flag", flags.OF_AUTO, ids=lambda flag: flag.name)
 def test_a_flag_of_the_generated_configuration_is_in_vain_beside_a_static_one(flag):
-    values = ("true", "false", "/x", "1.0.0", "debug", "7", '{"a": 1}')
-    command = FlagCommand("x", params=[*flags.ENTRYPOINT])
-    usual = flag.usual(command.make_context("x", []))
+    name, usual = flag.opts[0], flag.usual(context())
 
     def differs(value):
         try:
-            return options.chosen(command.make_context("x", [f"{flag.opts[0]}={value}"]))[flag.name] != usual
+            return context(f"{name}={value}").params[flag.name] != usual
         except click.UsageError:
             return False
 
-    value = next(value for value in values if differs(value))
-    remarks_on_it = [remark for remark in said(STATIC, f"{flag.opts[0]}={value}") if flag.opts[0] in remark]
-    if flag.opts[0] in ("--multus-kubeconfig-file-host", "--wait-timeout", "--wait-for-readiness-indicator"):
-        assert remarks_on_it == []  # of use there too
+    value = next(value for value in VALUES if differs(value))
+    about_it = [remark for remark in said(STATIC, f"{name}={value}") if name in remark]
+    if name in USEFUL_BESIDE_STATIC:
+        assert about_it == []
     else:
-        assert len(remarks_on_it) == 1
-        assert "no effect" in remarks_on_it[0]
-        assert "/image/70-multus.conf" in remarks_on_it[0]
-
-
-def test_a_readiness_indicator_that_is_waited_for_is_of_use_beside_a_static_configuration_too():
-    flag = "--readiness-indicator-file=/run/x"
-    assert said(STATIC, flag, "--wait-for-readiness-indicator") == []
-    assert len(said(STATIC, flag)) == 1
+        (remark,) = about_it
+        assert "no effect" in remark and "/image/70-multus.conf" in remark
 
 
 def test_several_flags_in_vain_are_one_remark():
@@ -57,59 +41,45 @@ def test_several_flags_in_vain_are_one_remark():
     assert remark.startswith("--cni-version, --namespace-isolation: no effect")
 
 
-@pytest.mark.parametrize(
-    ("flag", "without"),
-    [
-        ("--global-namespaces=a", "--namespace-isolation"),
-        ("--force-cni-version", "--cni-version=1.0.0"),
-    ],
-)
-def test_a_flag_that_needs_another_is_in_vain_without_it(flag, without):
-    (remark,) = said(AUTO, flag)
-    assert flag.partition("=")[0] in remark
-    assert without.partition("=")[0] in remark
-    assert said(AUTO, flag, without) == []
+LOG_FILE = "--multus-log-file=/var/log/multus.log"
+WORTH_ONE = [
+    # Without effect.
+    ([AUTO, "--global-namespaces=a"], ["--global-namespaces", "--namespace-isolation"]),
+    ([AUTO, "--force-cni-version"], ["--force-cni-version", "--cni-version"]),
+    ([STATIC, "--readiness-indicator-file=/run/x"], ["--readiness-indicator-file", "no effect"]),
+    # Another effect than the flag's name promises, as Multus 4.3's source has it.
+    ([AUTO, "--namespace-isolation"], ["'default'", "--global-namespaces"]),
+    ([AUTO, LOG_FILE], ["--multus-log-level"]),
+    # Paths on the host.
+    *(
+        ([AUTO, f"--{name}=/host/opt/x", "--multus-log-level=debug"], [f"--{name}=/host/opt/x is taken as /opt/x"])
+        for name in (
+            *("multus-kubeconfig-file-host", "multus-cni-conf-dir", "additional-bin-dir", "readiness-indicator-file"),
+            "multus-log-file",
+        )
+    ),
+]
+WORTH_NONE = [
+    [],
+    [AUTO, "--cni-version=0.3.1", "--namespace-isolation=true", "--global-namespaces=a,b"],
+    ["--multus-kubeconfig-file-host=/etc/cni/net.d/multus.d/multus.kubeconfig"],
+    [AUTO, "--force-cni-version", "--cni-version=1.0.0"],
+    [STATIC, "--readiness-indicator-file=/run/x", "--wait-for-readiness-indicator"],
+    [AUTO, LOG_FILE, "--multus-log-level=error"],
+    [AUTO, LOG_FILE, '--multus-conf-patch={"logLevel": "error"}'],
+    [AUTO, "--multus-cni-conf-dir=/opt/x", "--additional-bin-dir=/opt/x", "--readiness-indicator-file=/opt/x"],
+]
 
 
-# ---- another effect than the flag's name promises, as Multus 4.3's source has it ----
+@pytest.mark.parametrize(("arguments", "words"), WORTH_ONE)
+def test_what_works_otherwise_than_it_seems_is_told_with_what_to_say(arguments, words):
+    (remark,) = said(*arguments)
+    assert all(word in remark for word in words), remark
 
 
-def test_isolation_leaves_the_namespace_default_open_until_others_are_named():
-    (remark,) = said(AUTO, "--namespace-isolation")
-    assert "'default'" in remark
-    assert "--global-namespaces" in remark
-    assert said(AUTO, "--namespace-isolation", "--global-namespaces=infra") == []
-
-
-def test_a_log_file_without_a_level_gets_panics_only():
-    (remark,) = said(AUTO, "--multus-log-file=/var/log/multus.log")
-    assert "--multus-log-level" in remark
-    assert said(AUTO, "--multus-log-file=/var/log/multus.log", "--multus-log-level=error") == []
-    assert said(AUTO, "--multus-log-file=/var/log/multus.log", '--multus-conf-patch={"logLevel": "error"}') == []
-
-
-# ---- paths on the host ----
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        *(
-            "--multus-kubeconfig-file-host",
-            "--multus-cni-conf-dir",
-            "--additional-bin-dir",
-            "--readiness-indicator-file",
-        ),
-        "--multus-log-file",
-    ],
-)
-def test_a_path_of_the_container_in_the_place_of_one_of_the_host_is_told_with_what_it_is_taken_for(flag):
-    assert said(AUTO, f"{flag}=/opt/x", "--multus-log-level=debug") == []
-    (remark,) = said(AUTO, f"{flag}=/host/opt/x", "--multus-log-level=debug")
-    assert remark.startswith(f"{flag}=/host/opt/x is taken as /opt/x")
-
-
-# ---- the environment ----
+@pytest.mark.parametrize("arguments", WORTH_NONE)
+def test_what_makes_sense_is_worth_no_remark(arguments):
+    assert said(*arguments) == []
 
 
 @pytest.mark.parametrize(
@@ -118,39 +88,22 @@ def test_a_path_of_the_container_in_the_place_of_one_of_the_host_is_told_with_wh
         ("ENTRYPOINT_NAMESPACE_ISOLATON", "ENTRYPOINT_NAMESPACE_ISOLATION"),
         ("ENTRYPOINT_CNI_CONFIG_DIR", "ENTRYPOINT_CNI_CONF_DIR"),
         ("ENTRYPOINT_READYFILE", "ENTRYPOINT_READY_FILE"),
+        ("ENTRYPOINT_XYZZYXYZZYXYZZY", None),
     ],
 )
-def test_a_variable_that_names_no_flag_is_told_with_the_nearest(name, near):
-    (remark,) = said(**{name: "hush"})
-    assert name in remark
-    assert f"did you mean {near}?" in remark
-    assert "hush" not in remark
+def test_a_variable_that_names_no_flag_is_told_with_the_nearest_and_without_its_value(name, near):
+    advice = f"did you mean {near}?" if near else "`multus-entrypoint --help` lists the flags"
+    assert said(**{name: "hush"}) == [f"the environment variable {name} names no flag and has no effect: {advice}"]
 
 
-def test_a_variable_that_is_near_to_none_is_told_without():
-    assert said(ENTRYPOINT_XYZZYXYZZYXYZZY="1") == [
-        "the environment variable ENTRYPOINT_XYZZYXYZZYXYZZY names no flag and has no effect"
-    ]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("ENTRYPOINT_SERVICE_HOST", "ENTRYPOINT_SERVICE_PORT", "ENTRYPOINT_SERVICE_PORT_HTTP", "ENTRYPOINT_PORT"),
-        *("ENTRYPOINT_PORT_80_TCP", "ENTRYPOINT_PORT_80_TCP_PROTO", "ENTRYPOINT_PORT_80_TCP_PORT"),
-        *("ENTRYPOINT_PORT_53_UDP_ADDR", "ENTRYPOINT_BLUE_SERVICE_HOST", "ENTRYPOINT_BLUE_PORT_80_TCP_ADDR"),
-    ],
-)
-def test_what_kubernetes_sets_for_a_service_of_that_name_is_passed_over(name):
-    assert said(**{name: "10.0.0.1"}) == []
-
-
-def test_a_variable_of_any_flag_or_of_something_else_is_passed_over():
-    known = {variable: "x" for flag in flags.ALL for variable in flag.variables}
-    assert said(**known, HOME="/", ENTRYPOINTS="x", KUBERNETES_SERVICE_HOST="x") == []
-
-
-# ---- words ----
+def test_what_kubernetes_sets_for_a_service_of_that_name_and_what_is_meant_is_passed_over():
+    of_a_service = (
+        *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_PROTO"),
+        *("PORT_80_TCP_PORT", "PORT_53_UDP_ADDR", "BLUE_SERVICE_HOST", "BLUE_PORT_80_TCP_ADDR"),
+    )
+    known = [variable for flag in flags.ALL for variable in flag.variables]
+    others = ["HOME", "ENTRYPOINTS", "KUBERNETES_SERVICE_HOST"]
+    assert said(**dict.fromkeys([*known, *others, *(f"ENTRYPOINT_{name}" for name in of_a_service)], "x")) == []
 
 
 def test_a_word_that_belongs_to_no_flag_is_told_and_what_follows_counts():

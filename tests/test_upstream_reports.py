@@ -1,8 +1,9 @@
 """What users of both peers reported, by the number of the report in k8snetworkplumbingwg/multus-cni.
 
 Each test sets the situation up on a scratch host, starts the program, and shows that it ends well. Of these reports
-others are proved elsewhere: 852 in process/test_following, 1429, 1105 and 461 in test_uninstall, 696 and 759 in
-test_settings, 975 in test_errands, 1320 in process/test_bad_input and test_check.
+others are proved elsewhere: 852 in process/test_following, 353 in process/test_wrapping and test_waiting, 1429, 1105
+and 461 in test_uninstall, 696 and 759 in test_settings, 975 in test_errands, 1320 in process/test_bad_input and
+test_check.
 """
 
 import json
@@ -10,12 +11,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
 from tests.fake_api import FakeCluster, serving
-from tests.opshost import FLANNEL, OpsHost, jwt
+from tests.opshost import FLANNEL, OpsHost
 from tests.waiting import until
 
 pytestmark = pytest.mark.process
@@ -32,20 +32,6 @@ def host(tmp_path):
 
 def delegates(host):
     return json.loads(host.generated.read_text())["delegates"]
-
-
-def test_852_what_the_kubeconfig_holds_is_accepted_after_every_rotation_of_the_token(host):
-    host.master()
-    with serving(FakeCluster()) as cluster:
-        host.server = cluster.url
-        with host.running():
-            for hours in (1, 2):
-                host.rotate(jwt(time.time() + 3600 * hours))
-                cluster.tokens = {host.token}  # the one before is not accepted any more
-                until(lambda: host.kubeconfig.exists() and host.token in host.kubeconfig.read_text())
-            until(host.ready.exists)
-            outcome = host.outcome()
-    assert {outcome[name]["status"] for name in ("kubeconfig.current", "kubeconfig.token", "cluster.token")} == {"pass"}
 
 
 @pytest.mark.parametrize("way", ["install", "resident"])
@@ -104,84 +90,24 @@ def test_1312_a_pod_that_is_evicted_while_it_starts_leaves_no_mess(host, number)
     assert left == ["00-multus.conf", "10-flannel.conflist", "multus.d"]
 
 
-def test_353_a_multus_configuration_under_another_name_is_no_master(host):
-    others = {
-        "05-multus.conf": LEFT_OVER,
-        "05-other.conflist": {"name": "x", "plugins": [{"type": "tuning"}, {"type": "multus", "delegates": [FLANNEL]}]},
-        "05-thick.conf": {"name": "x", "type": "multus-shim", "clusterNetwork": "/etc/cni/net.d/10-flannel.conflist"},
-    }
-    for name, document in others.items():
-        host.master(name, document)
-    with host.running() as process:
-        process.says(*(f"'{name}' is itself a Multus configuration" for name in others))
-        assert not host.generated.exists()
-        host.master()
-        until(host.generated.exists)
-        assert delegates(host) == [FLANNEL]
-
-
-# ---- 1349: the memory limit of the manifest is too low, and the pod is killed ----
-
-LIMIT = 50 << 20  # bytes: the limit of the DaemonSet that both peers ship
-
-
-@pytest.fixture
-def limited(host, limited_group):
-    """Start the program as process in a control group with a limit, in a cluster that has its node with a taint."""
+def test_1349_under_a_memory_limit_that_cannot_hold_the_client_nobody_is_killed(host, limited_group):
+    """Under the manifests' own limits everything runs: container/test_cluster."""
     group, limit_file = limited_group
-
-    def within(limit, command, **options):
-        limit_file.write_text(str(limit))
-        script = f"echo $$ > {group}/cgroup.procs && exec {shlex.join(map(str, command))}"
-        return subprocess.Popen(["sh", "-c", script], env=host.environ(NODE_NAME="node-1"), **options)
-
+    limit_file.write_text(str(32 << 20))
+    host.flags += ["--startup-taint=example.com/x"]
+    host.master()
     with serving(FakeCluster()) as cluster:
         cluster.add_node("node-1", {"key": "example.com/x", "effect": "NoSchedule"})
         cluster.tokens.add(host.token)
         host.server = cluster.url
-        host.flags += ["--startup-taint=example.com/x"]
-        host.master()
-        yield within, cluster
-
-
-def test_1349_everything_runs_under_the_manifests_memory_limit_and_what_cannot_says_so(host, limited):
-    within, cluster = limited
-    with host.multus.open("ab") as file:
-        file.truncate(64 << 20)  # as big as the real one; a page of zeros is charged like any other
-    for flags in (host.flags, host.flags[:1]):  # one after the other: together the errand and `check` need more
-        host.flags = flags
-        host.ready.unlink(missing_ok=True)
+        script = f"echo $$ > {group}/cgroup.procs && exec {shlex.join(map(str, host.command()))}"
         with (host.root / "log").open("wb+") as log:
-            process = within(LIMIT, [*host.command(), f"--ready-file={host.ready}"], stderr=log)
+            process = subprocess.Popen(["sh", "-c", script], env=host.environ(NODE_NAME="node-1"), stderr=log)
             try:
-                until(host.ready.exists)
-                assert host.binary.stat().st_size == host.multus.stat().st_size
-                if len(flags) > 1:
-                    until(lambda: b"taint" in (host.root / "log").read_bytes())
-                    said = (host.root / "log").read_text()
-                    assert ("set a limit of at least" in said) or cluster.taints("node-1") == []
-                else:
-                    checking = within(LIMIT, host.command("check", "--output=json"), stdout=subprocess.PIPE)
-                    findings = {each["id"]: each for each in json.loads(checking.communicate()[0])["findings"]}
-                    assert findings["configuration.current"]["status"] == "pass"
-                    reachable = findings["cluster.reachable"]
-                    assert reachable["status"] == "pass" or "set a limit of at least" in reachable["found"]
-                assert process.poll() is None, "the kernel killed it"
+                until(lambda: "set a limit of at least" in (host.root / "log").read_text())
+                assert cluster.requests == []
+                assert process.poll() is None
             finally:
                 process.terminate()
                 process.wait()
-        assert process.returncode == 0
-
-
-def test_1349_under_a_limit_that_cannot_hold_the_client_nobody_is_killed(host, limited):
-    within, cluster = limited
-    with (host.root / "log").open("wb+") as log:
-        process = within(32 << 20, host.command(), stderr=log)
-        try:
-            until(lambda: "set a limit of at least" in (host.root / "log").read_text())
-            assert cluster.requests == []
-            assert process.poll() is None
-        finally:
-            process.terminate()
-            process.wait()
     assert process.returncode == 0

@@ -7,8 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+import click
+
 from entrypoint.cli.flags import ENTRYPOINT
-from entrypoint.cli.options import BOOLEAN, Flag
+from entrypoint.cli.options import Flag
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/flags.md"
@@ -23,7 +25,7 @@ def tables() -> dict[str, str]:
         if flag.hidden:
             continue
         shown = flag.show_default if isinstance(flag.show_default, str) else flag.default
-        literal = shown == flag.default or flag.type is BOOLEAN or str(shown).startswith("/")
+        literal = shown == flag.default or flag.type is click.BOOL or str(shown).startswith("/")
         default = "" if shown in {None, "", ()} else f"`{shown}`" if literal else shown
         rows.setdefault(flag.group, []).append(f"| `{flag.opts[0]}` | {default} | {flag.help} |\n")
     return {

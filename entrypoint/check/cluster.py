@@ -163,7 +163,7 @@ def _askers(opened: ExitStack, settings: Settings, access: Access | None, timeou
     if access is None:
         why = "there is no kubeconfig with a token to ask with"
         raise _StopError(skipped(REACHABLE, why, "see the findings about the kubeconfig"))
-    if lack := cluster.shortfall():
+    if lack := cluster.load():
         raise _StopError(skipped(REACHABLE, lack, "raise the memory limit, or run check in another pod"))
     accesses = dict.fromkeys([access, _of_errands(settings, access)])
     # Not on the clock: loading the client takes its time under a CPU limit.

@@ -12,8 +12,8 @@ from typing import Any
 
 from entrypoint.check.findings import Finding, failed, passed, skipped, warned
 from entrypoint.check.host import Host, missed
-from entrypoint.cluster.client import Get, RefusedError, attachment_path, objects, quoted
-from entrypoint.cluster.pods import part, shown
+from entrypoint.cluster.client import Get, RefusedError, attachment_path, objects, part, quoted
+from entrypoint.cluster.pods import shown
 from entrypoint.cni.document import InvalidJsonError, parse, plugin_types, size_fault
 
 PLUGINS, DHCP, FILES, DEFAULT = "networks.plugins", "networks.dhcp", "networks.files", "networks.default"

@@ -6,17 +6,16 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from entrypoint import __version__
-from entrypoint.cli import flags, options, remarks
-from entrypoint.cli import resident as running
-from entrypoint.cli.options import Flag, FlagCommand, FlagGroup, PeerCommand
-from entrypoint.disk import signals
+from entrypoint.cli import flags, options, remarks, resident
+from entrypoint.cli.options import Flag, FlagGroup, PeerCommand
+from entrypoint.disk.wakeup import end_at_once
 from entrypoint.settings import InvalidSettingError, Settings, build
 from entrypoint.telling import log as logs
 
@@ -35,55 +34,38 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def main() -> None:
     """Run the command line, with the habits of a peer when called by its name, and end the process."""
     logs.configure("text")
-    output = _Output(sys.stdout)
-    sys.stdout = cast(TextIO, output)
-    try:
-        with logs.failures_reported():
-            _command(os.path.basename(sys.argv[0])).main(sys.argv[1:], prog_name="multus-entrypoint")
-    finally:
-        if output.failed():
-            sys.exit(NOT_AS_IT_MUST_BE)
+    # What was closed before the start is stood in for by what cannot be written either: nothing else gets its number.
+    output = _Stdout(1 if sys.stdout else os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
+    encoding, errors = (sys.stdout.encoding, sys.stdout.errors) if sys.stdout else ("utf-8", "backslashreplace")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding, errors)
+    with logs.failures_reported():
+        try:
+            _command(os.path.basename(sys.argv[0])).main(sys.argv[1:], "multus-entrypoint", standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        finally:
+            sys.stdout.flush()
+            if output.failure is not None:
+                if output.failure.errno != errno.EPIPE:  # a reader that has gone knows
+                    logs.logger.error(
+                        "cannot write to stdout: %s; nothing was broken off over that", output.failure.strerror
+                    )
+                sys.exit(NOT_AS_IT_MUST_BE)
 
 
-class _Output(io.TextIOBase):
+class _Stdout(io.FileIO):
     """Takes what is printed. Where nobody can read it, that is said at the end: no work is broken off for it."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        """`stream` is None where stdout was closed before the start."""
-        self._stream, self._failure = stream, None if stream else OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self._printed = False
+    failure: OSError | None = None
 
-    def write(self, text: str) -> int:
-        """Print it, unless that failed before."""
-        self._printed = True
-        self._try(lambda stream: stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Give it to whoever reads."""
-        self._try(lambda stream: stream.flush())
-
-    def isatty(self) -> bool:
-        """Say whether a person reads."""
-        return self._stream is not None and self._stream.isatty()
-
-    def failed(self) -> bool:
-        """Say whether something could not be printed; in the log too, unless a reader has just gone."""
-        self.flush()
-        if not self._printed or self._failure is None:
-            return False
-        if self._failure.errno != errno.EPIPE:
-            logs.logger.error("cannot write to stdout: %s", self._failure.strerror)
-        return True
-
-    def _try(self, write: Callable[[TextIO], object]) -> None:
-        if self._stream is not None and self._failure is None:
-            try:
-                write(self._stream)
-            except OSError as error:
-                self._failure = error
-                # What Python has kept back would fail once more at the end, with words of its own.
-                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self._stream.fileno())
+    def write(self, printed: Any, /) -> int:
+        """Print it, and pretend to where that fails: Python would try again at the end, with words of its own."""
+        try:
+            return super().write(printed) or 0
+        except OSError as error:
+            self.failure = error
+            return len(printed)
 
 
 def _command(name: str) -> click.Command:
@@ -118,81 +100,65 @@ def _version() -> str:
 )
 @click.version_option(__version__, message=_version())
 @click.pass_context
-def cli(context: click.Context, /, **_flags: object) -> None:
+def cli(context: click.Context, /, dry_run: bool, **_flags: object) -> None:
     """Install Multus CNI on this node and keep it installed.
 
     Copies the multus binary to the host, wraps the default network's CNI configuration into one for Multus, writes
     a kubeconfig, and follows every change of the configuration and of the service account's token until the pod ends.
     """
-    if context.invoked_subcommand is not None:
-        signals.end_at_once()
-        return
-    wanted = settings_of(context, resident=not options.chosen(context)["dry_run"])
-    require_what_errands_need(wanted)
-    require_the_indicators_mount(wanted)
-    if wanted.dry_run:
-        signals.end_at_once()
-        with logs.failures_reported():
+    subcommand = context.invoked_subcommand
+    if subcommand or dry_run:
+        end_at_once()
+    if subcommand in {"check", "uninstall"}:
+        context.obj = resident.process_1()
+        context.default_map = {subcommand: context.obj.values}
+    elif subcommand is None:
+        if dry_run:
+            running, arguments = resident.process_1(), context.meta[options.ARGUMENTS]
+            context = context.command.make_context(
+                context.info_name, arguments, default_map=running.values, obj=running
+            )
+        wanted = settings_of(context)
+        _require_surroundings(wanted)
+        if dry_run:
             from entrypoint.cli import dryrun
 
-            in_order = dryrun.run(wanted, say=echo)
-        if not in_order:
-            sys.exit(NOT_AS_IT_MUST_BE)
-    else:
+            sys.exit(0 if dryrun.run(wanted, say=echo) else NOT_AS_IT_MUST_BE)
         from entrypoint.node import loop  # with Jinja2 and watchdog, which `install` has no use for
 
         sys.exit(loop.serve(wanted))
 
 
-def settings_of(context: click.Context, *, resident: bool = False) -> Settings:
+def settings_of(context: click.Context) -> Settings:
     """Return the settings that the flags and the environment ask for, and warn of what has no effect.
 
-    What is not the resident program takes over the flags of the one that runs in this container. A value that is wrong
-    is a usage error.
+    A value that is wrong is a usage error, and so is what is meant as a subcommand but would start a second entrypoint,
+    under a peer's name.
     """
     from entrypoint.cni import wrap
 
-    taken = None if resident else running.take_over(context)
     try:
-        wanted = build(options.chosen(context), os.environ)
+        wanted = build(context.params, os.environ)
         if wanted.conf_patch is not None:
             wrap.read_patch(wanted.conf_patch, wanted.node_name)
     except InvalidSettingError as error:
         raise click.UsageError(f"Invalid value for {error.name}: {error}", context) from None
     except wrap.InvalidPatchError as error:
         raise click.UsageError(f"Invalid value for --multus-conf-patch: {error}", context) from None
-    _require_no_subcommand(context)
+    if context.args and context.args[0] in cli.commands:
+        raise click.UsageError(f"{context.args[0]} is a subcommand: call multus-entrypoint {context.args[0]}", context)
     logs.configure(wanted.log_format)
     for remark in remarks.remarks(context, os.environ):
         logs.logger.warning("%s", remark)
-    if taken:
-        logs.logger.info("%s", taken)
+    own = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    running: resident.Running | None = context.obj
+    if running and (running.values or not own - {"dry_run", "log_format"}):
+        logs.logger.info("%s", running.told)
     return wanted
 
 
-def _require_no_subcommand(context: click.Context) -> None:
-    """Refuse what is meant as a subcommand but would start a second entrypoint, under a peer's name."""
-    if context.args and context.args[0] in cli.commands:
-        raise click.UsageError(f"Subcommands are called as multus-entrypoint {context.args[0]}.", context)
-
-
-def require_the_indicators_mount(wanted: Settings) -> None:
-    """Refuse `--wait-for-readiness-indicator` where the file cannot come: what is not mounted is never there."""
-    gate = wanted.readiness_gate
-    if gate is None:
-        return
-    if not wanted.readiness_indicator_file:
-        raise click.UsageError("--wait-for-readiness-indicator needs --readiness-indicator-file: which one?")
-    top = gate.parents[wanted.readiness_indicator_file.strip("/").count("/") - 1]
-    if not os.path.isdir(top):
-        raise click.UsageError(
-            f"--wait-for-readiness-indicator: {top} is not there: mount the directory of "
-            f"{wanted.readiness_indicator_file} from the host there (hostPath volume)."
-        )
-
-
-def require_what_errands_need(wanted: Settings) -> None:
-    """Refuse a flag without what tells which node it is about, and whom to ask; to be told late helps nobody."""
+def _require_surroundings(wanted: Settings) -> None:
+    """Refuse a flag without what it needs of the container: to be told late helps nobody."""
     for flag, value in (("--startup-taint", wanted.startup_taint), ("--repair-pods", wanted.repair_pods)):
         if value and wanted.node_name is None:
             raise click.UsageError(
@@ -200,6 +166,19 @@ def require_what_errands_need(wanted: Settings) -> None:
             )
         if value and wanted.api_server is None:
             raise click.UsageError(f"{flag} needs KUBERNETES_SERVICE_HOST and _PORT: does this run in a pod?")
+    gate, indicator = wanted.readiness_gate, wanted.readiness_indicator_file
+    if gate is None:
+        return
+    if not indicator:
+        raise click.UsageError(
+            "--wait-for-readiness-indicator needs --readiness-indicator-file=PATH: the file to wait for."
+        )
+    top = gate.parents[indicator.strip("/").count("/") - 1]
+    if not os.path.isdir(top):  # what is not mounted is never there
+        raise click.UsageError(
+            f"--wait-for-readiness-indicator: {top} is not there: mount the directory of {indicator} from the host "
+            "there (hostPath volume)."
+        )
 
 
 def echo(line: str) -> None:
@@ -207,12 +186,7 @@ def echo(line: str) -> None:
     click.echo("\t".join(map(logs.one_line, line.split("\t"))))
 
 
-@cli.command(
-    cls=FlagCommand,
-    context_settings=_CONTEXT,
-    params=[*flags.CHECK, *flags.ENTRYPOINT],
-    short_help="Check this node and cluster, and report problems.",
-)
+@cli.command(params=[*flags.CHECK, *flags.ENTRYPOINT])
 @click.pass_context
 def check(context: click.Context, /, output: str, timeout: float, **_flags: object) -> None:
     """Check this node and cluster, and report problems. Change nothing.
@@ -223,61 +197,48 @@ def check(context: click.Context, /, output: str, timeout: float, **_flags: obje
     from entrypoint.check import findings, looking
 
     wanted = settings_of(context)
-    with logs.failures_reported():
-        found = looking.run(wanted, min(timeout, _LONGEST_ANSWER), resident=context.meta.get(options.TAKEN_FROM))
+    found = looking.run(wanted, min(timeout, _LONGEST_ANSWER), resident=resident.PID if context.obj.values else None)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(findings.as_json(found) if output == "json" else findings.as_table(found, colour=colour), color=colour)
     if not findings.all_well(found):
         sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(
-    cls=FlagCommand,
-    context_settings=_CONTEXT,
-    params=[*flags.UNINSTALL, *flags.ENTRYPOINT],
-    short_help="Remove everything installed on this node.",
-)
+@cli.command(params=[*flags.UNINSTALL, *flags.ENTRYPOINT])
 @click.pass_context
-def uninstall(context: click.Context, /, multus_data_dir: str, force: bool, wait: bool, **_flags: object) -> None:
-    """Remove everything installed on this node, in the order that never breaks it.
+def uninstall(context: click.Context, /, multus_data_dir: Path, force: bool, wait: bool, **_flags: object) -> None:
+    """Remove everything installed on this node.
 
-    Delete the DaemonSet first, and give the flags that it had. Those of the entrypoint that runs in this container need
-    not be given.
+    The order is one that never breaks the node. Delete the DaemonSet first, and give the flags that it had. Those of
+    the entrypoint that runs in this container need not be given.
     """
     from entrypoint.uninstall import uninstall as uninstalling
 
-    wanted = settings_of(context)
-    with logs.failures_reported():
-        succeeded = uninstalling.run(wanted, Path(multus_data_dir), force=force, wait=wait, say=echo)
-    if not succeeded:
+    if not uninstalling.run(settings_of(context), multus_data_dir, force=force, wait=wait, say=echo):
         sys.exit(NOT_AS_IT_MUST_BE)
 
 
-@cli.command(
-    cls=FlagCommand,
-    context_settings=_CONTEXT,
-    params=[*flags.INSTALL],
-    short_help="Copy the multus binary to the host and end.",
-)
+@cli.command(params=[*flags.INSTALL])
 @click.pass_context
-def install(context: click.Context, /, **_flags: object) -> None:
-    """Copy the multus binary to the host and end: for an init container."""
+def install(
+    context: click.Context, /, *, type_: str, dest_dir: Path, multus_bin_file: Path, dry_run: bool, log_format: str
+) -> None:
+    """Copy the multus binary to the host and end.
+
+    For an init container.
+    """
     from entrypoint import install as installing
 
-    values = options.chosen(context)
-    if values["type_"] != "thin":
+    if type_ != "thin":
         raise click.UsageError(
-            f"--type={values['type_']}: expected thin, the plugin of this image; the thick one has its own image.",
-            context,
+            f"--type={type_}: expected thin, the plugin of this image; the thick one has its own image.", context
         )
-    logs.configure(values["log_format"])
+    logs.configure(log_format)
     for remark in (*remarks.stray_arguments(context), *remarks.unknown_variables(os.environ)):
         logs.logger.warning("%s", remark)
-    with logs.failures_reported():
-        try:
-            binary, directory = Path(values["multus_bin_file"]), Path(values["dest_dir"])
-            for line in installing.install(binary, directory, dry_run=values["dry_run"]):
-                echo(line)
-        except installing.InstallError as error:
-            logs.logger.error("%s", error)
-            sys.exit(NOT_AS_IT_MUST_BE)
+    try:
+        for line in installing.install(multus_bin_file, dest_dir, dry_run=dry_run):
+            echo(line)
+    except installing.InstallError as error:
+        logs.logger.error("%s", error)
+        sys.exit(NOT_AS_IT_MUST_BE)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import click
 
-from entrypoint.cli.options import BOOLEAN, SECONDS, Flag
-from entrypoint.settings import DEFAULT_KUBECONFIG_ON_HOST
+from entrypoint.cli.options import PATH_ON_HOST, Flag, seconds
+from entrypoint.cni.document import VERSIONS
+from entrypoint.settings import AUTO, DEFAULT_KUBECONFIG_ON_HOST, taint
 
 _LOG_LEVELS = ("debug", "verbose", "error", "panic")
 _BIN_DIR = "/host/opt/cni/bin"
 
 
-def _path(name: str, help_text: str, default: str = "", **attributes: Any) -> Flag:
-    return Flag(name, help_text, default=default, metavar="PATH", **attributes)
+def _path(name: str, help_text: str, default: str | None = None, *others: str, **attributes: Any) -> Flag:
+    return Flag(f"{name} PATH", help_text, *others, type=Path, default=default, **attributes)
+
+
+def _path_on_host(name: str, help_text: str, **attributes: Any) -> Flag:
+    return Flag(f"{name} PATH", help_text, type=PATH_ON_HOST, **attributes)
+
+
+def _choice(usage: str, help_text: str, *values: str, **attributes: Any) -> Flag:
+    return Flag(usage, help_text, type=click.Choice(values, case_sensitive=False), **{"default": None, **attributes})
 
 
 def _switch(name: str, help_text: str, default: str = "false", **attributes: Any) -> Flag:
-    return Flag(name, help_text, type=BOOLEAN, default=default, metavar="[=BOOLEAN]", **attributes)
-
-
-def _duration(name: str, help_text: str, default: str) -> Flag:
-    return Flag(name, help_text, type=SECONDS, default=default, metavar="DURATION")
+    return Flag(f"{name} [=BOOLEAN]", help_text, type=click.BOOL, default=default, **attributes)
 
 
 def _group(title: str, *flags: Flag) -> tuple[Flag, ...]:
@@ -39,10 +45,10 @@ _PATHS = _group(
     _path("--cni-conf-dir", "Directory that gets the Multus configuration.", "/host/etc/cni/net.d"),
     _path("--cni-bin-dir", "Directory that gets the multus binary.", _BIN_DIR),
     BIN_FILE,
-    _path(
-        "--multus-conf-file",
+    Flag(
+        "--multus-conf-file PATH",
         "Configuration to copy to the node, or 'auto' to make one of the default network's.",
-        "/usr/src/multus-cni/images/70-multus.conf",
+        default="/usr/src/multus-cni/images/70-multus.conf",
     ),
     _path(
         "--multus-autoconfig-dir",
@@ -58,40 +64,40 @@ _PATHS = _group(
 
 _GENERATED = _group(
     "Generated configuration (--multus-conf-file=auto)",
-    _path(
+    _path_on_host(
         "--multus-kubeconfig-file-host",
         "Kubeconfig that Multus reads, as a path on the host.",
         show_default=DEFAULT_KUBECONFIG_ON_HOST,
     ),
-    _path(
+    _path_on_host(
         "--multus-cni-conf-dir",
         "Directory on the host with the configurations of networks that are defined without 'spec.config'.",
         show_default="/etc/cni/multus/net.d",
     ),
-    Flag("--cni-version", "CNI version of the configuration.", metavar="VERSION", show_default="the master's"),
+    _choice("--cni-version VERSION", "CNI version of the configuration.", *VERSIONS, show_default="the master's"),
     _switch("--force-cni-version", "Write --cni-version into the wrapped master too, whatever it says.", hidden=True),
     _switch("--namespace-isolation", "Let pods ask only for networks of their own namespace and of 'default'."),
     Flag(
-        "--global-namespaces",
+        "--global-namespaces NAMES",
         "With isolation: namespaces, separated by commas, that every pod may use networks of, instead of 'default'.",
-        metavar="NAMES",
     ),
-    Flag(
-        "--multus-log-level",
+    _choice(
+        "--multus-log-level LEVEL",
         f"What Multus logs: {', '.join(_LOG_LEVELS)}. Without the flag it logs panics only.",
-        type=click.Choice(_LOG_LEVELS, case_sensitive=False),
-        default=None,
-        metavar="LEVEL",
+        *_LOG_LEVELS,
     ),
-    _path("--multus-log-file", "File on the host that Multus logs to; set --multus-log-level too."),
+    _path_on_host("--multus-log-file", "File on the host that Multus logs to; set --multus-log-level too."),
     _switch("--multus-log-to-stderr", "Let Multus log to its stderr.", default="true"),
     _switch("--override-network-name", "Give the network the master's name, not multus-cni-network."),
-    _path("--readiness-indicator-file", "File on the host that Multus waits for, 45 s, whenever it sets up a pod."),
-    _path("--additional-bin-dir", "Directory on the host where Multus looks for plugins first, before the runtime's."),
+    _path_on_host(
+        "--readiness-indicator-file", "File on the host that Multus waits for, 45 s, whenever it sets up a pod."
+    ),
+    _path_on_host(
+        "--additional-bin-dir", "Directory on the host where Multus looks for plugins first, before the runtime's."
+    ),
     Flag(
-        "--multus-conf-patch",
+        "--multus-conf-patch JSON|PATH",
         "Other keys of Multus's configuration: a JSON merge patch (RFC 7386), or a file that holds one.",
-        metavar="JSON|PATH",
     ),
     _switch(
         "--wait-for-readiness-indicator",
@@ -102,23 +108,24 @@ _GENERATED = _group(
 _MASTER = _group(
     "Master, the default network's configuration",
     Flag(
-        "--multus-master-cni-file-name",
+        "--multus-master-cni-file-name NAMES",
         "Files that may be the master: names and patterns such as '*cilium*', separated by commas. The first in byte "
         "order is.",
-        metavar="NAMES",
         show_default="the alphabetically first",
     ),
     Flag(
-        "--multus-master-cni-exclude",
+        "--multus-master-cni-exclude GLOB",
         "Pattern of files that are never the master, such as '*-podman-*'. May be given several times.",
-        metavar="GLOB",
         multiple=True,
         default=(),
     ),
     _switch("--rename-conf-file", "Rename the master to NAME.old when it is wrapped."),
     _switch("--skip-config-watch", "Do not follow changes of the master."),
-    _duration(
-        "--wait-timeout", "How long to wait for a first master before giving up: seconds, or 10m.", default="600"
+    Flag(
+        "--wait-timeout DURATION",
+        "How long to wait for a first master before giving up: seconds, or 10m.",
+        type=seconds,
+        default="600",
     ),
 )
 
@@ -136,28 +143,23 @@ _BEHAVIOUR = _group(
     ),
     _switch("--restart-crio", "Restart CRI-O once, after the first change of the configuration in this run."),
     Flag(
-        "--startup-taint",
+        "--startup-taint KEY[:EFFECT]",
         "Taint to remove from this node once it is configured; needs NODE_NAME.",
-        metavar="KEY[:EFFECT]",
-    ),
-    Flag(
-        "--repair-pods",
-        "Report or evict pods that lack networks they ask for, once the node is configured; needs NODE_NAME.",
-        type=click.Choice(["report", "delete"]),
+        type=taint,
         default=None,
-        metavar="report|delete",
+    ),
+    _choice(
+        "--repair-pods report|delete",
+        "Report or evict pods that lack networks they ask for, once the node is configured; needs NODE_NAME.",
+        "report",
+        "delete",
     ),
     _path("--ready-file", "File that exists exactly while the node is configured."),
 )
 
 _PROGRAM = _group(
     "The entrypoint itself",
-    Flag(
-        "--log-format",
-        "Format of this program's own log.",
-        type=click.Choice(["text", "json"], case_sensitive=False),
-        default="text",
-    ),
+    _choice("--log-format", "Format of this program's own log.", "text", "json", default="text"),
     _switch("--dry-run", "Print what would be done, with secrets masked, and change nothing."),
 )
 
@@ -169,23 +171,14 @@ OF_AUTO = (*_GENERATED, *_MASTER)
 
 CHECK = _group(
     "Check",
-    Flag(
-        "--output",
-        "How to print the findings.",
-        type=click.Choice(["table", "json"], case_sensitive=False),
-        default="table",
-    ),
-    _duration("--timeout", "How long to wait for the API server: seconds, or 10s.", default="5"),
+    _choice("--output", "How to print the findings.", "table", "json", default="table"),
+    Flag("--timeout DURATION", "How long to wait for the API server: seconds, or 10s.", type=seconds, default="5"),
 )
 """What only `check` takes."""
 
 UNINSTALL = _group(
     "Uninstall",
-    _path(
-        "--multus-data-dir",
-        "Directory where Multus keeps a record of each pod.",
-        "/host/var/lib/cni/multus",
-    ),
+    _path("--multus-data-dir", "Directory where Multus keeps a record of each pod.", "/host/var/lib/cni/multus"),
     _switch("--wait", "Wait, instead of refusing, until pods with further networks and the entrypoint are gone."),
     _switch(
         "--force",
@@ -197,15 +190,8 @@ UNINSTALL = _group(
 INSTALL = (
     *_group(
         "Install",
-        Flag(
-            "--type",
-            "Which Multus; this image carries the thin plugin only.",
-            "-t",
-            "type_",
-            default="thin",
-            metavar="thin",
-        ),
-        Flag("--dest-dir", "Directory that gets the binary.", "-d", default=_BIN_DIR, metavar="PATH"),
+        Flag("--type thin", "Which Multus; this image carries the thin plugin only.", "-t", "type_", default="thin"),
+        _path("--dest-dir", "Directory that gets the binary.", _BIN_DIR, "-d"),
     ),
     BIN_FILE,
     *_PROGRAM,
@@ -218,5 +204,5 @@ ALL = (*ENTRYPOINT, *CHECK, *UNINSTALL, *INSTALL)
 def thin() -> list[Flag]:
     """Return the flags of the entrypoint with the one default that is another in the program of Multus 4.3."""
     flags = {flag.name: copy.copy(flag) for flag in ENTRYPOINT}
-    flags["multus_conf_file"].default = "auto"
+    flags["multus_conf_file"].default = AUTO
     return list(flags.values())

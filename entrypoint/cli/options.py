@@ -1,4 +1,4 @@
-"""How the command line is read: click's options with the habits of Go's pflag, and where each value was said."""
+"""How the command line is read: click's options with the habits of Go's pflag."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-_TRUE = frozenset({"true", "t", "1", "yes"})
-_FALSE = frozenset({"false", "f", "0", "no"})
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_UNITS)})")
-_DURATION = re.compile(f"({_PART.pattern})+")
 _LONGEST = 2**63 // 10**9 // 2
 """Seconds: clocks hold 63 bits of nanoseconds, and half of that is left for the time that has passed already."""
 _NO_BREAK = "\N{NON-BREAKING HYPHEN}"
 
 
-class _Boolean(click.ParamType[bool]):
-    name = "boolean"
+def seconds(value: str | float) -> float:
+    """Read a duration: a number of seconds, or as Go and Kubernetes write it. Raises ValueError."""
+    found = math.nan
+    if isinstance(value, str) and re.fullmatch(f"({_PART.pattern})+", value):
+        found = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    else:
+        with suppress(ValueError):
+            found = float(value)
+    if not 0 <= found <= _LONGEST:
+        expected = f"seconds such as 600, or 10m, 90s, 1h30m; at most {_LONGEST} seconds"
+        raise ValueError(f"{value!r} is not a duration: expected {expected}.")
+    return found
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
-        if isinstance(value, bool):
-            return value
-        word = value.lower()
-        if word in _TRUE or word in _FALSE:
-            return word in _TRUE
-        return self.fail(f"{value!r} is not a boolean: expected true or false (or t/f, 1/0, yes/no).", param, ctx)
 
+class _PathOnHost(click.ParamType[str]):
+    """A path of the host, where the plugin runs: the DaemonSet mounts the host's directories below /host."""
 
-class _Seconds(click.ParamType[float]):
-    """A duration as a number of seconds, or as Go and Kubernetes write it."""
+    name = "path"
 
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            if isinstance(value, str) and _DURATION.fullmatch(value):
-                seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-            else:
-                seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if seconds > _LONGEST and not math.isinf(seconds):
-            self.fail(f"{value!r} is more than a clock holds: at most {_LONGEST} seconds.", param, ctx)
-        if not (math.isfinite(seconds) and seconds >= 0):
-            self.fail(f"{value!r} is not a duration: expected seconds such as 600, or 10m, 90s, 1h30m.", param, ctx)
-        return seconds
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value and not value.startswith("/"):
+            self.fail(f"expected an absolute path of the host, where the plugin runs, got {value!r}", param, ctx)
+        if value != "/host" and not value.startswith("/host/"):
+            return str(value)
+        used = str(value.removeprefix("/host") or "/")
+        if param and ctx:
+            remark = f"{param.opts[0]}={value} is taken as {used}: the plugin runs on the host, which has no /host"
+            ctx.meta.setdefault(REMARKS, {})[param.name] = remark
+        return used
 
 
 PREFIX = "ENTRYPOINT_"
 """How the environment variables begin that set a flag."""
-BOOLEAN = _Boolean()
-SECONDS = _Seconds()
+ARGUMENTS = f"{__name__}.arguments"
+"""Where a context holds its command line."""
+REMARKS = f"{__name__}.remarks"
+"""Where it holds, by flag, what an operator should know of a value."""
+PATH_ON_HOST = _PathOnHost()
 
 
 class Flag(click.Option):
@@ -64,20 +64,22 @@ class Flag(click.Option):
 
     group = "Other"
 
-    def __init__(self, name: str, help_text: str, *others: str, env: Sequence[str] = (), **attributes: Any) -> None:
-        """`others` are further names; `env` are variables that are read beside `ENTRYPOINT_` + the flag's name."""
+    def __init__(self, usage: str, help_text: str, *others: str, env: Sequence[str] = (), **attributes: Any) -> None:
+        """`usage` is the name, and how the help calls its value.
+
+        `others` are further names; `env` are variables that are read beside `ENTRYPOINT_` + the flag's name.
+        """
+        name, _, metavar = usage.partition(" ")
         self.variables = [f"{PREFIX}{name.removeprefix('--').replace('-', '_').upper()}", *env]
-        default = attributes.pop("default", "")
-        attributes = {"help": help_text, "envvar": self.variables, "show_default": bool(default), **attributes}
-        super().__init__([name, *others], default=default, **attributes)
+        attributes = {"default": "", "show_default": bool(attributes.get("default")), **attributes}
+        super().__init__([name, *others], help=help_text, envvar=self.variables, metavar=metavar or None, **attributes)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the flag, and the environment variable if that is where the value is from."""
         hint = super().get_error_hint(ctx)
-        variables = [name for name in self.variables if os.environ.get(name)]
-        if ctx is None or not variables or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+        if ctx is None or ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
             return hint
-        return f"{hint} (environment variable {variables[0]})"
+        return f"{hint} (environment variable {' or '.join(filter(os.environ.get, self.variables))})"
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value; an empty one, as templated manifests produce, means the default."""
@@ -98,13 +100,14 @@ class FlagCommand(click.Command):
 
         click's own optional values would take the word that follows, be it the name of a subcommand.
         """
+        ctx.meta[ARGUMENTS] = args  # for who has to parse it again
         params = self.get_params(ctx)
-        booleans = {name for param in params if param.type is BOOLEAN for name in param.opts}
+        booleans = {name for param in params if param.type is click.BOOL for name in param.opts}
         others = {name for param in params if isinstance(param, Flag) for name in param.opts} - booleans
         written: list[str] = []
         for before, each, after in zip(["", *args], args, [*args[1:], ""], strict=False):
             bare = each in booleans and before not in others  # behind another flag it is that flag's value
-            if bare and after.lower() in _TRUE | _FALSE and not isinstance(self, PeerCommand):
+            if bare and after and click.BOOL.str_to_bool(after) is not None and not isinstance(self, PeerCommand):
                 raise click.UsageError(f"The value of a boolean is joined by '=': {each}={after}", ctx)
             written.append(f"{each}=true" if bare else each)
         return super().parse_args(ctx, written)
@@ -115,14 +118,11 @@ class FlagCommand(click.Command):
         A subcommand that takes all flags of the program lists its own, and says where the others are.
         """
         sections: dict[str, list[tuple[str, str]]] = {}
-        above = [each for each in ctx.parent.command.params if isinstance(each, Flag)] if ctx.parent else []
         params = self.get_params(ctx)
-        takes_all = bool(above) and all(each in params for each in above)
+        above = {each for each in ctx.parent.command.params if isinstance(each, Flag)} if ctx.parent else set()
+        takes_all = bool(above) and above.issubset(params)
         for param in params:
-            if takes_all and param in above:
-                continue
-            record = param.get_help_record(ctx)
-            if record is not None:
+            if (record := param.get_help_record(ctx)) and not (takes_all and param in above):
                 name, text = record
                 sections.setdefault(getattr(param, "group", "Other"), []).append((name, text.replace("-", _NO_BREAK)))
         for title, records in sections.items():
@@ -143,35 +143,14 @@ class PeerCommand(FlagCommand):
 
 
 class FlagGroup(FlagCommand, click.Group):
-    """The program itself: runs without a subcommand too."""
+    """The program itself: runs without a subcommand too, and takes a subcommand's flags before its name as well."""
 
+    command_class = FlagCommand
 
-TAKEN = f"{__name__}.taken"
-"""Where a context holds the values that were taken over from the entrypoint that runs in the same container."""
-TAKEN_FROM = f"{__name__}.taken_from"
-"""Where it holds that one's process."""
-
-
-def chosen(context: click.Context) -> dict[str, Any]:
-    """Return the value of each flag.
-
-    What stands behind a subcommand's name wins over what stands before it, that over what was taken over from an
-    entrypoint that runs here, and all over the environment.
-    """
-    values = dict(context.params)
-    if context.parent is not None:
-        values.update((name, context.parent.params[name]) for name in values.keys() & context.parent.params.keys())
-    taken = context.meta.get(TAKEN, {})
-    return {**values, **{name: taken[name] for name in values.keys() & taken.keys()}, **said(context)}
-
-
-def said(context: click.Context) -> dict[str, Any]:
-    """Return the value of each flag that stands on the command line, behind a subcommand's name or before it."""
-    values: dict[str, Any] = {}
-    for each in (context.parent, context):
-        if each is not None:
-            on_the_line = (
-                name for name in each.params if each.get_parameter_source(name) is ParameterSource.COMMANDLINE
-            )
-            values.update((name, each.params[name]) for name in on_the_line)
-    return {name: values[name] for name in values.keys() & context.params.keys()}
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; what stands before its name is as if it stood behind it, and what does wins."""
+        name, command, behind = super().resolve_command(ctx, args)
+        before: list[str] = ctx.meta[ARGUMENTS]
+        return name, command, [*before[: len(before) - len(args)], *behind]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import click
 
 from entrypoint.cli import flags, options
-from entrypoint.settings import AUTO, HOST_PATHS, on_host
+from entrypoint.settings import AUTO
 
 _OF_A_SERVICE = re.compile(
     r"ENTRYPOINT_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -29,7 +28,7 @@ def remarks(context: click.Context, environ: Mapping[str, str]) -> Iterator[str]
     yield from stray_arguments(context)
     yield from unknown_variables(environ)
     yield from _in_vain(context)
-    yield from _paths_of_the_container(options.chosen(context))
+    yield from context.meta.get(options.REMARKS, {}).values()
 
 
 def stray_arguments(context: click.Context) -> Iterator[str]:
@@ -44,18 +43,18 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name.startswith(options.PREFIX) and name not in known and not _OF_A_SERVICE.fullmatch(name):
             near = difflib.get_close_matches(name, known, n=1)
-            advice = f": did you mean {near[0]}?" if near else ""
-            yield f"the environment variable {name} names no flag and has no effect{advice}"
+            advice = f"did you mean {near[0]}?" if near else "`multus-entrypoint --help` lists the flags"
+            yield f"the environment variable {name} names no flag and has no effect: {advice}"
 
 
 def _in_vain(context: click.Context) -> Iterator[str]:
-    values = options.chosen(context)
+    values = context.params
     static = values["multus_conf_file"]
     if static != AUTO:
         useful = _BESIDE_A_STATIC_ONE_TOO | (
             {"readiness_indicator_file"} if values["wait_for_readiness_indicator"] else set()
         )
-        said = [flag for flag in flags.OF_AUTO if values[flag.name or ""] != flag.usual(context)]
+        said = [flag for flag in flags.OF_AUTO if values[flag.name] != flag.usual(context)]
         in_vain = [flag.opts[0] for flag in said if flag.name not in useful]
         if in_vain:
             yield (
@@ -64,7 +63,7 @@ def _in_vain(context: click.Context) -> Iterator[str]:
             )
         return
     if values["global_namespaces"] and not values["namespace_isolation"]:
-        yield "--global-namespaces has no effect without --namespace-isolation"
+        yield "--global-namespaces has no effect without --namespace-isolation: without it, pods may use all networks"
     if values["namespace_isolation"] and not values["global_namespaces"]:
         yield (
             "--namespace-isolation: Multus lets every pod use networks of the namespace 'default' all the same; "
@@ -73,12 +72,4 @@ def _in_vain(context: click.Context) -> Iterator[str]:
     if values["multus_log_file"] and not values["multus_log_level"] and "logLevel" not in values["multus_conf_patch"]:
         yield "--multus-log-file: Multus logs nothing but panics to it until --multus-log-level says more"
     if values["force_cni_version"] and not values["cni_version"]:
-        yield "--force-cni-version has no effect without --cni-version"
-
-
-def _paths_of_the_container(values: Mapping[str, Any]) -> Iterator[str]:
-    for name in HOST_PATHS:
-        given, used = values[name], on_host(values[name])
-        if used != given:
-            flag = f"--{name.replace('_', '-')}={given}"
-            yield f"{flag} is taken as {used}: the plugin runs on the host, which has no /host"
+        yield "--force-cni-version has no effect without --cni-version, the version to write"

@@ -8,13 +8,15 @@ kernel kills without a word.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -25,7 +27,6 @@ from urllib.parse import quote, urlencode
 from entrypoint.telling.log import one_line
 
 if TYPE_CHECKING:
-    import socket
     import ssl
 
 CLIENT_SIZE = 26 << 20
@@ -50,9 +51,12 @@ _PAGES = 10_000
 """The most pages of a list: a million objects, ten times what Kubernetes is built for."""
 _QUOTED = 300
 """How many characters of what somebody else has said are quoted."""
+_ELSE = "is something else than an API server at its address?"
+"""What to ask oneself about an answer that no API server gives."""
 
+TIMEOUT = 10.0
+"""Seconds for one request, where a caller has none of his own."""
 JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,11 @@ class TooLargeError(UnreachableError):
 
 
 class RefusedError(Exception):
-    """The API server answered, and not with what was asked for."""
+    """The API server answered, and not with what was asked for; `rule` is what a role may lack for that."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, rule: str = "") -> None:
         super().__init__(answer.message)
-        self.answer = answer
+        self.answer, self.rule = answer, rule
 
 
 def path_to(*segments: str) -> str:
@@ -123,18 +127,28 @@ def quoted(text: str) -> str:
     return one_line(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
+def part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object within one; an empty one where there is none."""
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def parts(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list within an object; none where there is no list."""
+    found = document.get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 class Api:
     """A connection to an API server, for one request at a time."""
 
     def __init__(self, access: Access) -> None:
         """Load the client: takes a second and `CLIENT_SIZE` bytes. Raises `UnreachableError`."""
-        import urllib3
         from kubernetes.client.api_client import ApiClient
         from kubernetes.client.configuration import Configuration
 
+        warnings.simplefilter("ignore")  # urllib3 warns of a certificate that is not to be verified
         verified = access.certificate_authority is not None
-        if not verified:
-            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         configuration = Configuration(
             host=access.server.rstrip("/"),
             api_key={"BearerToken": f"Bearer {access.token}"},
@@ -158,69 +172,68 @@ class Api:
         method: str,
         path: str,
         *,
-        timeout: float,
+        timeout: float = TIMEOUT,
         body: dict[str, Any] | None = None,
-        content_type: str = JSON,
         accept: str = JSON,
     ) -> Answer:
         """Send one request and wait at most `timeout` seconds for the whole answer.
 
         Any HTTP answer is returned, refusals too. Raises `UnreachableError`, and `TooLargeError`.
         """
-        headers = {"Accept": accept, "Content-Type": content_type, "Accept-Encoding": "identity"}
-        done: list[tuple[int, str | None, bytearray] | Exception] = []
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        outcome: Future[Answer] = Future()
 
         def ask() -> None:
             try:
-                done.append(self._ask(method, path, headers, body, timeout))
+                outcome.set_result(self._ask(method, path, body, accept, timeout))
             except Exception as error:  # raised again below
-                done.append(error)
+                outcome.set_exception(error)
 
         # A thread, because neither a name server nor a server that sends a byte now and then keeps to a time-out.
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(timeout)
-        if not done:
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            return outcome.result(timeout)
+        except TimeoutError as error:
             self._break_off()
-            raise UnreachableError(f"{self._host}: no answer within {timeout:g} s")
-        outcome = done.pop()
-        if isinstance(outcome, Exception):
-            raise self._reason(outcome, timeout) from outcome
-        status, retry_after, content = outcome
-        text = content.decode("utf-8", "replace")
-        del outcome, content  # before its parts are there beside it
-        return self._answer(status, text, _seconds(retry_after))
+            raise UnreachableError(f"{self._host}: no answer within {timeout:g} s") from error
+        except (ApiException, HTTPError, OSError, ValueError) as error:
+            raise UnreachableError(f"{self._host}: {_words(error, timeout)}") from error
 
-    def get(self, path: str, *, timeout: float, accept: str = JSON) -> Answer:
+    def get(self, path: str, *, accept: str = JSON) -> Answer:
         """Ask for a path; as `request`."""
-        return self.request("GET", path, timeout=timeout, accept=accept)
+        return self.request("GET", path, accept=accept)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()  # type: ignore[no-untyped-call]
 
-    def _ask(
-        self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None, timeout: float
-    ) -> tuple[int, str | None, bytearray]:
-        """Return status, Retry-After and content of the answer."""
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, accept: str, timeout: float) -> Answer:
         if not self._connections:
             pool = self._client.rest_client.pool_manager.connection_from_url(self._host)
             make = pool.ConnectionCls
             pool.ConnectionCls = lambda *args, **kwargs: self._noted(make(*args, **kwargs))  # type: ignore[assignment]
+        content_type = "application/merge-patch+json" if method == "PATCH" else JSON
+        headers = {"Accept": accept, "Content-Type": content_type, "Accept-Encoding": "identity"}
         request = self._client.param_serialize(
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
         response = self._client.call_api(*request, _request_timeout=timeout).response
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UnreachableError("the answer is in an encoding that was not asked for")
+            raise UnreachableError(f"{self._host}: the answer is in an encoding that was not asked for: {_ELSE}")
         most, content = largest_answer(), bytearray()
         while chunk := response.read1(64 << 10, decode_content=False):
             content += chunk
             if len(content) > most:
                 response.close()
-                raise TooLargeError(f"the answer has more than {most >> 10} KiB, for which there is no room")
+                why = f"the answer has more than {most >> 10} KiB, for which there is no room"
+                more = f"a larger memory limit of the container allows up to {LARGEST >> 10} KiB"
+                raise TooLargeError(f"{self._host}: {why}; {more}")
         response.release_conn()
-        return response.status, response.headers.get("Retry-After"), content
+        text = content.decode("utf-8", "replace")
+        del content  # before its parts are there beside it
+        return self._answer(response.status, text, response.headers.get("Retry-After") or "")
 
     def _noted(self, connection: Any) -> Any:
         self._connections.append(connection)
@@ -231,37 +244,21 @@ class Api:
         import socket
 
         for connection in self._connections:
-            sock: socket.socket | None = connection.sock
-            if sock is not None:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError, AttributeError):  # it may have no socket yet, or none any more
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, status: int, text: str, retry_after: float) -> Answer:
+    def _answer(self, status: int, text: str, retry_after: str) -> Answer:
         """Read an answer. Raises `UnreachableError` where what should have been answered is no JSON object."""
         try:
             document = json.loads(text, object_hook=_without_bookkeeping)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError):
             document = None
-            why = "nested too deeply" if isinstance(error, RecursionError) else "is it an API server?"
-        else:
-            why = "it is no object"
-        if isinstance(document, dict):
-            return Answer(status, document, retry_after)
-        answer = Answer(status, {}, retry_after)
-        if answer.ok:
-            raise UnreachableError(f"{self._host}: the answer cannot be read as JSON: {why}")
+        # A date, the header's other form, is none of an API server's answers.
+        seconds = float(retry_after) if re.fullmatch(r"[0-9]{1,6}", retry_after) else 0.0
+        answer = Answer(status, document if isinstance(document, dict) else {}, seconds)
+        if answer.ok and not isinstance(document, dict):
+            raise UnreachableError(f"{self._host}: the answer is no JSON object, or one nested too deeply: {_ELSE}")
         return answer  # a proxy's page says no less by its status
-
-    def _reason(self, error: Exception, timeout: float) -> Exception:
-        """Return what to raise for what the client raised, which wraps it in many layers."""
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
-        if isinstance(error, UnreachableError):
-            return type(error)(f"{self._host}: {error}")
-        if not isinstance(error, ApiException | HTTPError | OSError | ValueError):
-            return error
-        return UnreachableError(f"{self._host}: {_words(error, timeout)}")
 
 
 def _tls() -> ssl.SSLContext:
@@ -279,11 +276,6 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _seconds(retry_after: str | None) -> float:
-    """Return what the header says; a date, its other form, is none of an API server's answers."""
-    return float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,6}", retry_after) else 0.0
-
-
 def _without_bookkeeping(parsed: dict[str, Any]) -> dict[str, Any]:
     """Drop who wrote which field: that is the larger part of many objects, and nobody asks for it."""
     parsed.pop("managedFields", None)
@@ -294,32 +286,19 @@ def _words(error: BaseException, timeout: float) -> str:
     """Say in a few words what the client wraps in many layers."""
     import ssl  # here, because a process that waits for more memory shall be small
 
-    from urllib3.exceptions import TimeoutError as ClientTimeoutError
-
     if isinstance(error, ValueError):
         return "the request could not be made of the server's address and the token"  # whose text may hold the token
-    layers = _layers(error)
-    for layer in layers:
+    layers = [error]
+    while inner := layers[-1].__cause__ or layers[-1].__context__:
+        layers.append(inner)
+    for layer in reversed(layers):
         if isinstance(layer, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {layer.verify_message}"
-    for layer in layers:
+        if isinstance(layer, TimeoutError):
+            return f"no answer within {timeout:g} s"
         if isinstance(layer, OSError) and layer.strerror:
             return layer.strerror
-    if any(isinstance(layer, ClientTimeoutError | TimeoutError) for layer in layers):
-        return f"no answer within {timeout:g} s"
     return quoted(" ".join(str(layers[-1]).split())) or type(layers[-1]).__name__
-
-
-def _layers(error: BaseException) -> list[BaseException]:
-    """Return the error and all that it was raised for or carries, outermost first."""
-    layers: list[BaseException] = []
-    pending: list[object] = [error]
-    while pending:
-        layer = pending.pop(0)
-        if isinstance(layer, BaseException) and layer not in layers:
-            layers.append(layer)
-            pending += [layer.__cause__, layer.__context__, *layer.args]
-    return layers
 
 
 # ---- lists ----
@@ -333,9 +312,9 @@ class Get(Protocol):
 
 
 def objects(
-    get: Get, path: str, *, selector: str = "", labels: str = "", accept: str = JSON, cached: bool = False
+    get: Get, path: str, *, rule: str = "", accept: str = JSON, cached: bool = False, **selectors: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a list, with a field or label selector only those that it takes, page by page.
+    """Yield the objects of a list, page by page; with a `fieldSelector` or `labelSelector` only those that it takes.
 
     A list of the pods of one node is to be `cached`: the API server has an index for that in its memory, and would
     else go through all pods of the cluster in its database. It may lag behind, and comes in one page, whatever limit
@@ -344,36 +323,30 @@ def objects(
     Raises `RefusedError`, `UnreachableError`, and `TooLargeError` where a single object is.
     """
     token, restarts, size = "", 0, PAGE
-    seen: set[int] = set()
     while True:
+        if not token:
+            seen: set[int] = set()
         version = "0" if cached and not token else ""  # a server refuses it together with a token
-        query = {"limit": str(size), "fieldSelector": selector, "labelSelector": labels}
-        query |= {"resourceVersion": version, "continue": token}
+        query = {"limit": str(size), **selectors, "resourceVersion": version, "continue": token}
+        asked = urlencode({name: value for name, value in query.items() if value}, errors="replace")
         try:
-            answer = get(
-                f"{path}?{urlencode({name: value for name, value in query.items() if value}, errors='replace')}",
-                accept=accept,
-            )
+            answer = get(f"{path}?{asked}", accept=accept)
         except TooLargeError:
             if size == 1 and not cached:
                 raise
             token, size, cached = "", size if cached else max(1, size // _SHARE), False
-            seen.clear()
             continue
         if answer.status == HTTPStatus.GONE and token and restarts < _RESTARTS:
             token, restarts = "", restarts + 1
-            seen.clear()
             continue
         if not answer.ok:
-            raise RefusedError(answer)
-        items = answer.document.get("items")
-        yield from (each for each in items if isinstance(each, dict)) if isinstance(items, list) else ()
-        metadata = answer.document.get("metadata")
-        token = str((metadata.get("continue") if isinstance(metadata, dict) else None) or "")
+            raise RefusedError(answer, rule)
+        yield from parts(answer.document, "items")
+        token = str(part(answer.document, "metadata").get("continue") or "")
         if not token:
             return
         if hash(token) in seen or len(seen) >= _PAGES:
-            raise UnreachableError(f"the list {path} of the API server does not end")
+            raise UnreachableError(f"the list {path} of the API server does not end: {_ELSE}")
         seen.add(hash(token))
 
 
@@ -388,11 +361,20 @@ class Room(NamedTuple):
     """The limit less what is in use and cannot be taken back. May be negative."""
 
 
-def shortfall() -> str | None:
-    """Say why the container's memory limit cannot hold the client; None when it can, or holds it already."""
-    found = room()
-    if "kubernetes.client.api_client" in sys.modules or found is None or found.available >= CLIENT_SIZE:
-        return None
+def load() -> str | None:
+    """Load the client; say why the container's memory limit cannot hold it, None when it does.
+
+    One process of this container at a time looks and loads: two at once, `check` and an errand, would both see the room
+    that is there for one.
+    """
+    with Path(__file__).open("rb") as lock:
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        found = room()
+        if "kubernetes.client.api_client" in sys.modules or found is None or found.available >= CLIENT_SIZE:
+            import kubernetes.client.api_client  # noqa: F401 - for those that come to it now
+
+            return None
     return (
         f"the memory limit of {_mebibytes(found.limit)} MiB leaves {max(0, found.available >> 20)} MiB, and the "
         f"kubernetes client needs {_mebibytes(CLIENT_SIZE)} MiB: set a limit of at least "
@@ -406,19 +388,25 @@ def largest_answer() -> int:
     return LARGEST if found is None else min(LARGEST, max(SMALLEST, found.available // _GROWTH))
 
 
+_V2 = ("", "memory.max", "memory.current", "", "file_mapped")
+_V1 = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "mapped_file")
+"""Of each version of control groups: controller, files of the limit and of what is in use, and names in memory.stat."""
+
+
 def room(control_groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Room | None:
     """Return what the memory limit of this process's control group leaves (v2, then v1); None where there is none.
 
     Kubernetes sets the limit on the container's own group, so that those above it are not looked at.
     """
-    second = (control_groups / "cgroup.controllers").exists()
-    top = control_groups if second else control_groups / "memory"
-    group = _own_group(top, own, "" if second else "memory")
-    limit = _number(group / ("memory.max" if second else "memory.limit_in_bytes"))
-    used = _number(group / ("memory.current" if second else "memory.usage_in_bytes"))
-    if limit is None or used is None or limit >= 1 << 60:  # v1 writes a number near 2**63 for no limit
+    controller, limits, uses, prefix, mapped = _V2 if (control_groups / "cgroup.controllers").exists() else _V1
+    group = _own_group(control_groups / controller, own, controller)
+    try:
+        limit, used = int((group / limits).read_text("ascii")), int((group / uses).read_text("ascii"))
+    except (OSError, ValueError):  # `max`
         return None
-    return Room(limit, limit - used + _reclaimable(group, "" if second else "total_"))
+    if limit >= 1 << 60:  # v1 writes a number near 2**63 for no limit
+        return None
+    return Room(limit, limit - used + _reclaimable(group, prefix, mapped))
 
 
 def _own_group(top: Path, own: Path, controller: str) -> Path:
@@ -436,31 +424,21 @@ def _own_group(top: Path, own: Path, controller: str) -> Path:
     return top
 
 
-def _reclaimable(group: Path, prefix: str) -> int:
+def _reclaimable(group: Path, prefix: str, mapped: str) -> int:
     """Return how many bytes the kernel takes back before it kills anyone.
 
     That is page cache, the inactive part, as kubelet counts it, and what else no process has mapped: reading the multus
     binary twice makes its 64 MiB active, which would look like a full container. With v2 it is also the kernel's own
     caches of names and inodes: some MiB with a cold cache.
     """
-    statistics = {}
     try:
-        for line in (group / "memory.stat").read_text("ascii").splitlines():
-            name, _, value = line.partition(" ")
-            statistics[name] = int(value)
+        lines = (group / "memory.stat").read_text("ascii").splitlines()
+        statistics = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
     except (OSError, ValueError):
         return 0
-    names = ("inactive_file", "active_file", "mapped_file" if prefix else "file_mapped", "slab_reclaimable")
-    inactive, active, mapped, slab = (statistics.get(prefix + name, 0) for name in names)
-    return max(inactive, inactive + active - mapped) + slab
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a file; None for `max` and for what cannot be read."""
-    try:
-        return int(path.read_text("ascii"))
-    except (OSError, ValueError):
-        return None
+    names = ("inactive_file", "active_file", mapped, "slab_reclaimable")
+    inactive, active, in_use, slab = (statistics.get(prefix + name, 0) for name in names)
+    return max(inactive, inactive + active - in_use) + slab
 
 
 def _mebibytes(size: int) -> int:

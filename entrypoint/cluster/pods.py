@@ -10,10 +10,11 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects, path_to
+from entrypoint.cluster.client import Get, RefusedError, TooLargeError, objects, part, parts, path_to
 from entrypoint.cni.document import InvalidJsonError, parse
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
@@ -55,9 +56,7 @@ class Pod(NamedTuple):
     lacks: tuple[str, ...]
     """NAMESPACE/NAME of each network."""
     controller: str | None
-    """Kind of what made it, with its API group; None for a bare pod."""
-    static: bool
-    """It is kubelet's, from a file on the node."""
+    """Kind of what made it, with its API group; `Node` for a static pod, None for a bare one."""
     outdated: bool = False
     """What Multus told of it is of an earlier sandbox; or kubelet has yet to report the new one's address."""
     controller_uid: str = ""
@@ -98,7 +97,8 @@ def find(get: Get, node: str) -> Iterator[Pod]:
     shall not wait for it. Raises `RefusedError`, and `UnreachableError`.
     """
     suspects: dict[tuple[str, str], None] = {}
-    for each in objects(get, "/api/v1/pods", selector=f"spec.nodeName={node},{ALIVE}", accept=METADATA, cached=True):
+    selector = f"spec.nodeName={node},{ALIVE}"
+    for each in objects(get, "/api/v1/pods", rule=LIST_RULE, fieldSelector=selector, accept=METADATA, cached=True):
         metadata = part(each, "metadata")
         if lacking(metadata) or (_wanted(metadata) and _told(metadata)):
             suspects[str(metadata.get("namespace")), str(metadata.get("name"))] = None
@@ -110,7 +110,7 @@ def find(get: Get, node: str) -> Iterator[Pod]:
         if answer.status == HTTPStatus.NOT_FOUND:
             continue  # gone since
         if not answer.ok:
-            raise RefusedError(answer)
+            raise RefusedError(answer, LIST_RULE)
         found = examine(answer.document)
         if found is not None:
             yield found
@@ -128,35 +128,26 @@ def examine(document: Mapping[str, Any]) -> Pod | None:
         lacks = _wanted(metadata)
     if not lacks or spec.get("hostNetwork") or metadata.get("deletionTimestamp") or not status.get("podIP"):
         return None
-    controller = controller_of(metadata)
-    group, _, _ = str(controller.get("apiVersion")).rpartition("/")
+    owner = controller_of(metadata)
+    group, _, _ = str(owner.get("apiVersion")).rpartition("/")
+    controller = f"{owner.get('kind')}{'.' if group else ''}{group}" if owner else None
     template = part(metadata, "labels").get(_TEMPLATE)
     return Pod(
         namespace=str(metadata.get("namespace")),
         name=str(metadata.get("name")),
         uid=str(metadata.get("uid")),
         lacks=tuple(lacks),
-        controller=f"{controller.get('kind')}{'.' if group else ''}{group}" if controller else None,
-        static=_MIRROR in part(metadata, "annotations"),
+        controller="Node" if _MIRROR in part(metadata, "annotations") else controller,
         outdated=outdated,
-        controller_uid=str(controller.get("uid", "")),
+        controller_uid=str(owner.get("uid", "")),
         template=f"{_TEMPLATE}={template}" if template else "",
     )
 
 
-def part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an object within one; an empty one where there is none."""
-    found = document.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def controller_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the owner reference of what made an object; an empty one where nothing did."""
-    owners = metadata.get("ownerReferences")
-    for owner in owners if isinstance(owners, list) else ():
-        if isinstance(owner, dict) and owner.get("controller") is True:
-            return owner
-    return {}
+    owners = parts(metadata, "ownerReferences")
+    return next((owner for owner in owners if owner.get("controller") is True), {})
 
 
 def lacking(metadata: Mapping[str, Any]) -> list[str]:
@@ -174,24 +165,23 @@ def lacking(metadata: Mapping[str, Any]) -> list[str]:
 def _outdated(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Say whether the pod has none of the addresses that its default network gave it when Multus set it up."""
     told = _told(metadata)
-    others = status.get("podIPs")
-    listed = [{"ip": status.get("podIP")}, *(others if isinstance(others, list) else ())]
-    has = {_address(each.get("ip")) for each in listed if isinstance(each, dict)} - {None}
+    has = _addresses([status.get("podIP"), *(each.get("ip") for each in parts(status, "podIPs"))])
     return bool(told and has) and not told & has
 
 
 def _told(metadata: Mapping[str, Any]) -> set[Address]:
     """Return the addresses of the default network that Multus told of; none where it did not tell."""
     told = [each.get("ips") for each in _status(metadata) if each.get("default")]
-    addresses = {_address(ip) for ips in told if isinstance(ips, list) for ip in ips}
-    return {address for address in addresses if address is not None}
+    return _addresses(ip for ips in told if isinstance(ips, list) for ip in ips)
 
 
-def _address(text: object) -> Address | None:
-    try:
-        return ipaddress.ip_address(str(text))
-    except ValueError:
-        return None
+def _addresses(texts: Iterable[object]) -> set[Address]:
+    """Return those that are addresses."""
+    found: set[Address] = set()
+    for text in texts:
+        with suppress(ValueError):
+            found.add(ipaddress.ip_address(str(text)))
+    return found
 
 
 def _wanted(metadata: Mapping[str, Any]) -> list[str]:

@@ -1,33 +1,32 @@
-"""Putting files on disk so that nobody ever sees half of one, and sweeping up after a killed run.
+"""Putting files on disk so that nobody ever sees half of one, renaming them, and sweeping up after a killed run.
 
 A file is written beside its target under a name that no CNI runtime reads, flushed, and renamed over the target;
-then the directory is flushed, so that a power cut leaves the old file or the new one.
+then the directory is flushed, so that a power cut leaves the old file or the new one. Whose turn it is to write,
+`owner.turn` says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from entrypoint.disk.looks import Signature, signature
+
 _PREFIX, _SUFFIX = ".multus-entrypoint-", ".tmp"
-_CREATING = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_TEMPORARY_TRIES = 10
-
-
-Identity = tuple[int, int, int]
-"""Device, inode and modification time of a file: what stays the same when a name points to the same file."""
+_CREATING = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ReplacedError(Exception):
     """Somebody else has written the target meanwhile; it is as they left it."""
 
 
-def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -> Identity:
-    """Put `content` at `path` with the permission bits `mode`; return the identity of the new file.
+def write(path: Path, content: bytes, mode: int, over: Signature | None = None) -> None:
+    """Put `content` at `path` with the permission bits `mode`.
 
     Raises OSError or, when `path` is not the file `over` any more, `ReplacedError`; then the target is as it was.
     """
@@ -37,9 +36,11 @@ def write(path: Path, content: bytes, mode: int, over: Identity | None = None) -
             view = view[os.write(descriptor, view) :]
         if over is not None:
             os.fsync(descriptor)  # before the comparison: it takes long
-            if not _is(path, over):
+            found = None
+            with contextlib.suppress(FileNotFoundError):
+                found = signature(path.stat())
+            if found != over:
                 raise ReplacedError
-        return identity(os.fstat(descriptor))
 
 
 def make_directory(path: Path) -> None:
@@ -63,22 +64,18 @@ def remove(path: Path) -> None:
 
 def mark(path: Path) -> None:
     """Make an empty file, mode 644, that need not survive a power cut. Raises OSError, for one when a link is there."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    try:
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW) as descriptor:
         os.fchmod(descriptor, 0o644)  # whatever the umask
-    finally:
-        os.close(descriptor)
 
 
 def make_locked(path: Path) -> int:
-    """Make an empty file, mode 644, that has a record lock as soon as it has its name; return the open descriptor.
+    """Make an empty file that has a record lock as soon as it has its name; return the open descriptor.
 
     It need not survive a power cut. Raises OSError.
     """
-    temporary = _temporary(path)
-    descriptor = os.open(temporary, _CREATING, 0o644)
+    temporary, descriptor = _locked_temporary(path, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells another instance's sweep that it is in use
+        os.fchmod(descriptor, 0o644)  # whatever the umask
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.rename(path)
     except BaseException:
@@ -90,29 +87,17 @@ def make_locked(path: Path) -> int:
 
 @contextlib.contextmanager
 def turn(lock: Path, patience: float, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Wait for other instances that are in such a block with this lock, for at most so many seconds.
+    """Wait for other instances that are in such a block with this lock, at most so many seconds or until `cancelled`.
 
     The lock is a file of ours, mode 600. Where none can be made there is nobody to wait for.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             descriptor = stack.enter_context(opened(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
-            acquire(descriptor, patience, cancelled)
+            end = time.monotonic() + patience
+            while not _locked(descriptor) and not cancelled() and time.monotonic() < end:
+                time.sleep(0.001)
         yield
-
-
-def acquire(descriptor: int, patience: float, cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Lock a file; wait for another's lock so many seconds, or until `cancelled` says so. Raises BlockingIOError."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if cancelled() or time.monotonic() > end:
-                raise
-            time.sleep(0.001)
-        else:
-            return
 
 
 def sweep(directories: Iterable[Path]) -> list[Path]:
@@ -129,30 +114,15 @@ def sweep(directories: Iterable[Path]) -> list[Path]:
     return swept
 
 
-def identity(status: os.stat_result) -> Identity:
-    """Return what stays the same as long as a name points to the same file.
-
-    With the time of its last change, because file systems give a removed file's inode number to the next new one.
-    """
-    return status.st_dev, status.st_ino, status.st_mtime_ns
-
-
-def _is(path: Path, known: Identity) -> bool:
-    try:
-        return identity(path.stat()) == known
-    except OSError:
-        return False
-
-
 @contextlib.contextmanager
 def replacement(path: Path, mode: int) -> Iterator[int]:
     """Yield a descriptor to write to; on success what was written takes the place of `path`."""
-    temporary, descriptor, lock = _locked_temporary(path)
+    temporary, lock = _locked_temporary(path, os.O_RDONLY)
     try:
-        with os.fdopen(lock), os.fdopen(descriptor, "wb", buffering=0) as writing:
-            yield descriptor
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
+        with os.fdopen(lock), open(temporary, "r+b", buffering=0) as writing:  # and makes none: it would not be secret
+            yield writing.fileno()
+            os.fchmod(writing.fileno(), mode)
+            os.fsync(writing.fileno())
             # As long as it is open for writing, an execution fails with "text file busy". The lock lasts longer.
             writing.close()
             temporary.replace(path)
@@ -162,33 +132,29 @@ def replacement(path: Path, mode: int) -> Iterator[int]:
     flush_directory(path.parent)
 
 
-def _locked_temporary(path: Path) -> tuple[Path, int, int]:
-    """Make a temporary file; return it, open for writing, and a descriptor that has it locked. Raises OSError.
+def _locked_temporary(path: Path, access: int) -> tuple[Path, int]:
+    """Make a temporary file; return it, and a descriptor that has it locked. Raises OSError.
 
     The lock tells another instance's sweep that the file is in use. A sweep that comes before it takes the file away.
     """
-    for tries_left in reversed(range(_TEMPORARY_TRIES)):
-        temporary = _temporary(path)
+    while True:
+        temporary = path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
         with contextlib.ExitStack() as undo:
-            descriptor = os.open(temporary, _CREATING, 0o600)
-            undo.callback(os.close, descriptor)
+            descriptor = os.open(temporary, access | _CREATING, 0o600)
             undo.callback(temporary.unlink, missing_ok=True)
-            try:
-                lock = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-                undo.callback(os.close, lock)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.lstat(temporary)
-            except (BlockingIOError, FileNotFoundError):
-                if not tries_left:
-                    raise
-            else:
+            undo.callback(os.close, descriptor)
+            if _locked(descriptor) and os.path.lexists(temporary):
                 undo.pop_all()
-                return temporary, descriptor, lock
-    raise AssertionError
+                return temporary, descriptor
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{_PREFIX}{os.urandom(6).hex()}{_SUFFIX}")
+def _locked(descriptor: int) -> bool:
+    """Lock a file; say whether that was possible, or it is another's. Raises OSError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -210,8 +176,49 @@ def flush_directory(path: Path) -> None:
 def _remove_abandoned(path: Path) -> bool:
     try:
         with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _locked(descriptor):
+                return False
             path.unlink()
     except OSError:
         return False
     return True
+
+
+def rename(path: Path, to: Path, *, over: bool) -> None:
+    """Give a file another name; only with `over`, over what has that name. Raises OSError.
+
+    The file is flushed first: its owner may not have done so, and after a power cut both names would be empty.
+    """
+    with opened(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
+    before = path.lstat()
+    if not over and os.path.lexists(to):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(to))
+    path.rename(to)
+    # A rename onto another link of the same file, as a run killed in `rename_unless_taken` leaves it, does nothing.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), before):
+            path.unlink()
+    flush_directory(path.parent)
+
+
+def rename_unless_taken(path: Path, to: Path) -> bool:
+    """Give a file another name; return False when a file has that name already.
+
+    A hard link does it without a gap in which somebody's new file could be overwritten. A run that was killed in
+    between has left both names to the same file: it is finished. Raises OSError.
+    """
+    try:
+        os.link(path, to, follow_symlinks=False)
+    except FileExistsError:
+        if not same_file(path, to):
+            return False
+    flush_directory(path.parent)  # a power cut must not take the old name and keep back the new one
+    path.unlink()
+    flush_directory(path.parent)
+    return True
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Say whether two names are the same file, not whether one is a link that leads to the other. Raises OSError."""
+    return os.path.samestat(path.lstat(), other.lstat())

@@ -8,14 +8,14 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from entrypoint.disk import files
-
 MAX_BYTES = 1 << 20
 """The most that is read of one file, in bytes: a container has some MiB."""
 NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG})
 """No file to read: nothing there, a ring of links, a socket. After any other error nothing is known."""
 Signature = tuple[int, ...]
 """What of a file's status changes whenever its content does."""
+Inode = tuple[int, int]
+"""Device and inode number of a directory."""
 
 
 class File(NamedTuple):
@@ -23,7 +23,7 @@ class File(NamedTuple):
 
     content: bytes
     mode: int
-    identity: files.Identity
+    identity: Signature
 
 
 class Absent(NamedTuple):
@@ -69,7 +69,7 @@ def read(path: Path | str) -> Look:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
         return Absent(f"is larger than {MAX_BYTES} bytes", missing=False)
-    return File(bytes(content), stat.S_IMODE(status.st_mode), files.identity(status))
+    return File(bytes(content), stat.S_IMODE(status.st_mode), signature(status))
 
 
 def own(path: Path) -> Look:
@@ -130,15 +130,21 @@ def listing(directory: Path) -> tuple[list[os.DirEntry[str]], str | None]:
 
 
 def signature(status: os.stat_result) -> Signature:
-    """Return what changes whenever the content of a file does."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    """Return what changes whenever the content of a file does.
+
+    With the times, because file systems give a removed file's inode number to the next new one.
+    """
+    which = status.st_dev, status.st_ino
+    return *which, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def inode(path: Path) -> Inode | None:
+    """Return which directory has this path; None when none has."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def reason(error: OSError) -> str:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 KUBECONFIG = "/multus.d/multus.kubeconfig"
 """The kubeconfig that this program writes, within the configuration directory."""
@@ -26,33 +24,20 @@ _ELSEWHERE = {
 """How the configuration directories of platforms end that have it elsewhere, and where it usually is."""
 
 
-class Mount(NamedTuple):
-    """A line of mountinfo."""
-
-    root: str
-    """The path within the file system that is mounted."""
-    point: str
-    """Where, in this container."""
-
-
-def parse(mountinfo: str) -> Iterator[Mount]:
-    """Yield the mounts of /proc/PID/mountinfo; a line that is none is left out."""
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        if len(fields) > 4 and fields[3].startswith("/") and fields[4].startswith("/"):  # noqa: PLR2004 - proc(5)
-            yield Mount(_unescaped(fields[3]), _unescaped(fields[4]))
-
-
 def source(mountinfo: str, path: str) -> str | None:
-    """Return the path of a directory of this container within the file system that it is on; None when unknown."""
-    found: Mount | None = None
-    for mount in parse(mountinfo):
-        holds = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        if holds and (found is None or len(mount.point) >= len(found.point)):  # the last of those on each other is seen
-            found = mount
+    """Return the path of a directory of this container within the file system that it is on; None when unknown.
+
+    `mountinfo` is what /proc/PID/mountinfo holds; proc(5) has its fields.
+    """
+    found: tuple[str, str] | None = None
+    for line in mountinfo.splitlines():
+        root, point, *_ = [*map(_unescaped, line.split(" ")[3:5]), "", ""]
+        holds = root.startswith("/") and (path == point or path.startswith(point.rstrip("/") + "/"))
+        if holds and (found is None or len(point) >= len(found[1])):  # the last of those on each other is seen
+            found = root, point
     if found is None:
         return None
-    return "/" + (found.root + path.removeprefix(found.point.rstrip("/"))).strip("/")
+    return "/" + (found[0] + path.removeprefix(found[1].rstrip("/"))).strip("/")
 
 
 def of(directory: Path) -> str | None:

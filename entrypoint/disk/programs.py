@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -18,8 +17,8 @@ class CancelledError(Exception):
     """The program was told to stop in the middle of a copy; the target is as it was."""
 
 
-def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_result:
-    """Put a copy of the file `source` at `path`, with its permission bits; return the new file's status.
+def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> None:
+    """Put a copy of the file `source` at `path`, with its permission bits.
 
     The target may be a running program: it is replaced, never opened, so "text file busy" cannot happen (upstream
     issue 1221). The page cache of what a container reads and writes counts against its memory limit, so each chunk is
@@ -36,13 +35,6 @@ def copy(source: Path, path: Path, cancelled: Callable[[], bool]) -> os.stat_res
                 offset += sent
                 os.fdatasync(target)
                 _let_go((origin, target), offset)
-            written = os.fstat(target)
-    # The rename has changed its time of change. Somebody may have taken it away, or put another there, since.
-    with contextlib.suppress(FileNotFoundError):
-        found = os.stat(path)
-        if os.path.samestat(found, written):
-            return found
-    return written
 
 
 def compared(one: Path, other: Path, cancelled: Callable[[], bool]) -> tuple[bool, str]:

@@ -1,12 +1,15 @@
-"""What the main loop sleeps on."""
+"""What the main loop sleeps on, and the signals that end the program."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import select
+import signal
 import time
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end the program in good order; the last comes when the terminal of a container is closed."""
 _LONGEST_POLL = 2**31 - 1  # milliseconds, the most that poll(2) takes
 
 
@@ -51,3 +54,25 @@ class Wakeup:
         # Rounded up: a wait that ends a little early would find the deadline not reached and wait again.
         timeout = None if until is None else min(max(0, int((until - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
         self._poll.poll(timeout)
+
+
+def end_in_good_order(wakeup: Wakeup) -> None:
+    """Let the signals that end the program stop the wake-up, and a child's end wake it, from now on.
+
+    `__main__` has held them back until here.
+    """
+    for number in ENDING:
+        # And no more: a log record could be half written at this moment.
+        signal.signal(number, lambda signalled, _: wakeup.stop(signalled))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A signal that comes just before the sleep, or in another thread, does not interrupt it, and Python would run the
+    # handler only after it: the byte that Python writes at once ends the sleep.
+    signal.set_wakeup_fd(wakeup.writing, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def end_at_once() -> None:
+    """Let a signal end the process as a shell would say it: broken off, a subcommand has not done its work."""
+    for number in ENDING:
+        signal.signal(number, lambda signalled, _: os._exit(128 + signalled))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

@@ -1,7 +1,8 @@
 """Noticing changes: watchdog's inotify reader on directories, boiled down to one `Wakeup`.
 
 Directories are watched and never files: kubelet rotates a token by swapping the `..data` link beside it, editors and
-our own writes rename new files over old ones, and a watch on the file itself sees nothing of that.
+our own writes rename new files over old ones, and a watch on the file itself sees nothing of that. Watched is each
+directory that the kernel passes on its way to a file, links included.
 
 Watchdog's `InotifyFD` is used without its `Observer`. Tried once more with watchdog 7.1: the observer tells of a file
 that is renamed away after 0.5 s, because it waits for the other half of a rename; after a watched directory is removed
@@ -11,27 +12,21 @@ and made again it tells of nothing more, while `is_alive()` stays true; and it t
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
-import threading
+import stat
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyConstants,
-    InotifyEvent,
-    InotifyFD,
-    Mask,
-    WatchDescriptor,
-)
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
-from entrypoint.disk import ways
 from entrypoint.disk.wakeup import Wakeup
-from entrypoint.disk.ways import Inode, Interest
 from entrypoint.telling.log import logger
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
+# IN_MASK_ADD: two paths may lead to one directory, as bind mounts make them, and inotify knows it once.
 _ENTRIES = (
     InotifyConstants.IN_CREATE
     | InotifyConstants.IN_DELETE
@@ -39,15 +34,13 @@ _ENTRIES = (
     | InotifyConstants.IN_MOVED_TO
     | InotifyConstants.IN_ATTRIB
     | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_MASK_ADD
 )
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE
-
-
-class _Watched(NamedTuple):
-    descriptor: WatchDescriptor
-    path: bytes
-    contents: bool
+_MAX_LINKS = 40  # as many as the kernel follows
+Interest = Path | tuple[Path, tuple[str, ...]]
+"""A file to follow, or those of a directory that have one of these suffixes."""
 
 
 class Watcher:
@@ -56,94 +49,61 @@ class Watcher:
     def __init__(self, wakeup: Wakeup) -> None:
         self._wakeup = wakeup
         self._reader: _Reader | None = None
-        self._lock = threading.Lock()
-        self._watched: dict[Inode, _Watched] = {}
-        self._interests: dict[int, Interest] = {}
-        self._lost: set[str] = set()
+        self._numbers = itertools.count()
+        self._callbacks: list[tuple[WatchDescriptor, CallbackId]] = []
 
-    def follow(self, files: Iterable[Path], listings: Iterable[tuple[Path, tuple[str, ...]]]) -> None:
+    def follow(self, interests: Iterable[Interest]) -> None:
         """Watch from now on for changes of these files, and of the files with these suffixes in these directories.
 
         Looking at the files after this call and acting on every wake-up misses no change.
         Raises OSError when the node has no inotify instance or watch left, RuntimeError when it has no thread left.
         """
-        reader = self._living_reader()
-        interests: dict[int, Interest] = {}
-        for identity, (path, interest) in ways.interests(files, listings).items():
-            descriptor = self._watch(reader, identity, path, contents=interest.contents)
-            if descriptor is not None:
-                interests[descriptor] = interest
-        self._interests = interests
-        self._drop_others(reader, set(interests))
-
-    def lost_directories(self) -> set[str]:
-        """Return the watched directories that have been removed or replaced since this was last asked."""
-        with self._lock:
-            lost, self._lost = self._lost, set()
-        return lost
+        if self._reader is None or not self._reader.is_alive():
+            reader = _Reader(self._wakeup)
+            reader.start()
+            self._reader, self._callbacks = reader, []
+        # Watched anew each time: the path may lead to another directory now, though one with the same inode number.
+        # The kernel keeps the watch of one that was watched before, and nothing is missed between.
+        before, self._callbacks = self._callbacks, []
+        try:
+            for path, directory in _on_the_way(interests, self._wakeup).items():
+                if os.access(path, os.R_OK):  # else inotify refuses to watch it, which watchdog does not report
+                    mask, number = Mask(_CONTENTS if directory.contents else _ENTRIES), CallbackId(next(self._numbers))
+                    # One that has gone since is back when the watch on its parent says so.
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                        descriptor = self._reader.add_callback(path, mask, directory, number)
+                        self._callbacks.append((descriptor, number))
+        finally:
+            self._reader.remove_callbacks(before)
 
     def stop(self) -> None:
         """Give back the inotify instance and end the reader's thread."""
         if self._reader is not None:
             self._reader.stop()
 
-    # ---- called by the reader's thread: they only set flags ----
+
+class _Directory:
+    """Which names of a directory matter. The reader's thread calls it, and all that it does is to set a flag."""
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._wakeup = wakeup
+        self.names: set[bytes] = set()
+        self.suffixes: tuple[bytes, ...] = ()
+        self.contents = False
+        """Not only which files there are matters, but also what is in them."""
 
     def on_event(self, event: InotifyEvent) -> None:
         """Wake the loop if the event is about a name that matters."""
-        interest = self._interests.get(event.wd)
-        if interest is not None and interest.covers(event.name):
+        if event.name in self.names or event.name.endswith(self.suffixes):
             self._wakeup.set()
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
-        """Forget a directory that is no more."""
-        with self._lock:
-            for identity, watched in list(self._watched.items()):
-                if watched.descriptor == wd:
-                    del self._watched[identity]
-                    self._lost.add(os.fsdecode(watched.path))
+        """Look where the path leads now: the directory is no more."""
         self._wakeup.set()
 
     def on_queue_overflow(self) -> None:
         """Look at everything: the kernel dropped events."""
         self._wakeup.set()
-
-    # ---- called by the main thread ----
-
-    def _living_reader(self) -> _Reader:
-        if self._reader is None or not self._reader.is_alive():
-            with self._lock:
-                self._watched.clear()
-            self._reader = _Reader(self._wakeup)
-            self._reader.start()
-        return self._reader
-
-    def _watch(self, reader: _Reader, identity: Inode, path: bytes, *, contents: bool) -> WatchDescriptor | None:
-        with self._lock:
-            known = self._watched.get(identity)
-        if known is not None and known.contents >= contents:
-            return known.descriptor
-        if known is not None:
-            reader.remove_callbacks([(known.descriptor, _CALLBACK)])
-        try:
-            descriptor = reader.add_callback(path, Mask(_CONTENTS if contents else _ENTRIES), self, _CALLBACK)
-        except (FileNotFoundError, NotADirectoryError):
-            return None  # gone since; the watch on its parent tells when it is back
-        with self._lock:
-            self._watched[identity] = _Watched(descriptor, path, contents)
-        return descriptor
-
-    def _drop_others(self, reader: _Reader, kept: set[int]) -> None:
-        with self._lock:
-            dropped = {known: each for known, each in self._watched.items() if each.descriptor not in kept}
-            for known, each in dropped.items():
-                del self._watched[known]
-                if ways.identity_of(each.path) != known:  # the kernel tells only once no file in it is open any more
-                    self._lost.add(os.fsdecode(each.path))
-        reader.remove_callbacks([(each.descriptor, _CALLBACK) for each in dropped.values()])
-
-
-_CALLBACK = CallbackId(0)
 
 
 class _Reader(InotifyFD):
@@ -172,3 +132,55 @@ class _Reader(InotifyFD):
             logger.error("the watch on files ended with %s, starting another: %s", type(error).__name__, error)
         finally:
             self._wakeup.set()
+
+
+def _on_the_way(interests: Iterable[Interest], wakeup: Wakeup) -> dict[bytes, _Directory]:
+    """Return each directory on the way to these files, and to those with these suffixes in these directories."""
+    found: defaultdict[bytes, _Directory] = defaultdict(lambda: _Directory(wakeup))
+    pending = list(interests)
+    while pending:
+        interest = pending.pop()
+        with contextlib.suppress(OSError):  # the way is broken: up to there it is followed
+            if isinstance(interest, Path):
+                found[os.path.dirname(_way(found, os.fsencode(interest)))].contents = True
+                continue
+            end, suffixes = _way(found, os.fsencode(interest[0])), tuple(map(os.fsencode, interest[1]))
+            found[end].suffixes += suffixes
+            found[end].contents = True
+            with os.scandir(end) as entries:
+                links = [each.path for each in entries if each.name.endswith(suffixes) and each.is_symlink()]
+            pending += [Path(os.fsdecode(link)) for link in links]
+    return found
+
+
+def _way(found: defaultdict[bytes, _Directory], path: bytes) -> bytes:
+    """Add every name that the kernel looks up on its way to `path`; return where the way ends.
+
+    Whatever then makes the path lead to other content is an entry of one of these directories that comes, goes or
+    is replaced, or a change inside the file at the end. Raises OSError where the way is broken.
+    """
+    # Not os.path.abspath: where a link stands before `..` it would lead elsewhere than the kernel goes.
+    directory, pending = b"/", _parts(path if os.path.isabs(path) else os.path.join(os.getcwdb(), path))
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            directory = os.path.dirname(directory)
+            continue
+        found[directory].names.add(name)
+        step = os.path.join(directory, name)
+        if not stat.S_ISLNK(os.lstat(step).st_mode):
+            directory = step
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = os.readlink(step)
+        directory = b"/" if target.startswith(b"/") else directory
+        pending += _parts(target)
+    return directory
+
+
+def _parts(path: bytes) -> list[bytes]:
+    """Return the names of a path, the first last."""
+    return [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]

@@ -22,10 +22,12 @@ from entrypoint.telling.log import logger
 _running: set[int] = set()
 """Process identifiers of the children that a thread of ours waits for."""
 _starting = threading.Lock()
-"""Held while a child is there that is not in `_running` yet."""
+"""Held while a child is there that is not in `_running` yet, and while one is stopped."""
 
 RESTART_AFTER = 30.0
 """Seconds after which a child that did not come to its own end is started again."""
+FULL = "is the limit of this container's processes or of its memory reached?"
+"""What to ask oneself when no process, or no thread, can be started."""
 
 
 class Child:
@@ -40,7 +42,6 @@ class Child:
         # -P: what lies in the working directory is no module of ours.
         self._command = [sys.executable, "-P", "-m", module, json.dumps(order)]
         self._what = what
-        self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self.ended = threading.Event()
@@ -52,42 +53,36 @@ class Child:
 
     def stop(self) -> None:
         """Kill it, if it is still there, without waiting for its end; what it works at is safe to break off."""
-        with self._lock:
+        with _starting:
             self._stopping.set()
             if self._process is not None:
                 self._process.kill()  # does nothing to a process that has been waited for
 
     def _follow(self, after: Child | None) -> None:
+        """Run it to its end: again and again if something keeps it from that."""
         if after is not None:
             after.ended.wait()
         try:
-            self._see_through()
+            while (trouble := self._run()) and not self._stopping.is_set():
+                logger.error("the process that was to %s %s. Trying again in %g s", self._what, trouble, RESTART_AFTER)
+                self._stopping.wait(RESTART_AFTER)
         finally:
             self.ended.set()
 
-    def _see_through(self) -> None:
-        """Run it to its end: again and again if something keeps it from that."""
-        while True:
-            try:
-                code = self._run()
-                how = f"was killed (signal {-code}): does the memory limit leave it enough?" if code < 0 else "failed."
-            except OSError as error:
-                code, how = -1, f"could not be started: {error.strerror}."
-            if code == 0 or self._stopping.is_set() or (code > 0 and not self._persistent):
-                return
-            logger.error("the process that was to %s %s Trying again in %g s", self._what, how, RESTART_AFTER)
-            if self._stopping.wait(RESTART_AFTER):
-                return
-
-    def _run(self) -> int:
-        """Run it once; return its exit code. Raises OSError when it cannot be started."""
-        with self._lock, _starting:
-            if self._stopping.is_set():
-                return 0
-            # Its own process group: an interrupt from the keyboard is the parent's to handle.
-            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
-            self._process = process
-            _running.add(process.pid)
+    def _run(self) -> str | None:
+        """Run it once; return what kept it from its end, None when nothing did, or when nobody wants it any more."""
+        try:
+            with _starting:
+                if self._stopping.is_set():
+                    return None
+                # Its own process group: an interrupt from the keyboard is the parent's to handle.
+                process = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+                )
+                self._process = process
+                _running.add(process.pid)
+        except OSError as error:
+            return f"could not be started: {error.strerror}; {FULL}"
         with process:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             for line in process.stdout:
@@ -95,7 +90,9 @@ class Child:
             code = process.wait()
         _running.discard(process.pid)
         reap_orphans()  # those that stood behind it
-        return code
+        if code < 0:
+            return f"was killed (signal {-code}), mostly for want of memory: raise the container's memory limit"
+        return "failed, for the reason above" if code and self._persistent else None
 
 
 def reap_orphans() -> None:
@@ -132,7 +129,9 @@ def run(work: Callable[[dict[str, Any]], bool]) -> None:
     except BrokenPipeError:
         sys.exit(1)  # nobody listens any more
     except Exception as error:  # no traceback reaches a user
-        say("ERROR", f"internal error: {type(error).__name__}: {error}")
+        say(
+            "ERROR", f"internal error: {type(error).__name__}: {error}: this is a fault of multus-entrypoint: report it"
+        )
         sys.exit(1)
     sys.exit(0 if done else 1)
 

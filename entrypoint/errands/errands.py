@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from entrypoint.errands.child import RESTART_AFTER, Child
+from entrypoint.errands.child import FULL, RESTART_AFTER, Child
 from entrypoint.settings import Settings
 from entrypoint.telling.log import logger
 
@@ -22,6 +22,7 @@ comes from a Secret of the type `kubernetes.io/service-account-token`. Unset: th
 """
 _AGAIN = 5.0
 """Seconds until a process that was broken off is started again."""
+_WORK = {"crio": "restart CRI-O", "taint": "remove the startup taint", "pods": "repair pods without their networks"}
 _LOSES_ETH0 = (
     "CRI-O is about to be restarted. From release 1.32 on it then takes eth0 from pods that were set up before Multus "
     "came, because the network in use has another name now: set --override-network-name, or make those pods again"
@@ -34,9 +35,8 @@ class Errands:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._changed = False
-        self._restart: Child | None = None
-        self._removal: Child | None = None
-        self._repair: Child | None = None
+        self._children: dict[str, Child] = {}
+        """By the name of the module. Those that were broken off are not there any more."""
         self._not_before = float("-inf")
         """When one may be started, in monotonic seconds."""
 
@@ -51,16 +51,18 @@ class Errands:
         so with the repair of pods. On a node that flips, processes are not started again and again.
         """
         if not configured:
-            before = self._removal, self._repair
-            self._removal, self._repair = _stopped(self._removal), _stopped(self._repair)
-            if (self._removal, self._repair) != before:
-                self._not_before = now + _AGAIN
+            for name in ("taint", "pods"):
+                child = self._children.get(name)
+                if child is not None and not child.ended.is_set():
+                    child.stop()
+                    del self._children[name]
+                    self._not_before = now + _AGAIN
         if now < self._not_before:
             return self._not_before
         try:
             self._start_what_is_due(configured=configured)
         except RuntimeError as error:  # no thread is left that would follow it
-            logger.error("cannot start a process of our own: %s; trying again in %g s", error, RESTART_AFTER)
+            logger.error("cannot start a process of our own: %s; %s. Trying again in %g s", error, FULL, RESTART_AFTER)
             self._not_before = now + RESTART_AFTER
             return self._not_before
         return None
@@ -71,58 +73,27 @@ class Errands:
         Pods shall come to the node only once CRI-O, if it is being restarted, knows the configuration. One comes after
         the other: the memory limit holds one of them. Raises RuntimeError.
         """
-        if self._settings.restart_crio and self._changed and self._restart is None:
-            if self._settings.static_conf_file is None and not self._settings.override_network_name:
-                logger.warning(_LOSES_ETH0)
-            self._restart = _started(Child("entrypoint.errands.crio", {}, "restart CRI-O"))
-        if configured and self._removal is None:
-            self._removal = _started(_removal(self._settings), after=self._restart)
-        if configured and self._repair is None:
-            self._repair = _started(_repair(self._settings), after=self._removal or self._restart)
+        settings = self._settings
+        due = {
+            "crio": settings.restart_crio and self._changed,
+            "taint": settings.startup_taint is not None and configured,
+            "pods": bool(settings.repair_pods) and configured,
+        }
+        before: Child | None = None
+        for name in [name for name, is_due in due.items() if is_due]:
+            if name not in self._children:
+                if name == "crio" and settings.static_conf_file is None and not settings.override_network_name:
+                    logger.warning(_LOSES_ETH0)
+                # Without the removal of the taint no pod comes to the node: that is tried for ever.
+                child = Child(f"entrypoint.errands.{name}", _order(settings), _WORK[name], persistent=name == "taint")
+                child.start(after=before)
+                self._children[name] = child
+            before = self._children[name]
 
     def stop(self) -> None:
         """Break off what is still going on."""
-        for process in (self._repair, self._removal, self._restart):
-            if process is not None:
-                process.stop()
-
-
-def _started(process: Child | None, after: Child | None = None) -> Child | None:
-    """Start a process, if there is one to start. Raises RuntimeError."""
-    if process is not None:
-        process.start(after=after)
-    return process
-
-
-def _stopped(process: Child | None) -> Child | None:
-    """Stop a process that is not done yet, and forget it; return one that is."""
-    if process is None or process.ended.is_set():
-        return process
-    process.stop()
-    return None
-
-
-def _removal(settings: Settings) -> Child | None:
-    """Return the process that removes the startup taint; what it needs has been required of the environment."""
-    if settings.startup_taint is None:
-        return None
-    order = {**_order(settings), **settings.startup_taint._asdict()}
-    work = f"remove the taint {settings.startup_taint}"
-    return Child("entrypoint.errands.taint", order, work, persistent=True)  # without it: no pods here
-
-
-def _repair(settings: Settings) -> Child | None:
-    """Return the process that looks after pods without their networks; as above."""
-    if not settings.repair_pods:
-        return None
-    order = {**_order(settings), "mode": settings.repair_pods, "bin_dirs": _plugin_dirs(settings)}
-    return Child("entrypoint.errands.pods", order, "repair pods without their networks")
-
-
-def _plugin_dirs(settings: Settings) -> list[str]:
-    """Return where this container sees the node's plugins."""
-    more = settings.in_container(settings.additional_bin_dir) if settings.additional_bin_dir else None
-    return [str(settings.cni_bin_dir), *([str(more)] if more else [])]
+        for child in self._children.values():
+            child.stop()
 
 
 def token_file(settings: Settings) -> Path:
@@ -132,10 +103,14 @@ def token_file(settings: Settings) -> Path:
 
 
 def _order(settings: Settings) -> dict[str, Any]:
-    """Return what every errand at the API server needs to know: never the token itself, which is in a file."""
+    """Return what an errand needs to know, a `patience.Order`: never the token itself, which is in a file."""
+    more = settings.in_container(settings.additional_bin_dir) if settings.additional_bin_dir else None
     return {
         "node": settings.node_name,
         "server": settings.api_server,
         "token_file": str(token_file(settings)),
         "ca_file": None if settings.skip_tls_verify else str(settings.ca_file),
+        "taint": settings.startup_taint,
+        "repair_pods": settings.repair_pods,
+        "bin_dirs": [str(each) for each in (settings.cni_bin_dir, more) if each],
     }

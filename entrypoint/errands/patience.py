@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from entrypoint.cluster import client as cluster
+from entrypoint.cluster.client import part
+from entrypoint.errands import child
 from entrypoint.settings import is_token
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-TIMEOUT = 10.0  # seconds for one request
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 30.0  # seconds
 _LONGEST_ASKED = 120.0  # seconds: an API server asks for 32 at most; pods wait for us
-
-Say = Callable[[str, str], None]
-"""Has a message logged at a level: `child.say`."""
-Pause = Callable[[float], bool]
-"""Waits some seconds, and says whether nobody waits for the errand any more: `child.pause`."""
 
 
 class NotYetError(Exception):
@@ -44,36 +41,27 @@ class Order:
     token_file: str
     ca_file: str | None
     """None: do not verify the server's certificate."""
+    taint: tuple[str, str | None] = ("", None)
+    """Key and effect of the startup taint."""
+    repair_pods: str = ""
+    """What to do about pods without their networks."""
+    bin_dirs: tuple[str, ...] = ()
+    """The directories of this container in which the node's plugins are."""
 
-    def access(self) -> cluster.Access:
-        """Read the token and the CA, which kubelet rotates. Raises `NotYetError`."""
+    def open_api(self) -> cluster.Api:
+        """Load the client, where there is room for it. Raises `NotYetError`, and `cluster.UnreachableError`."""
+        if lack := cluster.load():
+            raise NotYetError(lack)
         try:
-            token = Path(self.token_file).read_text("ascii").strip()
+            token = Path(self.token_file).read_bytes().strip()
             authority = Path(self.ca_file).read_text("utf-8", "replace") if self.ca_file else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise NotYetError(f"cannot read the service account's token or CA: {error}") from error
-        if not is_token(token.encode("ascii")):
-            raise NotYetError(f"{self.token_file} holds no token: it is not one printable word")
-        if not token or authority == "":
-            raise NotYetError(f"the token in {self.token_file} or the CA in {self.ca_file} is empty")
-        return cluster.Access(self.server, token, authority)
-
-
-def open_api(order: Order) -> cluster.Api:
-    """Load the client, where there is room for it. Raises `NotYetError`, and `cluster.UnreachableError`."""
-    lack = cluster.shortfall()
-    if lack:
-        raise NotYetError(lack)
-    return cluster.Api(order.access())
-
-
-def missing_right(api: cluster.Api, answer: cluster.Answer, right: Mapping[str, str]) -> bool:
-    """Say whether a refusal is for want of a right (`verb`, `group`, `resource`, `subresource`, `namespace`).
-
-    A webhook or a quota refuses with 403 too, and means one object: the API server is asked whether the right is there.
-    Raises `cluster.UnreachableError`.
-    """
-    return answer.forbidden and not is_allowed(api.request("POST", REVIEWS, timeout=TIMEOUT, body=review(right)))
+        except OSError as error:
+            advice = "is the service account's volume, or the Secret of ERRANDS_ACCOUNT_DIR, mounted there?"
+            raise NotYetError(f"cannot read the service account's token or CA: {error}; {advice}") from error
+        if not token or not is_token(token) or authority == "":
+            expected = f"{self.token_file} must hold a token, one printable word, and {self.ca_file} the cluster's CA"
+            raise NotYetError(f"{expected}: look at what is mounted there")
+        return cluster.Api(cluster.Access(self.server, token.decode("ascii"), authority))
 
 
 def review(right: Mapping[str, str]) -> dict[str, Any]:
@@ -87,47 +75,50 @@ def review(right: Mapping[str, str]) -> dict[str, Any]:
 
 def is_allowed(answer: cluster.Answer) -> bool:
     """Say whether the answer to a `review` is yes."""
-    status = answer.document.get("status")
-    return answer.ok and isinstance(status, dict) and status.get("allowed") is True
+    return answer.ok and part(answer.document, "status").get("allowed") is True
 
 
-def refusal(answer: cluster.Answer, rule: str) -> Exception:
-    """Return what to raise over a refusal: a right that is missing is missing until somebody comes."""
-    if answer.forbidden:
-        advice = f"add this rule to the ClusterRole of the service account and start this pod again: {rule}"
-        return GivenUpError(f"{answer.message}; {advice}")
-    return NotYetError(answer.message, answer.retry_after)
+def until_done(order: Order, attempt: Callable[[], str], failure: str, *, persistent: bool = False) -> bool:
+    """Try until it is done and say what was; return False when it is given up, or the parent has gone.
 
-
-def delays() -> Iterator[float]:
-    """Yield how long to wait before each further try, in seconds: longer and longer, and never in step with others."""
+    Each reason for a failure is said once, behind `failure`: some last until an operator comes. A right that is missing
+    is missing until then too, which only a `persistent` errand waits for. The nodes of a cluster try again after longer
+    and longer, and never in step with others.
+    """
+    said: set[str] = set()
     longest = _FIRST_DELAY
     while True:
-        yield random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        asked, given_up = 0.0, False
+        try:
+            child.say("INFO", attempt())
+        except NotYetError as error:
+            message, asked = str(error), error.retry_after
+        except GivenUpError as error:
+            message, given_up = str(error), True
+        except cluster.UnreachableError as error:
+            advice = "can this node reach it, and is the CA the cluster's?"
+            message = f"no answer of the API server that can be used: {error}; {advice}"
+        except cluster.RefusedError as error:
+            message, asked = f"{error}; {_advice(order, error)}", error.answer.retry_after
+            given_up = error.answer.forbidden and not persistent
+        else:
+            return True
+        if message not in said:
+            said.add(message)
+            outlook = "restart the entrypoint's pod to have it tried again" if given_up else "it is tried again"
+            child.say("ERROR", f"{failure}: {message}; {outlook}")
+        delay = random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        asked = min(asked, _LONGEST_ASKED) * random.uniform(1, 1.5)  # noqa: S311
+        if given_up or child.pause(max(delay, asked)):
+            return False
         longest = min(2 * longest, _LONGEST_DELAY)
 
 
-def until_done(attempt: Callable[[], str], failure: str, say: Say, pause: Pause) -> bool:
-    """Try until it is done and say what was; return False when it is given up, or `pause` says that nobody waits.
-
-    Each reason for a failure is said once, behind `failure`: some last until an operator comes.
-    """
-    said: set[str] = set()
-    for delay in delays():
-        try:
-            say("INFO", attempt())
-        except (NotYetError, cluster.UnreachableError) as error:
-            message = str(error) if isinstance(error, NotYetError) else f"the API server does not answer: {error}"
-            if message not in said:
-                said.add(message)
-                say("ERROR", f"{failure}: {message}")
-            retry_after = error.retry_after if isinstance(error, NotYetError) else 0.0
-            asked = min(retry_after, _LONGEST_ASKED) * random.uniform(1, 1.5)  # noqa: S311 - no secret
-        except GivenUpError as error:
-            say("ERROR", f"{failure}: {error}")
-            return False
-        else:
-            return True
-        if pause(max(delay, asked)):
-            break
-    return False
+def _advice(order: Order, refused: cluster.RefusedError) -> str:
+    """Say what to do about a refusal."""
+    by_status: dict[int, str] = {
+        HTTPStatus.UNAUTHORIZED: f"the token in {order.token_file} is not accepted: is its service account there?",
+        HTTPStatus.FORBIDDEN: f"add this rule to the ClusterRole of the service account: {refused.rule}",
+        HTTPStatus.NOT_FOUND: "is NODE_NAME the name of this node? Set it from the downward API (spec.nodeName)",
+    }
+    return by_status.get(refused.answer.status, "look at the API server's log if it does not end")

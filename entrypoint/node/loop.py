@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from entrypoint.disk import files, programs, signals
-from entrypoint.disk.wakeup import Wakeup
+from entrypoint.disk import files, programs
+from entrypoint.disk.looks import Inode, inode
+from entrypoint.disk.wakeup import Wakeup, end_in_good_order
 from entrypoint.disk.watch import Watcher
-from entrypoint.disk.ways import Inode, identity_of
 from entrypoint.errands import child
 from entrypoint.errands.errands import Errands
 from entrypoint.node.decision import Decision, decide, parts
@@ -47,7 +47,8 @@ def serve(settings: Settings) -> int:
     """Keep the node as the settings want it until a signal comes; return the exit code."""
     log.configure(settings.log_format)
     wakeup = Wakeup()
-    with log.failures_reported(), signals.handled(wakeup):
+    with log.failures_reported():
+        end_in_good_order(wakeup)
         loop = Loop(settings, wakeup)
         try:
             loop.run()
@@ -114,21 +115,15 @@ class _History:
 class _Removals:
     """What somebody else has taken away, as preStop hooks do just before the end, and this run has put back."""
 
-    def __init__(self, *directories: Path) -> None:
-        self._directories = directories
-        self._mounted: dict[Path, Inode | None] = {}
-        """Which directory each of the host's was in the last pass."""
+    def __init__(self) -> None:
         self._stood: frozenset[Path] = frozenset()
         """What this instance wanted on the node and found there after its last pass."""
         self._put_back: dict[Path, float] = {}
         """And when each was put back that was gone then."""
 
-    def forget_others(self) -> None:
+    def forget(self, directories: Sequence[Path]) -> None:
         """Forget what stood in directories that are others now: nobody has removed it."""
-        mounted = {path: identity_of(path) for path in self._directories}
-        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
-        self._stood = frozenset(path for path in self._stood if not any(path.is_relative_to(each) for each in others))
-        self._mounted = mounted
+        self._stood = frozenset(path for path in self._stood if not any(map(path.is_relative_to, directories)))
 
     def found(self, stands: Iterable[Path]) -> None:
         """Take note of what is on the node after a pass."""
@@ -174,7 +169,9 @@ class Loop:
         self._retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._standing_by = False
         self._histories: dict[Path, _History] = {}
-        self._removals = _Removals(settings.cni_conf_dir, settings.cni_bin_dir)
+        self._removals = _Removals()
+        self._mounted: dict[Path, Inode | None] = {}
+        """Which directory each of the host's was in the last pass."""
 
     # ---- the whole ----
 
@@ -221,7 +218,8 @@ class Loop:
             self._removals.found(path for wish in decision.wishes for path in wish.stands)
             self._able = self._able or decision.able
             self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-            self._configured = self._configured or self._ready
+            held_back = any(step.vital for step in decision.steps)  # what stands is not of this run
+            self._configured = self._configured or (self._ready and not held_back)
             if done and not later and decision.steps:
                 later.append(self._clock())  # what is left to do after that is done at once
             if self._waits(decision):
@@ -283,11 +281,7 @@ class Loop:
             self._owner.join(able=True)
         elif decision.steps and not self._owner.accompanied:
             self._owner.join(able=False)
-        # Making the files of a directory that was lost again is no fight and no repair.
-        lost = self._watcher.lost_directories()
-        kept = {path: each for path, each in self._histories.items() if os.path.realpath(path.parent) not in lost}
-        self._histories = kept
-        self._removals.forget_others()
+        self._forget_lost()
         if not decision.steps and self._ledger.stands():
             return False, []
         with self._owner.turn(cancelled=lambda: self._wakeup.stopping) as mine:
@@ -299,6 +293,14 @@ class Loop:
             if os.path.isdir(self._settings.cni_conf_dir) and not self._ledger.stands():
                 later.append(self._attempt(Save(self._ledger.path)))
             return done, [at for at in later if at is not None]
+
+    def _forget_lost(self) -> None:
+        """Start anew for the files of directories that are others now: making them again is no fight and no repair."""
+        mounted = {path: inode(path) for path in (self._settings.cni_conf_dir, self._settings.cni_bin_dir)}
+        others = [path for path, identity in mounted.items() if self._mounted.get(path, identity) != identity]
+        kept = {path: each for path, each in self._histories.items() if not any(map(path.is_relative_to, others))}
+        self._histories, self._mounted = kept, mounted
+        self._removals.forget(others)
 
     def _do(self, decision: Decision) -> tuple[bool, list[float | None]]:
         """Do each part's steps in their order; when one has to wait, so do those behind it."""
@@ -379,12 +381,8 @@ class Loop:
 
     def _watch(self) -> list[str]:
         """Watch what the next look reads; return what to complain of when that is not possible."""
-        interests = self._interests()
         try:
-            self._watcher.follow(
-                [each for each in interests if isinstance(each, Path)],
-                [each for each in interests if not isinstance(each, Path)],
-            )
+            self._watcher.follow(self._interests())
         except OSError as error:
             why, limit = error.strerror, "fs.inotify.max_user_instances and fs.inotify.max_user_watches on this node"
         except RuntimeError as error:
@@ -405,7 +403,7 @@ class Loop:
             self._errands.pass_done(configured=False, now=self._clock())  # whether it is, the newer one says
             logger.info("a newer instance on this node is at work: standing by, and writing nothing until it ends")
             self._histories = {}
-            self._removals = _Removals(self._settings.cni_conf_dir, self._settings.cni_bin_dir)
+            self._removals = _Removals()
         if before and not self._standing_by:
             self._parts = parts(self._settings, self._ledger, clock=self._clock)
             logger.info("the newer instance has ended: this one is at work again")

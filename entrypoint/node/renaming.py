@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from entrypoint.cni.document import RETIRED_SUFFIX
-from entrypoint.disk import moving
+from entrypoint.disk import files
 from entrypoint.disk.looks import Absent, File, read
 from entrypoint.node.ledger import Book, Renamed
 from entrypoint.node.part import told
@@ -67,7 +67,7 @@ def look(settings: Settings, ledger: Book) -> Old | None:
     old = path.with_name(path.name + RETIRED_SUFFIX)
     found = told(read(old), old)
     ours = isinstance(found, File) and hashlib.sha256(found.content).hexdigest() == ledger.renamed.digest
-    live = os.path.lexists(path) and not (ours and moving.same_file(path, old))
+    live = os.path.lexists(path) and not (ours and files.same_file(path, old))
     return Old(ours, isinstance(found, Absent) and found.missing, live)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from entrypoint.disk import files, moving, programs
-from entrypoint.disk.files import Identity
+from entrypoint.disk import files, programs
+from entrypoint.disk.looks import Signature
 from entrypoint.node.ledger import Ledger, Put, Renamed
 
 _ADVICE = {
@@ -81,7 +81,7 @@ class Write(Step):
 
     content: bytes
     mode: int
-    over: Identity | None = field(default=None, compare=False)
+    over: Signature | None = field(default=None, compare=False)
     """The file that content was taken over from: once that is another, look again."""
     put: Put | None = None
     """What the ledger notes once it is there."""
@@ -228,7 +228,7 @@ class Retire(_Rename):
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()
-            moving.rename(self.path, self.to, over=self.over)
+            files.rename(self.path, self.to, over=self.over)
         except OSError as error:
             if isinstance(error, FileNotFoundError) or os.path.lexists(self.path):
                 ledger.says = kept  # it has not happened: the disk forbids it, or the owner has removed it meanwhile
@@ -243,7 +243,7 @@ class GiveBack(_Rename):
 
     def do(self, doing: Doing) -> None:
         """Link it, and take the other name away."""
-        given_back = moving.rename_unless_taken(self.path, self.to)
+        given_back = files.rename_unless_taken(self.path, self.to)
         ledger, name = doing.ledger, self.to.name
         renamed = ledger.says.renamed
         if given_back:

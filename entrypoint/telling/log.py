@@ -9,7 +9,7 @@ import select
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 logger = logging.getLogger("entrypoint")
@@ -20,10 +20,8 @@ _PATIENCE = 50  # milliseconds for a reader that lags behind, once; far less tha
 
 def configure(log_format: str) -> None:
     """Send all log records to stderr; `log_format` is `text` or `json`."""
-    handler = _Stderr()
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Stderr(_json if log_format == "json" else _text)]
     root.setLevel(logging.INFO)
 
 
@@ -46,8 +44,10 @@ class _Stderr(logging.Handler):
     the end of the program: what finds no room is lost and counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, line: Callable[[str, str, str], str]) -> None:
+        """`line` makes one of the time, the level and the message."""
         super().__init__()
+        self._line = line
         self._descriptor = _without_blocking()
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLOUT)
@@ -58,9 +58,11 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is None:
             return  # closed before the start: another file may have its number by now
-        if self._lost and self._write(self.format(_lost_lines(self._lost))):
+        now = _time(record)
+        lost = f"lost {self._lost} lines of this log: there was no room for them"
+        if self._lost and self._write(self._line(now, "warning", lost)):
             self._lost = 0
-        if self._lost or not self._write(self.format(record)):
+        if self._lost or not self._write(self._line(now, record.levelname.lower(), record.getMessage())):
             self._lost += 1
 
     def _write(self, line: str) -> bool:
@@ -88,19 +90,12 @@ def _without_blocking() -> int:
     return _STDERR
 
 
-def _lost_lines(count: int) -> logging.LogRecord:
-    message = f"lost {count} lines of this log: there was no room for them"
-    return logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": message})
+def _text(now: str, level: str, message: str) -> str:
+    return f"{now} {level}: {one_line(message)}"
 
 
-class _Text(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{_time(record)} {record.levelname.lower()}: {one_line(record.getMessage())}"
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()})
+def _json(now: str, level: str, message: str) -> str:
+    return json.dumps({"time": now, "level": level, "message": message})
 
 
 def one_line(message: str) -> str:

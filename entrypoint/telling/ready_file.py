@@ -30,9 +30,13 @@ class ReadyFile:
         path = self._path
         if path is None:
             return None
-        if _is_right(path, ready=ready):
+        if os.path.exists(path) is ready:
             self._ready = ready
-            self.complaints = [f"--ready-file={path} is a directory"] if os.path.isdir(path) else []
+            self.complaints = (
+                [f"--ready-file={path} is a directory: name a file in it, to the probe too"]
+                if os.path.isdir(path)
+                else []
+            )
             return None
         not_before = self._pace.free_at(now)
         if ready is self._ready and not_before is not None:
@@ -41,16 +45,10 @@ class ReadyFile:
         self._pace.took(now)
         try:
             if ready:
-                if os.path.islink(path):
-                    path.unlink()
                 files.mark(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self.complaints = [f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"]
-        return None if _is_right(path, ready=ready) else self._pace.free_at(now)
-
-
-def _is_right(path: Path, *, ready: bool) -> bool:
-    """Say whether a file is there or not, as it should be; a link may lead nowhere, where a probe finds nothing."""
-    return os.path.lexists(path) == ready and not (ready and os.path.islink(path))
+            failed = f"cannot {'write' if ready else 'remove'} --ready-file={path}: {error.strerror}"
+            self.complaints = [f"{failed}; is a writable volume, such as an emptyDir, mounted there?"]
+        return None if os.path.exists(path) is ready else self._pace.free_at(now)

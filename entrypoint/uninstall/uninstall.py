@@ -18,7 +18,7 @@ from pathlib import Path
 from entrypoint import owner
 from entrypoint.cni import runtime, wrap
 from entrypoint.cni.document import GENERATED, RETIRED_SUFFIX, SUFFIXES, Master, Multus, Unusable, examine
-from entrypoint.disk import files, moving, programs
+from entrypoint.disk import files, programs
 from entrypoint.disk.looks import Absent, File, Look, listing, own, read
 from entrypoint.disk.wakeup import Wakeup
 from entrypoint.disk.watch import Watcher
@@ -231,7 +231,7 @@ def _programs(settings: Settings, book: Book) -> Iterator[Step]:
             yield Keep(path, "--skip-multus-binary-copy is set: who installs it takes it away")
         elif os.path.islink(path) or not os.path.isfile(path):
             yield Keep(path, "it is no regular file, so it is not the one of this image", forced="programs")
-        elif comparable and moving.same_file(source, path):
+        elif comparable and files.same_file(source, path):
             yield Keep(
                 path, f"nothing to compare it with: --multus-bin-file={source} is that very file. Remove it yourself"
             )
@@ -373,7 +373,7 @@ def _wait(settings: Settings, records: Records, found: Found, *, force: bool, sa
         look_at = say_at
         listings = [(each, ("",)) for each in records.places()]
         try:
-            watcher.follow(followed, [*listings, (directory, owner.SUFFIXES)])
+            watcher.follow([*followed, *listings, (directory, owner.SUFFIXES)])
         except (OSError, RuntimeError):  # no inotify watch or thread left on this node
             look_at = time.monotonic() + _UNWATCHED_INTERVAL
         for message in sorted(set(_renewed(settings, part)) - said):

@@ -30,11 +30,20 @@ def cluster():
         yield found
 
 
-def attach(pod, cluster):
-    """Let the pod find the API server."""
+def attach(new_pod, path, cluster, **more):
+    """Return a pod of a manifest that finds the API server."""
     address = urlsplit(cluster.url)
+    pod = new_pod(path, **{"token": next(iter(cluster.tokens)), "ca": pem(authority()), **more})
     pod.api_server = (address.hostname, str(address.port))
     return pod
+
+
+def in_order(pod):
+    """Start it; return it once its node is as it must be."""
+    running = pod.start(MAIN, network="host")
+    probe = ("/usr/bin/test", "-f", "/run/multus-entrypoint/ready")
+    until(lambda: running.exec(*probe).returncode == 0, running.log)
+    return running
 
 
 def limit_of(path):
@@ -61,21 +70,6 @@ def cluster_part(findings):
     return {status for name, status in findings.items() if name.startswith(("cluster.", "networks.", "pods."))}
 
 
-def account(cluster):
-    return {"token": next(iter(cluster.tokens)), "ca": pem(authority())}
-
-
-@manifest
-def test_the_startup_taint_is_removed_once_the_node_is_configured(path, new_pod, cluster):
-    pod = attach(new_pod(path, switched_on=True, **account(cluster)), cluster)
-    assert "--startup-taint=multus-cni.io/not-ready:NoSchedule" in pod.container(MAIN)["args"]
-    running = pod.start(MAIN, network="host")
-    until(lambda: TAINT not in cluster.taints("node-1"), running.log)
-    assert cluster.taints("node-1") == [{"key": "other", "effect": "NoExecute"}]
-    assert pod.node.path("/etc/cni/net.d/00-multus.conf").exists()
-    assert running.cgroup.oom_kills() == 0
-
-
 # One short-lived process beside the resident one is given three quarters of what the manifest grants: the last quarter
 # is a third of that again. It is the worst case, a node that has just booted: all that is read is charged to this
 # container.
@@ -94,11 +88,12 @@ def three_quarters(path):
 def test_check_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
     size = three_quarters(path)
-    pod = attach(new_pod(path, change=limited_to(size), **account(cluster)), cluster)
-    running = pod.start(MAIN, network="host")
-    until(lambda: ready(running), running.log)
+    running = in_order(attach(new_pod, path, cluster, change=limited_to(size)))
     assert running.cgroup.limit() // 4096 == size // 4096
-    assert cluster_part(check(running)) == {"pass"}  # and not skipped for lack of memory
+    findings = check(running)
+    assert cluster_part(findings) == {"pass"}  # and not skipped for lack of memory
+    # A token of the tests is no JWT, so that nobody can tell when it expires.
+    assert {name for name, status in findings.items() if status != "pass"} == {"kubeconfig.token"}
     assert running.cgroup.oom_kills() == 0
 
 
@@ -109,9 +104,7 @@ def test_check_fits_in_beside_as_many_pods_and_networks_as_a_large_node_and_clus
     for number in range(2000):
         cluster.add_network(f"lan-{number}", {"cniVersion": "0.3.1", "padding": "x" * 1000})
     as_after_a_boot()
-    pod = attach(new_pod(OURS[0], **account(cluster)), cluster)
-    running = pod.start(MAIN, network="host")
-    until(lambda: ready(running), running.log)
+    running = in_order(attach(new_pod, OURS[0], cluster))
     assert cluster_part(check(running)) == {"pass"}
     assert running.cgroup.oom_kills() == 0
 
@@ -120,10 +113,13 @@ def test_check_fits_in_beside_as_many_pods_and_networks_as_a_large_node_and_clus
 def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_the_memory(path, new_pod, cluster):
     as_after_a_boot()
     size = three_quarters(path)
-    pod = attach(new_pod(path, switched_on=True, change=limited_to(size), **account(cluster)), cluster)
+    pod = attach(new_pod, path, cluster, switched_on=True, change=limited_to(size))
+    assert "--startup-taint=multus-cni.io/not-ready:NoSchedule" in pod.container(MAIN)["args"]
     running = pod.start(MAIN, network="host")
     assert running.cgroup.limit() // 4096 == size // 4096
     until(lambda: TAINT not in cluster.taints("node-1"), running.log)
+    assert cluster.taints("node-1") == [{"key": "other", "effect": "NoExecute"}]
+    assert pod.node.path("/etc/cni/net.d/00-multus.conf").exists()
     assert running.cgroup.oom_kills() == 0
     assert running.is_running()
 
@@ -132,7 +128,7 @@ def test_the_removal_of_the_taint_beside_the_resident_process_leaves_a_third_of_
 def test_both_at_once_kill_nothing_and_the_check_is_done_or_says_why_not(path, new_pod, cluster):
     as_after_a_boot()
     cluster.denied.add(("patch", "nodes"))  # so that the taint's removal is tried again and again, beside the check
-    pod = attach(new_pod(path, switched_on=True, **account(cluster)), cluster)
+    pod = attach(new_pod, path, cluster, switched_on=True)
     running = pod.start(MAIN, network="host")
     until(lambda: ("PATCH", "/api/v1/nodes/node-1") in cluster.requests, running.log)
     assert cluster_part(check(running, "--startup-taint=")) in ({"pass"}, {"skipped"})
@@ -142,35 +138,16 @@ def test_both_at_once_kill_nothing_and_the_check_is_done_or_says_why_not(path, n
     assert running.is_running()
 
 
-@manifest
-def test_the_check_of_a_node_in_order_passes_in_the_container_as_it_is_applied(path, new_pod, cluster):
-    pod = attach(new_pod(path, **account(cluster)), cluster)
-    running = pod.start(MAIN, network="host")
-    until(lambda: ready(running), running.log)
-    findings = check(running)
-    assert cluster_part(findings) == {"pass"}
-    # A token of the tests is no JWT, so that nobody can tell when it expires.
-    assert {name for name, status in findings.items() if status != "pass"} == {"kubeconfig.token"}
-
-
 def test_an_api_server_whose_ca_has_no_key_identifiers_is_trusted_by_the_python_of_the_image(new_pod):
     """That Python's default does not, and Multus, which is written in Go, does."""
     old, found = BareCA(), FakeCluster()
     with serving(found, ca=old) as served:
-        pod = attach(new_pod(OURS[0], token=next(iter(found.tokens)), ca=pem(old)), served)
-        running = pod.start(MAIN, network="host")
-        until(lambda: ready(running), running.log)
+        running = in_order(attach(new_pod, OURS[0], served, ca=pem(old)))
         assert cluster_part(check(running)) == {"pass"}
 
 
 @manifest
 def test_the_check_reports_a_limit_that_is_too_low_instead_of_being_killed(path, new_pod, cluster):
-    pod = attach(new_pod(path, change=limited_to("50Mi"), **account(cluster)), cluster)
-    running = pod.start(MAIN, network="host")
-    until(lambda: ready(running), running.log)
+    running = in_order(attach(new_pod, path, cluster, change=limited_to("50Mi")))
     assert cluster_part(check(running)) == {"skipped"}
     assert running.cgroup.oom_kills() == 0
-
-
-def ready(running):
-    return running.exec("/usr/bin/test", "-f", "/run/multus-entrypoint/ready").returncode == 0

@@ -1,41 +1,76 @@
 """What the short-lived processes are given to do, and what is said before."""
 
 import logging
+import threading
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from entrypoint.cli.commands import cli
-from entrypoint.cli.options import chosen
 from entrypoint.errands import errands
-from entrypoint.settings import InvalidSettingError, build
+from entrypoint.settings import build
 
 ENVIRONMENT = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "NODE_NAME": "node-1"}
 
 
 def settings_of(*arguments):
-    return build(chosen(cli.make_context("multus-entrypoint", list(arguments))), ENVIRONMENT)
+    return build(cli.make_context("multus-entrypoint", list(arguments)).params, ENVIRONMENT)
+
+
+class Children(list):
+    """What was started, as name, order, and whether it still goes on."""
+
+    def make(self, module, order, _what, **_):
+        made = SimpleNamespace(name=module.rpartition(".")[2], order=order, ended=threading.Event())
+        made.start = lambda after=None: self.append(made)
+        made.stop = made.ended.set
+        return made
+
+    def orders(self):
+        return {each.name: each.order for each in self}
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """Return the module and the order of each process that a configured node has for these flags."""
+def children(monkeypatch):
+    made = Children()
+    monkeypatch.setattr(errands, "Child", made.make)
+    return made
+
+
+@pytest.fixture
+def started(children):
+    """Return the name and the order of each process that a configured node has for these flags."""
 
     def start(*arguments, changed=True):
-        orders = {}
-
-        def child(module, order, _what, **_):
-            orders[module.rpartition(".")[2]] = order
-            return SimpleNamespace(start=lambda after=None: None)
-
-        monkeypatch.setattr(errands, "Child", child)
+        children.clear()
         run = errands.Errands(settings_of(*arguments))
         if changed:
             run.configuration_changed()
         run.pass_done(configured=True, now=100.0)
-        return orders
+        return children.orders()
 
     return start
+
+
+def test_on_a_node_that_flips_what_is_broken_off_is_started_again_after_a_while_and_what_is_done_is_not(children):
+    run = errands.Errands(settings_of("--restart-crio", "--startup-taint=example.com/x", "--repair-pods=report"))
+    run.configuration_changed()
+
+    def passes(*, configured, now):
+        before = len(children)
+        return run.pass_done(configured=configured, now=now), [each.name for each in children[before:]]
+
+    assert passes(configured=False, now=0.0) == (None, ["crio"])
+    assert passes(configured=True, now=1.0) == (None, ["taint", "pods"])
+    crio, taint, pods = children
+    taint.ended.set()
+    assert passes(configured=False, now=2.0) == (7.0, [])
+    assert pods.ended.is_set()
+    assert not crio.ended.is_set()
+    assert passes(configured=True, now=3.0) == (7.0, [])
+    assert passes(configured=True, now=7.0) == (None, ["pods"])
+    assert passes(configured=True, now=8.0) == (None, [])
 
 
 def test_errands_use_the_pods_own_account_or_the_one_of_their_own(started, monkeypatch):
@@ -76,13 +111,17 @@ def test_a_restart_of_cri_o_that_takes_eth0_from_older_pods_is_warned_of_before(
 
 
 @pytest.mark.parametrize(
-    "key", ["node.kubernetes.io/unschedulable", "node-role.kubernetes.io/control-plane:NoSchedule"]
+    ("key", "is_ours"),
+    [
+        ("node.kubernetes.io/unschedulable", False),
+        ("node-role.kubernetes.io/control-plane:NoSchedule", False),
+        ("multus-cni.io/not-ready", True),
+        ("startup-taint.cluster-autoscaler.kubernetes.io/multus", True),
+    ],
 )
-def test_a_taint_that_kubernetes_sets_for_reasons_of_its_own_is_refused(key):
-    with pytest.raises(InvalidSettingError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
-        settings_of(f"--startup-taint={key}")
-
-
-@pytest.mark.parametrize("key", ["multus-cni.io/not-ready", "startup-taint.cluster-autoscaler.kubernetes.io/multus"])
-def test_a_taint_for_the_start_is_taken_whoever_reads_it(key):
-    assert settings_of(f"--startup-taint={key}").startup_taint.key == key
+def test_a_taint_that_kubernetes_sets_for_reasons_of_its_own_is_refused(key, is_ours):
+    if is_ours:
+        assert settings_of(f"--startup-taint={key}").startup_taint.key == key
+    else:
+        with pytest.raises(click.UsageError, match=r"such as multus-cni\.io/not-ready, got Kubernetes' own"):
+            settings_of(f"--startup-taint={key}")

@@ -12,7 +12,7 @@ from entrypoint.node import loop as loops
 from entrypoint.node.ledger import Ledger, parsed
 from entrypoint.node.loop import GaveUpError, Loop
 from entrypoint.node.steps import Compare, Copy, GiveBack, Remove, Retire, StepError, Write
-from tests.node import CRIO, FLANNEL, IN_CLUSTER, scratch, settings_for, snapshot
+from tests.node import CRIO, FLANNEL, IN_CLUSTER, Node, scratch, settings_for, snapshot
 
 MASTER = "10-a.conflist"
 CLEANUP, RENAME = "--cleanup-config-on-exit", "--rename-conf-file"
@@ -490,6 +490,18 @@ def test_without_a_thread_left_the_startup_taint_is_removed_later(root, start, m
 
 
 # ---- the newer one ----
+
+
+def test_who_comes_while_another_one_notes_something_writes_its_own_configuration_all_the_same(
+    root, start, monkeypatch
+):
+    """What the older one wrote works, and yet it is not what this run wants."""
+    put(root, FLANNEL)
+    Node(root).settle()
+    loop, overwritten = start("--skip-config-watch", "--multus-log-level=error"), [True]
+    monkeypatch.setattr(Ledger, "overwritten", lambda self: bool(overwritten) and overwritten.pop())
+    loop.rest()
+    assert json.loads((root / "net.d/00-multus.conf").read_bytes())["logLevel"] == "error"
 
 
 # ---- leaving ----

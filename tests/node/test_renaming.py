@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from entrypoint.disk import moving
+from entrypoint.disk import files
 from tests.node import Node
 
 RENAME, CLEANUP = "--rename-conf-file", "--cleanup-config-on-exit"
@@ -37,7 +37,7 @@ class Renaming(Node):
             raise KilledError
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(moving, "rename", kill)
+            patch.setattr(files, "rename", kill)
             try:
                 return super().once()
             except KilledError:

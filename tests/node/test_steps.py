@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from entrypoint.disk import files, moving, programs
+from entrypoint.disk import files, programs
 from entrypoint.node.ledger import Book, Ledger, Put, Renamed
 from entrypoint.node.steps import Compare, Copy, Doing, GiveBack, Note, Remove, Retire, StepError, Write, attempted
 
@@ -101,7 +101,7 @@ def on_disk(doing):
 def test_the_ledger_is_on_disk_before_the_master_is_renamed(tmp_path, doing, retire, monkeypatch):
     """Otherwise nobody would know whose NAME.old is, be it what is renamed or what had that name until then."""
     doing.ledger.note(renamed=Renamed("05-a.conf", "da"), earlier={"10-b.conf": "d0"})
-    monkeypatch.setattr(moving, "rename", killed)
+    monkeypatch.setattr(files, "rename", killed)
     with pytest.raises(KilledError):
         retire.do(doing)
     assert (on_disk(doing).renamed, on_disk(doing).earlier) == (
@@ -122,9 +122,10 @@ def test_a_rename_that_could_not_be_done_has_not_happened(tmp_path, doing, retir
         raise OSError(28, "No space left on device", path)
 
     if fails == "flush":  # the name has changed all the same
-        monkeypatch.setattr(moving, "flush_directory", fail)
+        renamed = (tmp_path / "10-b.conf.old").exists
+        monkeypatch.setattr(files, "flush_directory", lambda path: fail(path) if renamed() else None)
     else:
-        monkeypatch.setattr(files if fails == "ledger" else moving, "write" if fails == "ledger" else "rename", fail)
+        monkeypatch.setattr(files, "write" if fails == "ledger" else "rename", fail)
     with pytest.raises(OSError, match="No space left"):
         retire.do(doing)
     assert (tmp_path / "10-b.conf").exists() is (fails != "flush")
@@ -146,7 +147,7 @@ def test_giving_back_is_finished_after_a_kill_at_any_point(tmp_path, doing, reti
     give_back = GiveBack(retire.to, retire.path)
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         if at == "flush":
-            patch.setattr(moving, "flush_directory", killed)
+            patch.setattr(files, "flush_directory", killed)
         else:
             patch.setattr(os, at, killed)
             patch.setattr(type(retire.path), "unlink", killed)

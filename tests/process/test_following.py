@@ -57,38 +57,12 @@ def test_a_rotated_token_is_in_the_kubeconfig_at_once_in_every_mode(host, mode):
         assert host.kubeconfig.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_swap_of_the_data_link_alone_is_enough(host):
-    """A watch on the file itself would only see the removal of the old directory, which comes later."""
-    host.account.keeps_old = True
-    with host.configured() as program:
-        settled(program)
-        host.rotate("swapped")
-        until(lambda: host.has_token("swapped"))
-
-
-def test_a_rotated_ca_is_in_the_kubeconfig_at_once(host):
-    with host.configured() as program:
-        settled(program)
-        host.rotate(authority="ANOTHER\n")
-        until(lambda: base64.b64encode(b"ANOTHER\n").decode() in host.kubeconfig.read_text())
-
-
 def test_a_ca_file_of_its_own_is_followed_too(host):
     authority = Volume(host.root / "ca", **{"bundle.crt": "FIRST"})
     with host.configured(env={"KUBE_CA_FILE": str(authority.path / "bundle.crt")}):
         encoded = base64.b64encode(b"SECOND").decode()
         authority.update(**{"bundle.crt": "SECOND"})
         until(lambda: encoded in host.kubeconfig.read_text())
-
-
-def test_a_token_of_a_plain_file_written_in_place_is_followed(host):
-    shutil.rmtree(host.account.path)
-    host.account.path.mkdir()
-    (host.account.path / "ca.crt").write_text("CA")
-    (host.account.path / "token").write_text("plain-1")
-    with host.configured():
-        overwrite(host.account.path / "token", "plain-2")
-        until(lambda: host.has_token("plain-2"))
 
 
 @pytest.mark.parametrize("write", [overwrite, replace])
@@ -115,19 +89,6 @@ def test_a_master_written_in_place_in_two_halves_is_wrapped_when_it_is_whole(hos
         until(lambda: host.wraps(name="whole"))
         assert not program.lines("removed", "00-multus")
         assert not program.lines("skipping")
-
-
-def test_a_first_master_written_in_two_halves_is_not_passed_over_for_a_later_one(host):
-    content = json.dumps({**FLANNEL, "name": "first"})
-    with host.start() as program, (host.conf_dir / "10-first.conflist").open("w") as file:
-        program.says("waiting")
-        file.write(content[:20])
-        file.flush()
-        host.master("20-second.conflist")
-        stays(lambda: not host.conf.exists(), 0.5)
-        file.write(content[20:])
-        file.flush()
-        until(lambda: host.wraps(name="first"))
 
 
 def test_a_removed_and_restored_master_keeps_the_configuration_with_a_warning(host):
@@ -157,15 +118,6 @@ def test_with_cleanup_a_removed_master_takes_the_configuration_away_and_brings_i
             settled(program, waiting=True)
             host.master()
             until(host.conf.exists)
-
-
-def test_with_cleanup_a_master_may_be_away_for_longer_than_the_wait_timeout(host):
-    with host.configured("--cleanup-config-on-exit", "--wait-timeout=0.3") as program:
-        (host.conf_dir / "10-flannel.conflist").unlink()
-        until(lambda: not host.conf.exists())
-        settled(program, waiting=True)  # the time-out is no limit any more
-        host.master()
-        until(host.conf.exists)
 
 
 def test_an_earlier_name_overtakes_the_master_and_gives_it_back(host):
@@ -233,17 +185,6 @@ def test_an_autoconfig_directory_of_its_own_is_followed_through_removal(host):
         assert host.names() == ["00-multus.conf", "multus.d"]
 
 
-def test_an_autoconfig_directory_that_appears_after_the_start_is_waited_for(host):
-    own = host.root / "a/b/c"
-    with host.start(f"--multus-autoconfig-dir={own}") as program:
-        program.says("waiting", str(own), "does not exist")
-        for directory in (own.parent.parent, own.parent, own):
-            directory.mkdir()
-            settled(program, waiting=True)  # one by one, as an installer does
-        host.master(directory=own)
-        until(lambda: host.wraps(name="cbr0"))
-
-
 def test_a_service_account_directory_that_is_removed_and_made_again_is_followed(host):
     with host.configured() as program:
         shutil.rmtree(host.account.path)
@@ -302,15 +243,6 @@ def test_a_configuration_directory_that_is_a_link_is_followed_when_it_is_swapped
         targets[0].joinpath("10-flannel.conflist").unlink()
         settled(program)
         assert host.wraps(mtu=1000)
-
-
-def test_the_version_of_an_earlier_master_does_not_stick(host):
-    """In the Go peer it does, and the next, different master ends the program."""
-    with host.configured(cniVersion="0.3.1"):
-        for version in ("1.0.0", "0.2.0", "1.1.0", "0.4.0"):
-            host.master(cniVersion=version)
-            until(lambda v=version: host.wraps(cniVersion=v))
-        assert json.loads(host.conf.read_text())["cniVersion"] == "0.4.0"
 
 
 def test_without_the_config_watch_the_master_is_not_followed(host):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
 import signal
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-from tests.process.scratch import FLANNEL, MULTUS, open_files, overwrite, replace, settled
+from tests.process.scratch import open_files, overwrite, settled
 from tests.waiting import until
 
 CLEANUP = "--cleanup-config-on-exit"
@@ -153,66 +152,6 @@ def test_the_ready_file_is_gone_while_nothing_is_configured(host):
     assert not host.ready.exists()
 
 
-def test_without_cleanup_everything_stays(host):
-    with host.configured() as program:
-        settled(program)
-        before = host.snapshot(host.conf_dir, host.bin_dir)
-        program.stop()
-    assert host.snapshot(host.conf_dir, host.bin_dir) == before
-
-
-def test_cleanup_takes_a_configuration_that_it_found_as_it_had_to_be(host):
-    with host.configured() as program:
-        program.stop()
-    with host.start(CLEANUP) as program:
-        host.until_ready(program)
-        program.stop()
-    assert host.names() == ["10-flannel.conflist", "multus.d"]
-
-
-def test_cleanup_while_waiting_takes_the_configuration_of_an_earlier_run_at_once(host):
-    with host.configured() as program:
-        program.stop()
-    (host.conf_dir / "10-flannel.conflist").unlink()
-    with host.start(CLEANUP) as program:
-        program.says("waiting")
-        until(lambda: not host.conf.exists())
-
-
-def test_cleanup_leaves_the_file_of_a_successor_alone(host):
-    with host.configured(CLEANUP) as program:
-        for _ in range(4):  # with the first, as many writes as are made in five seconds
-            host.conf.unlink()
-            until(host.conf.exists)
-        content = b'{"successor": true}'
-        replace(host.conf, content, mode=0o600)
-        program.stop()
-    assert host.conf.read_bytes() == content
-
-
-def test_cleanup_takes_its_file_although_somebody_touched_it(host):
-    with host.configured(CLEANUP) as program:
-        host.conf.touch()
-        program.stop()
-    assert not host.conf.exists()
-
-
-@pytest.mark.parametrize("changed", [False, True], ids=["the same flags", "other flags"])
-def test_a_rolling_update_with_overlap_ends_with_a_configuration(host, changed):
-    with host.configured(CLEANUP) as old:
-        flags = ["--namespace-isolation"] if changed else []
-        with host.start(CLEANUP, f"--ready-file={host.root}/run/ready2", *flags) as new:
-            until((host.root / "run/ready2").exists)
-            old.stop()
-            until(lambda: host.wraps(**FLANNEL))
-            assert ("namespaceIsolation" in json.loads(host.conf.read_text())) is changed
-            settled(new)
-            assert host.wraps(**FLANNEL)
-            until((host.root / "run/ready2").exists)
-            new.stop()
-    assert not host.conf.exists()
-
-
 def test_cleanup_that_fails_is_said_and_exits_with_0(host):
     with host.configured(CLEANUP) as program:
         host.conf.unlink()
@@ -220,13 +159,3 @@ def test_cleanup_that_fails_is_said_and_exits_with_0(host):
         (host.conf / "something").touch()
         code = program.stop()
         assert code == 0
-
-
-def test_cleanup_in_static_mode_takes_the_copy(host):
-    static = host.image / "70-multus.conf"
-    static.write_text(json.dumps(MULTUS))
-    with host.start(CLEANUP, f"--multus-conf-file={static}") as program:
-        host.until_ready(program)
-        program.stop()
-    assert host.names() == ["multus.d"]
-    assert static.exists()

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.process.scratch import Pod, file_id, overwrite, presences, settled, vanish
+from entrypoint.cli import resident
+from tests.opshost import run_here
+from tests.process.scratch import Pod, file_id, presences, settled, vanish
 from tests.waiting import until
 
 STANDS_BY, AT_WORK = "standing by", "at work again"
-HIGHEST = f".multus-entrypoint-{'9' * 19}0-0123456789ab.alive"
-HOLDER = """
-import fcntl, os, sys
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-os.rename(sys.argv[1], sys.argv[2])
-print(flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -39,20 +30,6 @@ def older(host):
 @pytest.fixture
 def newer(host):
     return Pod(host, "newer")
-
-
-@contextlib.contextmanager
-def _holder(host, name):
-    """Hold a file as an instance does, under a name of the test's choice."""
-    path = host.kubeconfig.parent / name
-    path.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", HOLDER, path.with_name("beside"), path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def _outputs(host):
@@ -78,6 +55,7 @@ def test_the_newer_one_owns_the_node_until_it_ends(host, older, newer, end):
             settled(first, second)
             assert newer.owns() and _outputs(host) == before
             assert older.ready.exists() and newer.ready.exists()
+            assert len(first.sleeps()) == 2  # the threads: to stand by takes no other one
             second.stop(end)
         until(lambda: host.has_token("another"))
         older.token = "another"
@@ -86,44 +64,6 @@ def test_the_newer_one_owns_the_node_until_it_ends(host, older, newer, end):
         assert len(first.lines(STANDS_BY)) == len(first.lines(AT_WORK)) == 1
         assert not first.lines("warning") and not second.lines("warning")
         assert not second.lines(STANDS_BY)
-
-
-def test_the_older_one_is_at_work_by_the_event_of_a_kill(host, older, newer):
-    with older.running() as first, newer.running() as second:
-        settled(first, second)
-        second.process.kill()
-        until(older.owns)
-
-
-def test_the_older_one_is_at_work_again_after_a_newer_one_that_it_never_saw_at_work(host, older):
-    with older.running() as first:
-        with _holder(host, HIGHEST) as process:
-            first.says(STANDS_BY)
-            process.kill()
-            first.says(AT_WORK)
-        assert presences(host) and HIGHEST not in [path.name for path in presences(host)]
-
-
-def test_of_three_the_newest_owns_the_node_then_the_next(host, older):
-    middle, newest = Pod(host, "middle"), Pod(host, "newest")
-    with older.running() as first, middle.running() as second, newest.running() as third:
-        assert newest.owns()
-        third.process.kill()
-        until(middle.owns)
-        settled(first, second)
-        assert middle.owns()
-        second.process.kill()
-        until(older.owns)
-
-
-def test_the_end_of_an_older_one_is_no_news(host, older, newer):
-    with older.running() as first, newer.running() as second:
-        before = _outputs(host)
-        assert first.stop() == 0
-        settled(second)
-        assert newer.owns() and _outputs(host) == before
-        assert len(presences(host)) == 1
-        assert not second.lines(AT_WORK)
 
 
 def test_several_that_start_at_once_agree_on_one(host, older):
@@ -180,6 +120,15 @@ def test_one_that_finds_its_master_later_takes_the_node_then(host, older, newer)
         assert older.ready.exists()
 
 
+def test_two_that_disagree_about_a_shared_ready_file_do_not_spin(host):
+    """One is configured, the other waits for a master that never comes: each undoes what the other does."""
+    host.master()
+    with host.configured() as one, host.start("--multus-master-cni-file-name=99-never.conf") as other:
+        other.says("waiting")
+        until(lambda: 0 < one.sleeps()[one.pid] < float("inf"), "a pause of the one")
+        until(lambda: 0 < other.sleeps()[other.pid] < 10_000, "a pause of the other")
+
+
 @pytest.mark.parametrize("flag", ["--no-such-flag", "--cni-version=x", "--multus-conf-file=/nowhere"])
 def test_one_with_a_wrong_flag_is_not_noticed(host, older, newer, flag):
     with older.running() as first:
@@ -217,64 +166,6 @@ def test_a_newer_one_does_not_wait_for_an_older_one_that_is_stopped(host, older,
             assert newer.owns()
 
 
-def test_a_turn_that_does_not_end_is_not_waited_for(host, newer):
-    """As when an instance is stopped in the midst of its writing."""
-    host.master()
-    host.kubeconfig.parent.mkdir()
-    descriptor = os.open(host.kubeconfig.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with newer.running() as program:
-            assert newer.owns()
-            host.conf.unlink()
-            until(newer.owns)
-            host.conf.unlink()
-            assert program.stop() == 0
-    finally:
-        os.close(descriptor)
-
-
-def test_what_killed_runs_left_counts_for_nothing_and_is_removed(host, older):
-    directory = host.kubeconfig.parent
-    directory.mkdir()
-    overwrite(directory / HIGHEST, "")
-    (directory / HIGHEST.replace("ab", "ac")).mkdir()
-    os.mkfifo(directory / HIGHEST.replace("ab", "ad"))
-    (directory / HIGHEST.replace("ab", "ae")).symlink_to("nowhere")
-    overwrite(directory / "999.alive", "")
-    with older.running():
-        assert older.owns()
-        assert not (directory / HIGHEST).exists()
-        assert len(presences(host)) == 5  # what is no file of an instance stays
-    with Pod(host, "next").running():
-        assert len(presences(host)) == 5  # its own, and not that of the one that was killed
-
-
-def test_a_clock_that_is_behind_does_not_make_one_older(host, older, newer):
-    ahead = ["unshare", "--time", "--boottime", str(10**7)]
-    if subprocess.run([*ahead, "true"], capture_output=True).returncode != 0:
-        pytest.skip("no time namespace can be made here")
-    with older.running(prefix=ahead) as first, newer.running() as second:
-        assert newer.owns()
-        second.process.kill()
-        until(older.owns)
-        assert first.running()
-
-
-def test_among_ranks_that_are_alike_the_names_decide(host, older):
-    with older.running() as first:
-        (own,) = presences(host)
-        number, tie = own.name.removesuffix(".alive").split("-")[2:]
-        lower, higher = (f".multus-entrypoint-{number}-{each * 12}.alive" for each in "0f")
-        assert "0" * 12 < tie < "f" * 12
-        with _holder(host, lower):
-            host.kubeconfig.unlink()
-            until(older.owns)
-            assert not first.lines(STANDS_BY)
-        with _holder(host, higher):
-            first.says(STANDS_BY)
-
-
 def test_a_file_that_is_taken_away_is_there_again_and_nobody_takes_over(host, older, newer):
     with older.running() as first, newer.running() as second:
         for path in presences(host):
@@ -286,35 +177,13 @@ def test_a_file_that_is_taken_away_is_there_again_and_nobody_takes_over(host, ol
         until(older.owns)
 
 
-def test_files_that_are_taken_away_all_the_time_are_made_once_a_second(host, older, newer):
+@pytest.mark.parametrize("go", [vanish, lambda path: path.rename(path.with_name("aside"))], ids=["removed", "renamed"])
+def test_the_whole_directory_may_go(host, older, newer, go):
     with older.running() as first, newer.running() as second:
-        made, began = set(), time.monotonic()
-        while len(made) < 8:
-            for path in presences(host):
-                made.add(path)
-                path.unlink(missing_ok=True)
-            time.sleep(0.001)
-        assert len(made) <= 2 * (time.monotonic() - began + 2)  # the longer this takes, the more there may be
-        until(lambda: len(presences(host)) == 2)
-        until(newer.owns)
-        assert first.running() and second.running()
-
-
-def test_the_whole_directory_may_go(host, older, newer):
-    with older.running() as first, newer.running() as second:
-        vanish(host.kubeconfig.parent)
+        go(host.kubeconfig.parent)
         until(lambda: len(presences(host)) == 2)
         until(newer.owns)
         assert not first.lines("wrote", str(host.conf))[1:]
-        second.process.kill()
-        until(older.owns)
-
-
-def test_a_directory_that_is_renamed_and_made_anew_is_joined_again(host, older, newer):
-    with older.running(), newer.running() as second:
-        host.kubeconfig.parent.rename(host.conf_dir / "aside")
-        until(lambda: len(presences(host)) == 2)
-        until(newer.owns)
         second.process.kill()
         until(older.owns)
 
@@ -335,27 +204,6 @@ def test_where_no_file_can_be_made_the_node_is_configured_all_the_same(host, old
             until(older.owns)
     finally:
         subprocess.run(["chattr", "-i", directory], check=True)
-
-
-def test_an_older_release_that_keeps_no_such_file_does_not_keep_the_newer_one_from_being_ready(host, older, newer):
-    """It writes its own things back, as two instances did then."""
-    with older.running() as first:
-        first.stop()
-    theirs = host.kubeconfig.read_bytes()
-    with newer.start() as second:
-        for _ in range(5):
-            until(lambda: host.kubeconfig.read_bytes() != theirs)
-            host.kubeconfig.with_name("beside").write_bytes(theirs)
-            host.kubeconfig.with_name("beside").rename(host.kubeconfig)
-        second.says("the node is configured")
-        until(newer.owns)
-        until(newer.ready.exists)
-
-
-def test_standing_by_takes_no_thread_and_no_cpu(host, older, newer):
-    with older.running() as first, newer.running():
-        settled(first)
-        assert len(first.sleeps()) == 2
 
 
 def test_an_older_one_in_the_midst_of_a_long_copy_lets_the_newer_one_through(host, older, newer):
@@ -379,33 +227,24 @@ def test_an_older_one_in_the_midst_of_a_long_copy_lets_the_newer_one_through(hos
 # ---- the end ----
 
 
+@pytest.mark.parametrize("flags", [(), ("--rename-conf-file",)], ids=["", "rename"])
 @pytest.mark.parametrize("leaving", ["older", "newer"])
-def test_cleanup_takes_nothing_from_another_one(host, older, newer, leaving):
-    older.flags += ("--cleanup-config-on-exit",)
-    newer.flags += ("--cleanup-config-on-exit",)
+def test_cleanup_takes_nothing_from_another_one(host, older, newer, leaving, flags):
+    older.flags += ("--cleanup-config-on-exit", *flags)
+    newer.flags += ("--cleanup-config-on-exit", *flags)
     with older.running() as first, newer.running() as second:
         goes, stands = (first, second) if leaving == "older" else (second, first)
+        settled(first, second)
         stands.freeze()
-        before = host.conf.read_bytes()
+        before = host.conf.read_bytes(), host.names()
         assert goes.stop() == 0
         goes.says("nothing is cleaned up")
-        assert host.conf.read_bytes() == before
+        assert (host.conf.read_bytes(), host.names()) == before
         stands.thaw()
         until((newer if leaving == "older" else older).owns)
         assert stands.stop() == 0
-    assert not host.conf.exists()
+    assert host.names() == ["10-flannel.conflist", "multus.d"]
     assert presences(host) == []
-
-
-def test_nothing_is_left_behind_at_the_end(host, older):
-    with older.running() as program:
-        assert len(presences(host)) == 1
-        program.stop()
-    assert sorted(os.listdir(host.kubeconfig.parent)) == [
-        ".multus-entrypoint.lock",
-        "ledger.json",
-        host.kubeconfig.name,
-    ]
 
 
 def test_uninstall_removes_what_killed_runs_left_and_the_directory(host, older):
@@ -423,13 +262,16 @@ def test_uninstall_removes_what_killed_runs_left_and_the_directory(host, older):
 
 def _checked(host, pod):
     """Return the findings of `check` as `kubectl exec` has them in the pod that started first."""
-    outcome = host.run("check", "--output=json", *pod.flags)
+    outcome = run_here(host.arguments("check", "--output=json", *pod.flags), host.environ())
     return {each["id"]: each for each in json.loads(outcome.stdout)["findings"]}
 
 
-def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(host, older, newer):
+def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_that_ones(
+    host, older, newer, monkeypatch
+):
     whose = ("node.owner", "binary.current", "configuration.current", "kubeconfig.current")
     with older.running(execed=True) as first:  # its command line says that it is one
+        monkeypatch.setattr(resident, "PID", first.pid)
         assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
         with newer.running(execed=True):
             first.says(STANDS_BY)
@@ -438,15 +280,6 @@ def test_check_warns_where_a_newer_one_has_the_node_and_fails_nothing_that_is_th
             assert all("node.owner" in findings[name]["advice"] for name in whose[1:])
         until(older.owns)
         assert [_checked(host, older)[name]["status"] for name in whose] == ["pass"] * 4
-
-
-def test_check_changes_nothing_of_what_killed_runs_left(host, older):
-    with older.running() as first:
-        first.stop(signal.SIGKILL)
-    left = presences(host)
-    findings = _checked(host, older)
-    assert len(left) == 1 and presences(host) == left
-    assert findings["node.owner"]["status"] == "pass"
 
 
 # ---- the hooks of others ----
@@ -463,7 +296,9 @@ def _back(host):
     return host.conf.exists() and host.kubeconfig.exists() and host.installed.exists()
 
 
-@pytest.mark.parametrize("flags", [(), ("--cleanup-config-on-exit",)], ids=["", "cleanup"])
+@pytest.mark.parametrize(
+    "flags", [(), ("--cleanup-config-on-exit",), ("--rename-conf-file",)], ids=["", "cleanup", "rename"]
+)
 def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host, older, flags):
     older.flags += flags
     with older.running() as program:
@@ -475,7 +310,7 @@ def test_what_a_hook_removes_is_put_back_at_once_and_taken_away_at_the_end(host,
     with older.running() as program:  # the pod is started again
         assert older.owns()
         program.stop()
-    assert host.conf.exists() is not bool(flags)
+    assert host.conf.exists() is ("--cleanup-config-on-exit" not in flags)
     assert host.installed.exists() and host.kubeconfig.exists()
 
 
@@ -487,35 +322,6 @@ def test_a_signal_in_the_midst_of_a_hook_leaves_nothing_half(host, older):
             assert program.stop() == 0
             assert host.names() == ["10-flannel.conflist"], number
             assert os.listdir(host.bin_dir) == []
-
-
-def test_what_the_hook_of_another_removed_stays_at_the_end_of_the_one_that_put_it_back(host, older, newer):
-    with older.running() as first, newer.running() as second:
-        _hook(host)
-        until(lambda: _back(host))
-        assert first.stop() == 0
-        settled(second)
-        assert second.stop() == 0
-    assert _back(host)
-
-
-def test_what_was_missing_at_the_start_is_no_removal(host, older):
-    with older.running() as program:
-        program.stop()
-    assert older.owns()
-    host.conf.unlink()
-    with older.running() as program:
-        program.stop()
-    assert older.owns()
-
-
-def test_what_was_changed_and_not_removed_stays(host, older):
-    with older.running() as program:
-        for path in (host.conf, host.kubeconfig, host.installed):
-            overwrite(path, "garbage")
-        until(older.owns)
-        program.stop()
-    assert older.owns()
 
 
 def test_a_master_that_was_away_is_no_removal_by_somebody_else(host, older):
@@ -542,9 +348,11 @@ def test_with_a_successor_what_a_hook_removed_stays(host, older, newer):
     with older.running() as first, newer.running() as second:
         _hook(host)
         until(newer.owns)
-        first.stop()
+        assert first.stop() == 0
         settled(second)
         assert newer.owns()
+        assert second.stop() == 0  # it was the hook of the other one
+    assert _back(host)
     with older.running() as first:
         _hook(host)
         until(older.owns)
@@ -552,13 +360,3 @@ def test_with_a_successor_what_a_hook_removed_stays(host, older, newer):
             first.stop()
             settled(second)
             assert newer.owns()
-
-
-def test_a_renamed_master_has_its_name_back_when_a_hook_took_the_configuration(host, older):
-    older.flags += ("--rename-conf-file",)
-    with older.running() as program:
-        assert host.names() == ["00-multus.conf", "10-flannel.conflist.old", "multus.d"]
-        _hook(host)
-        until(lambda: _back(host))
-        program.stop()
-    assert host.names() == ["10-flannel.conflist"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fake_api import FakeCluster, authority, pem, serving
 from tests.process.scratch import open_files, overwrite
-from tests.waiting import until
+from tests.waiting import BOUND, until
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -31,11 +31,11 @@ def _children(pid):
     ]
 
 
-def _leave_orphans(pid, count, before=0):
+def _leave_orphans(pid, count):
     """Do as `kubectl exec` with a command that leaves processes in the background: process 1 inherits them."""
     script = f"for i in $(seq {count}); do (sleep infinity &); done"
     subprocess.run(["nsenter", f"--target={pid}", "--pid", "sh", "-c", script], check=True)
-    return until(lambda: len(found := _children(pid)) == before + count and found, "all orphans")
+    return until(lambda: len(found := _children(pid)) == count and found, "all orphans")
 
 
 @needs_namespaces
@@ -51,27 +51,8 @@ def test_process_1_waits_for_the_orphans_that_an_exec_leaves(host):
         assert program.ends() == 0
 
 
-@needs_namespaces
-def test_process_1_leaves_the_end_of_its_own_children_to_who_waits_for_them(host):
-    """Else their exit code would be lost, and nobody would know that there is something to do again."""
-    silent = FakeCluster()
-    silent.silent.set()
-    host.master()
-    with serving(silent) as cluster:
-        host.account.update(**{"token": "good-token", "ca.crt": pem(authority())})
-        env = {**_at(cluster), "NODE_NAME": "node-1"}
-        with host.start("--startup-taint=multus.example/not-ready", env=env, prefix=NAMESPACE) as program:
-            cluster.wait_for_requests(1)
-            (one,) = _children(program.pid)
-            assert len(_children(one)) == 1
-            for each in _leave_orphans(one, 9, before=1):
-                os.kill(each, signal.SIGKILL)  # the errand among them
-            program.says("was killed (signal 9)")
-            until(lambda: not _children(one), what="the end of all orphans")
-
-
 def test_the_zombie_of_a_child_of_ours_stays_for_who_waits_for_it_and_others_go():
-    """What the test above can only meet by chance."""
+    """Else its exit code would be lost, and nobody would know that there is something to do again."""
     script = """
 import os, subprocess
 from entrypoint.errands import child
@@ -147,4 +128,4 @@ def test_what_lies_in_the_working_directory_is_no_module_of_ours(host):
         assert "wrong" not in said.read_text()
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(BOUND) == 0

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
-import time
 
 import pytest
 
@@ -33,25 +30,11 @@ def test_the_master_is_renamed_once_it_is_wrapped_and_that_is_no_removal(host):
         assert log.index("wrote " + str(host.conf)) < log.index("renamed ")
 
 
-def test_after_a_restart_the_renamed_file_is_the_master(host):
-    with host.configured(RENAME) as program:
-        settled(program)
-        program.stop()
-    before = host.snapshot(host.conf_dir)
-    assert _is_renamed(host)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
-        settled(program)
-        program.stop()
-    assert host.snapshot(host.conf_dir) == before
-
-
 def test_after_a_restart_without_a_configuration_it_is_written_from_the_renamed_file(host):
     with host.configured(RENAME) as program:
         program.stop()
     host.conf.unlink()
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         assert host.wraps(**FLANNEL)
         assert _is_renamed(host)
 
@@ -89,72 +72,21 @@ def test_a_master_that_comes_later_wins_over_a_renamed_one_wherever_it_sorts(hos
             assert file_id(host.conf) == before
 
 
-def test_a_live_master_that_comes_before_the_renamed_one_wins(host):
-    with host.configured(RENAME) as program:
-        host.master("05-other.conflist", mtu=9)
-        until(lambda: host.wraps(mtu=9))
-        until((host.conf_dir / "05-other.conflist.old").exists)
-        before = file_id(host.conf)
-        settled(program)
-        assert file_id(host.conf) == before
-
-
-def test_a_renamed_file_that_is_removed_is_a_removal(host):
-    with host.configured(RENAME, CLEANUP):
-        (host.conf_dir / f"{NAME}.old").unlink()
-        until(lambda: not host.conf.exists())
-        host.master()
-        until(lambda: host.conf.exists() and _is_renamed(host))
-
-
 def test_files_that_stand_beside_the_master_are_neither_wrapped_nor_renamed(host):
     """CRI-O brings two files; that the first of them has been renamed is no removal."""
     host.master("05-first.conflist", mtu=1)
-    host.master("10-second.conflist", mtu=2)
-    with host.configured(RENAME) as program:
-        until((host.conf_dir / "05-first.conflist.old").exists)
-        settled(program)
-        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
-    host.ready.unlink()
-    with host.start(RENAME) as program:
-        host.until_ready(program)
-        settled(program)
-        assert host.wraps(mtu=1) and (host.conf_dir / "10-second.conflist").exists()
-
-
-def test_a_touch_of_a_bystander_changes_nothing_in_the_same_run_or_after_a_restart(host):
-    host.master("05-first.conflist", mtu=1)
     bystander = host.master("10-second.conflist", mtu=2)
     with host.configured(RENAME) as program:
-        os.utime(bystander)
+        until((host.conf_dir / "05-first.conflist.old").exists)
+        os.utime(bystander)  # a touch changes nothing
         settled(program)
         assert host.wraps(mtu=1) and bystander.exists()
         program.stop()
     os.utime(bystander)
     before = host.snapshot(host.conf_dir)
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         settled(program)
         assert host.snapshot(host.conf_dir) == before
-
-
-@pytest.mark.parametrize("name", ["05-new.conflist", "20-new.conflist"])
-@pytest.mark.parametrize("running", [True, False])
-def test_a_new_file_counts_although_it_was_copied_with_its_old_time(host, name, running):
-    (host.root / "kept").write_text(json.dumps({**FLANNEL, "mtu": 9}))
-    os.utime(host.root / "kept", (1e9, 1e9))
-    with host.configured(RENAME) as program:
-        if not running:
-            program.stop()
-            host.ready.unlink(missing_ok=True)
-        shutil.copy2(host.root / "kept", host.conf_dir / name)
-        if running:
-            until(lambda: host.wraps(mtu=9) and not (host.conf_dir / name).exists())
-    if not running:
-        with host.start(RENAME) as program:
-            host.until_ready(program)
-            until(lambda: host.wraps(mtu=9) and not (host.conf_dir / name).exists())
 
 
 def test_a_bystander_with_another_content_takes_the_masters_place_after_a_restart_whatever_its_time(host):
@@ -210,9 +142,7 @@ def test_a_network_that_was_left_does_not_come_back(host):
         until((host.conf_dir / "20-calico.conflist.old").exists)
         program.stop()
     assert host.names() == [f"{NAME}.old", "20-calico.conflist", "multus.d"]
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         assert host.wraps(mtu=9)
 
 
@@ -237,8 +167,7 @@ def test_without_the_flag_the_renamed_master_gets_its_name_back_first(host, mode
     static.parent.mkdir()
     static.write_text(host.conf.read_text())
     flags = [f"--multus-conf-file={static}"] if mode == "static" else []
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         settled(program)
         assert (host.conf_dir / NAME).exists() and not (host.conf_dir / f"{NAME}.old").exists()
         assert host.conf.exists() is (mode == "auto")
@@ -267,15 +196,6 @@ def test_a_ledger_of_another_node_makes_nothing_ours(host):
     assert host.names() == [f"{NAME}.old", "20-other.conflist", "multus.d"]
 
 
-def test_a_ledger_that_somebody_removes_is_put_back(host):
-    ledger = host.conf_dir / "multus.d/ledger.json"
-    with host.configured(RENAME) as program:
-        settled(program)
-        before = ledger.read_bytes()
-        ledger.unlink()
-        until(lambda: ledger.exists() and ledger.read_bytes() == before)
-
-
 def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_network_back(host):
     """Flannel's pod restarts, after the node was moved to another network."""
     with host.configured(RENAME) as program:
@@ -285,9 +205,7 @@ def test_an_earlier_master_that_its_owner_writes_as_it_was_does_not_take_the_net
         settled(program)
         assert host.wraps(mtu=9)
         program.stop()
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         settled(program)
         assert host.wraps(mtu=9)
         host.master(mtu=10)
@@ -301,8 +219,7 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
     own.write_bytes(live.read_bytes() if same else b"mine")
     before = file_id(own), own.read_bytes()
     for _ in range(2):
-        with host.start(RENAME, CLEANUP) as program:
-            host.until_ready(program)
+        with host.configured(RENAME, CLEANUP) as program:
             assert host.wraps(**FLANNEL)
             line = program.says("warning", f"{NAME}.old is there, and is not what was renamed to it")
             assert program.log.index(line) < program.log.index("wrote ")
@@ -313,8 +230,7 @@ def test_an_operators_own_old_file_is_never_overwritten_which_is_said_before_any
             program.stop()
         assert (file_id(own), own.read_bytes()) == before
         assert live.exists()
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         own.rename(own.with_name("mine"))
         until(lambda: _is_renamed(host))
 
@@ -327,25 +243,9 @@ def test_the_readiness_indicator_keeps_its_name(host, directory):
     indicator.parent.mkdir(parents=True, exist_ok=True)
     indicator.touch()
     flags = ("--rename-conf-file", f"--readiness-indicator-file={directory}/10-flannel.conflist")
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         program.says("warning", "keeps its name: it is --readiness-indicator-file")
         assert "10-flannel.conflist" in host.names()
-
-
-def test_a_name_that_leaves_no_room_for_old_is_said_and_no_reason_to_give_up(host):
-    name = "10-" + "x" * 241 + ".conflist"
-    assert len(name) == 253
-    (host.conf_dir / name).write_text(json.dumps(FLANNEL))
-    for _ in range(2):
-        with host.start(RENAME) as program:
-            host.until_ready(program)
-            line = program.says("warning", "would be longer than 255 bytes")
-            configured = program.says("the node is configured")
-            assert program.log.index(line) < program.log.index(configured)
-            assert host.wraps(**FLANNEL)
-            code = program.stop()
-        assert code == 0
 
 
 def test_the_longest_name_that_can_be_renamed_is(host):
@@ -375,38 +275,8 @@ def test_a_renamed_master_whose_name_was_taken_on_the_way_out_is_replaced_by_the
     with host.configured(RENAME, CLEANUP, "--skip-config-watch") as program:
         host.master(mtu=4)
         program.stop()
-    host.ready.unlink(missing_ok=True)
-    with host.start(RENAME) as program:
-        host.until_ready(program)
+    with host.configured(RENAME) as program:
         until(lambda: host.wraps(mtu=4) and _is_renamed(host))
-
-
-def test_without_the_flag_a_file_called_old_is_no_master(host):
-    (host.conf_dir / f"{NAME}.old").write_text(json.dumps(FLANNEL))
-    outcome = host.run("--wait-timeout=0.1")
-    assert outcome.returncode == 1
-    assert "no .conf or .conflist file is there" in outcome.stderr
-
-
-def test_cleanup_puts_the_name_back(host):
-    with host.configured(RENAME, CLEANUP) as program:
-        original = os.stat(host.conf_dir / f"{NAME}.old").st_ino
-        code = program.stop()
-    assert code == 0
-    assert host.names() == [NAME, "multus.d"]
-    assert os.stat(host.conf_dir / NAME).st_ino == original
-
-
-def test_cleanup_after_a_restart_puts_the_name_back_too(host):
-    with host.configured(RENAME, CLEANUP) as program:
-        program.process.kill()
-        program.ends()
-    assert host.names() == ["00-multus.conf", f"{NAME}.old", "multus.d"]
-    host.ready.unlink()
-    with host.start(RENAME, CLEANUP) as program:
-        host.until_ready(program)
-        program.stop()
-    assert host.names() == [NAME, "multus.d"]
 
 
 def test_cleanup_puts_the_name_back_even_if_somebody_has_just_removed_the_configuration(host):
@@ -417,20 +287,6 @@ def test_cleanup_puts_the_name_back_even_if_somebody_has_just_removed_the_config
         host.conf.unlink()
         program.stop()
     assert host.names() == [NAME, "multus.d"]
-
-
-def test_without_cleanup_the_master_stays_renamed(host):
-    with host.configured(RENAME) as program:
-        program.stop()
-    assert host.names() == ["00-multus.conf", f"{NAME}.old", "multus.d"]
-
-
-def test_cleanup_does_not_overwrite_a_live_file_that_has_taken_the_name(host):
-    with host.configured(RENAME, CLEANUP, "--skip-config-watch") as program:
-        overwrite(host.conf_dir / NAME, "a live one")
-        program.stop()
-    assert (host.conf_dir / NAME).read_text() == "a live one"
-    assert not host.conf.exists()
 
 
 def test_a_run_that_was_killed_while_it_put_the_name_back_leaves_two_names_that_become_one(host):
@@ -450,47 +306,18 @@ def test_a_renamed_master_of_a_directory_of_its_own_is_found_again(host):
     path = host.master(directory=own)
     flags = [RENAME, CLEANUP, f"--multus-autoconfig-dir={own}"]
     for _ in range(2):
-        with host.start(*flags) as program:
-            host.until_ready(program)
+        with host.configured(*flags) as program:
             until(lambda: os.listdir(own) == [f"{NAME}.old"])
             program.process.kill()
-        host.ready.unlink()
-    with host.start(*flags) as program:
-        host.until_ready(program)
+    with host.configured(*flags) as program:
         program.stop()
     assert os.listdir(own) == [path.name]
-    assert host.names() == ["multus.d"]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_instant_and_started_again_it_never_loses_the_master(host, seed):
-    chance = random.Random(seed)
-    host.master()
-    for _ in range(8):
-        with host.start(RENAME, CLEANUP) as program:
-            time.sleep(chance.uniform(0.05, 0.25))
-            if chance.random() < 0.5:
-                program.stop()
-            else:
-                program.process.kill()
-                program.ends()
-        names = set(host.names())
-        assert {NAME, f"{NAME}.old"} & names
-        assert {NAME, "00-multus.conf"} & names, "no configuration for the runtime"
-        host.ready.unlink(missing_ok=True)
-    with host.start(RENAME, CLEANUP) as program:
-        host.until_ready(program)
-        assert host.wraps(**FLANNEL)
-        until(lambda: _is_renamed(host))
-        code = program.stop()
-    assert code == 0
-    assert host.names() == [NAME, "multus.d"]
+    assert host.names() == [NAME, "multus.d"]  # what is no master is not touched
 
 
 def test_a_rename_that_waits_for_a_mesh_is_done_without_the_config_watch_too(host):
     """Istio has written its list under the name of the single plugin and has not renamed it yet."""
     host.master("00-calico.conflist")
     overwrite(host.conf, json.dumps({"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [MULTUS]}))
-    with host.start(RENAME, "--skip-config-watch") as program:
-        host.until_ready(program)
+    with host.configured(RENAME, "--skip-config-watch"):
         until(lambda: "00-calico.conflist.old" in host.names())

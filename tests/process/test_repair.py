@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.scratch import ScratchHost, file_id, overwrite, replace, settled
+from tests.process.scratch import ScratchHost, overwrite, replace, settled
 from tests.waiting import until
 
 OUTPUTS = ["conf", "kubeconfig", "installed"]
@@ -109,35 +109,6 @@ def test_a_fight_is_five_writes_in_five_seconds_and_is_told_once(tmp_path):
 
     with ThreadPoolExecutor(len(OUTPUTS)) as pool:
         list(pool.map(fight, OUTPUTS))
-
-
-def test_a_fight_over_one_file_does_not_hold_up_the_others(host):
-    with host.configured():
-        for i in range(4):
-            host.conf.unlink(missing_ok=True)
-            host.rotate(f"token-{i}")
-            until(lambda i=i: host.has_token(f"token-{i}"))
-
-
-def test_a_changed_source_of_the_binary_is_installed(host):
-    with host.configured():
-        before = file_id(host.installed)
-        replace(host.multus, b"a new multus", mode=0o750)
-        until(lambda: file_id(host.installed) != before)
-        until(lambda: host.installed.read_bytes() == b"a new multus")
-        assert host.installed.stat().st_mode & 0o7777 == 0o750
-
-
-def test_a_binary_that_is_running_is_replaced(host):
-    with open("/bin/sleep", "rb") as file:
-        replace(host.installed, file.read(), mode=0o755)
-    child = os.spawnv(os.P_NOWAIT, host.installed, ["multus", "30"])
-    try:
-        with host.configured():
-            assert host.installed.read_bytes() == host.multus.read_bytes()
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
 
 
 def test_with_the_copy_skipped_the_binary_is_left_alone(host):

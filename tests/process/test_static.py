@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
@@ -81,12 +80,6 @@ def test_what_is_not_json_is_refused_at_start(host, source, content):
     assert host.snapshot() == before
 
 
-def test_the_place_of_a_syntax_error_is_told(host, source):
-    source.write_text('{\n  "name": "x",\n  oops\n}')
-    outcome = host.run(f"--multus-conf-file={source}")
-    assert "line 3 column 3" in outcome.stderr
-
-
 def test_while_running_what_is_not_json_leaves_the_last_copy(host, source):
     copy = host.conf_dir / source.name
     with host.start(f"--multus-conf-file={source}") as program:
@@ -100,15 +93,6 @@ def test_while_running_what_is_not_json_leaves_the_last_copy(host, source):
         assert copy.read_text() == CONTENT
         source.write_text(new := json.dumps({**MULTUS, "new": True}))
         until(lambda: copy.read_text() == new and host.ready.exists())
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
-def test_what_is_no_file_is_refused_without_blocking(host, make):
-    path = host.image / "70-multus.conf"
-    make(path)
-    outcome = host.run(f"--multus-conf-file={path}")
-    assert outcome.returncode == 1
-    assert "not a regular file" in outcome.stderr
 
 
 def test_the_copy_is_put_back_and_the_token_followed(host, source):

@@ -40,6 +40,37 @@ def _mounted(*words):
         _command("umount", "-l", words[-1])
 
 
+@contextlib.contextmanager
+def _read_only(directory):
+    with _mounted("--bind", directory, directory), _mounted("-o", "remount,ro,bind", directory):
+        yield
+
+
+def _small(directory):
+    return _mounted("-t", "tmpfs", "-o", "size=64k", "none", directory)
+
+
+@pytest.mark.parametrize(
+    ("place", "trouble", "words"),
+    [
+        ("conf_dir", _immutable, ["cannot write", "immutable"]),
+        ("bin_dir", _read_only, ["cannot install", "readOnly"]),
+        ("bin_dir", _small, ["cannot install", "No space left"]),
+    ],
+)
+def test_at_start_a_directory_that_takes_nothing_ends_it_without_a_configuration(host, place, trouble, words):
+    host.multus.write_bytes(os.urandom(1 << 20))
+    host.master()
+    directory = getattr(host, place)
+    with trouble(directory):
+        before = os.listdir(directory)
+        outcome = host.run()
+        assert os.listdir(directory) == before
+    assert outcome.returncode == 1
+    assert all(word in outcome.stderr for word in (str(directory), *words)), outcome.stderr
+    assert not host.conf.exists()
+
+
 def test_a_configuration_directory_that_cannot_be_written_any_more(host):
     with host.configured() as program:
         before = file_id(host.conf)
@@ -60,26 +91,6 @@ def test_a_configuration_directory_that_cannot_be_written_any_more(host):
         until(host.ready.exists)
 
 
-def test_at_start_a_directory_that_cannot_be_written_ends_it(host):
-    host.master()
-    with _immutable(host.conf_dir):
-        outcome = host.run()
-    assert outcome.returncode == 1
-    assert "cannot write" in outcome.stderr
-    assert str(host.conf_dir) in outcome.stderr
-    assert host.names() == ["10-flannel.conflist"]
-
-
-def test_at_start_a_read_only_volume_ends_it(host):
-    host.master()
-    with _mounted("--bind", host.bin_dir, host.bin_dir), _mounted("-o", "remount,ro,bind", host.bin_dir):
-        outcome = host.run()
-    assert outcome.returncode == 1
-    assert f"cannot install {host.installed}" in outcome.stderr
-    assert "readOnly" in outcome.stderr
-    assert not host.conf.exists()
-
-
 def test_a_binary_directory_that_becomes_read_only(host):
     with _mounted("-t", "tmpfs", "-o", "size=1m", "none", host.bin_dir), host.configured() as program:
         host.installed.unlink()
@@ -95,8 +106,20 @@ def test_a_binary_directory_that_becomes_read_only(host):
         until(host.ready.exists)
 
 
+def test_a_master_on_a_read_only_volume_is_wrapped_and_keeps_its_name(host):
+    own = host.root / "own"
+    own.mkdir()
+    master = host.master(directory=own)
+    flags = ("--rename-conf-file", "--cleanup-config-on-exit", f"--multus-autoconfig-dir={own}")
+    with _read_only(own), host.start(*flags) as program:
+        host.until_ready(program)
+        program.says("error", "cannot rename", str(master), "Read-only")
+        assert program.stop() == 0
+    assert host.names() == ["multus.d"] and os.listdir(own) == [master.name]
+
+
 def test_a_full_disk(host):
-    with _mounted("-t", "tmpfs", "-o", "size=64k", "none", host.conf_dir):
+    with _small(host.conf_dir):
         host.master()
         with host.configured() as program:
             before = host.conf.read_bytes(), host.kubeconfig.read_bytes()
@@ -113,17 +136,6 @@ def test_a_full_disk(host):
             filler.unlink()
             until(lambda: host.has_token("does-not-fit"))
             until(host.ready.exists)
-
-
-def test_at_start_a_full_disk_ends_it_without_a_configuration(host):
-    with _mounted("-t", "tmpfs", "-o", "size=64k", "none", host.bin_dir):
-        host.multus.write_bytes(os.urandom(1 << 20))
-        host.master()
-        outcome = host.run()
-        assert outcome.returncode == 1
-        assert "No space left" in outcome.stderr
-        assert os.listdir(host.bin_dir) == []
-    assert not host.conf.exists()
 
 
 def test_a_node_without_a_free_inotify_instance_is_configured_and_followed_all_the_same(host):

@@ -44,23 +44,6 @@ def host(tmp_path):
 
 
 @pytest.fixture
-def new_host(tmp_path):
-    """Make one scratch host after the other."""
-    made = []
-
-    def make():
-        made.append(None)
-        return ScratchHost(tmp_path / str(len(made)))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def long():
-    return LONG
-
-
-@pytest.fixture
 def figure(record_property):
     """Say what was tried; it is printed at the end of the run."""
     return lambda text: record_property("figure", text)

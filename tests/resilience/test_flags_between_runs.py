@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.process.scratch import FLANNEL, MULTUS, ScratchHost, file_id, settled
+from tests.resilience.conftest import LONG
 
 RENAME, CLEANUP = "--rename-conf-file", "--cleanup-config-on-exit"
 STATIC, MASTERS = "00-static.conf", ("10-flannel.conflist", "20-calico.conflist")
@@ -80,7 +81,7 @@ def life(directory, modes, chance):
             host.until_ready(program)
             settled(program)
             for line in program.lines("info: renamed"):
-                old, new = os.path.basename(line.split()[3]), line.split()[-1]
+                old, new = re.search(r"renamed .*/(.+) to (.+)", line).groups()
                 earlier = (earlier | {present} if new.endswith(".old") else earlier) - {None, old, new}
                 present = old if new.endswith(".old") else None if new == present else present
             wrong = _wrong(host, before, earlier, mode)
@@ -103,11 +104,11 @@ def _lives(tmp_path, each_life):
     assert not wrong, "\n\n".join(wrong)
 
 
-def test_whatever_flags_follow_each_other_the_node_ends_as_the_last_ones_say(tmp_path, long, figure):
+def test_whatever_flags_follow_each_other_the_node_ends_as_the_last_ones_say(tmp_path, figure):
     """The same lives in each quick run; the long form draws others, and tries each pair of flags first."""
-    first = random.randrange(1_000_000) if long else 0
-    drawn = [random.Random(number) for number in range(first, first + (200 if long else 16))]
+    first = random.randrange(1_000_000) if LONG else 0
+    drawn = [random.Random(number) for number in range(first, first + (200 if LONG else 16))]
     lives = [chance.choices(MODES, k=chance.choice([2, 3, 4])) for chance in drawn]
-    pairs = list(map(list, itertools.product(MODES, repeat=2))) if long else []
+    pairs = list(map(list, itertools.product(MODES, repeat=2))) if LONG else []
     figure(f"{len(pairs)} pairs of flags, and {len(lives)} lives from number {first} on")
     _lives(tmp_path, enumerate([*pairs, *lives], first))

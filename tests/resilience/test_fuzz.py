@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import click
-import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from entrypoint.cli.flags import ENTRYPOINT
+from entrypoint.cni.document import Master, Unusable, Verdict, equal, examine, parse
+from entrypoint.disk.looks import Absent, File
+from entrypoint.node import configuration, kubeconfig, master
+from entrypoint.node.ledger import Ledger
+from entrypoint.node.part import Before
+from entrypoint.node.steps import Write
 from entrypoint.settings import InvalidSettingError, Settings
 from tests.flags import MASTERS, settings_for
-from tests.resilience import fuzzing
 from tests.resilience.conftest import LONG
 
+CORPUS = Path(__file__).parent / "corpus"
+"""Found by a run that was guided by coverage: the inputs that together reached most of the code."""
 EXAMPLES = 20_000 if LONG else 300
 fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
-SEEDS = [path.read_bytes() for path in sorted([*MASTERS.iterdir(), *fuzzing.CORPUS.iterdir()]) if path.is_file()]
+SEEDS = [path.read_bytes() for path in sorted([*MASTERS.iterdir(), *CORPUS.iterdir()]) if path.is_file()]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -57,6 +65,18 @@ CONTENT = (
 )
 
 
+SETS = [(), ("--cni-version=1.0.0",), ("--cni-version=0.4.0", "--force-cni-version"), ("--rename-conf-file",)]
+SETTINGS = [settings_for(Path("/nowhere"), *flags) for flags in SETS]
+STATIC = settings_for(Path("/nowhere"), "--multus-conf-file=/images/70-multus.conf")
+
+
+def _wished(wanted, source):
+    """Return the configuration's wish on a node that has nothing but this source, and what it writes."""
+    part = configuration.Configuration(wanted, Ledger(wanted.ledger_file))
+    wish = part.wish(configuration.Seen(0.0, source=source), Before())
+    return wish, next((step for step in wish.steps if isinstance(step, Write)), None)
+
+
 @fuzzed
 @given(CONTENT)
 @example(b"[" * 100_000)
@@ -65,13 +85,29 @@ CONTENT = (
 @example(b'{"name": "a", "type": "b", "x": "\\ud800"}')
 @example(b'{"name": "a", "type": "b", "cniVersion": "9999999999999999999999.0.0"}')
 def test_any_master_is_wrapped_or_refused(content):
-    fuzzing.as_master(content)
+    verdict = examine(content, "10-x.conf")
+    assert isinstance(verdict, Verdict)
+    broken_since = -100.0 if isinstance(verdict, Unusable) else None
+    candidate = master.Candidate("10-x.conf", verdict, -100.0, broken_since, hashlib.sha256(content).hexdigest())
+    for wanted in SETTINGS:
+        wish, write = _wished(wanted, master.Seen(0.0, (candidate,)))
+        if isinstance(verdict, Unusable):
+            assert write is None and verdict.reason and "\n" not in verdict.reason
+        if isinstance(verdict, Master):
+            assert write or wish.faults or wish.waits
+        if write:
+            _wraps(write, content, wanted)
 
 
-@fuzzed
-@given(CONTENT)
-def test_any_static_configuration_is_copied_or_refused(content):
-    fuzzing.as_static(content)
+def _wraps(step, content, wanted):
+    """What is kept of it is as it was, read as Go does; what makes the network is kept."""
+    document = json.loads(step.content)
+    delegate = document.get("plugins", [document])[0]["delegates"][0]
+    given = parse(content)
+    changed = {"cniVersion"} if wanted.force_cni_version or not given.get("cniVersion") else set()
+    assert {"name", "type", "plugins", "ipam"} & given.keys() <= delegate.keys()
+    for key in delegate.keys() - changed:
+        assert equal(delegate[key], given[key])
 
 
 @fuzzed
@@ -80,7 +116,25 @@ def test_any_static_configuration_is_copied_or_refused(content):
 @example(b"a: b\n- c", b"CA")
 @example(b"\x7f", b"CA")
 def test_any_service_account_gives_a_kubeconfig_that_says_the_same_or_a_reason(token, authority):
-    fuzzing.as_account(token, authority)
+    files = (File(content, 0o644, (0, number, 0)) for number, content in enumerate((token, authority)))
+    wish = kubeconfig.Kubeconfig(SETTINGS[0]).wish(kubeconfig.Seen(True, *files, Absent()), Before())
+    if not wish.steps:
+        assert wish.faults
+        return
+    (write,) = wish.steps
+    document = yaml.safe_load(write.content)
+    assert document["users"][0]["user"]["token"] == token.decode("ascii").strip()
+
+
+@fuzzed
+@given(CONTENT)
+def test_any_static_configuration_is_copied_or_refused(content):
+    wish, write = _wished(STATIC, File(content, 0o644, (0, 3, 0)))
+    if write is None:
+        assert wish.faults
+        return
+    assert write.content == content
+    json.loads(content.decode("utf-8", "replace"))
 
 
 FLAGS = sorted(option for flag in ENTRYPOINT for option in flag.opts if option.startswith("--"))
@@ -97,29 +151,3 @@ def test_any_flag_value_is_taken_or_is_a_usage_error(pairs):
         assert any(flag == "--version" for flag, _ in pairs)
     else:
         assert isinstance(found, Settings)
-
-
-def test_a_coverage_guided_run_finds_nothing(long, tmp_path, figure):
-    """Only in the long form, and only where atheris is installed."""
-    import importlib.util
-    import re
-    import shutil
-    import subprocess
-    import sys
-
-    if not long:
-        pytest.skip("in the long form")
-    if importlib.util.find_spec("atheris") is None:
-        pytest.skip("needs atheris (pip install atheris); it is none of the locked requirements")
-    corpus = tmp_path / "corpus"
-    shutil.copytree(fuzzing.CORPUS, corpus)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.resilience.fuzzing", "120", str(corpus)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    runs = re.search(r"Done (\d+) runs", done.stderr)
-    figure(f"{runs[1] if runs else '?'} runs in 120 s")
-
-
-def test_the_corpus_is_small():
-    assert sum(path.stat().st_size for path in fuzzing.CORPUS.iterdir()) < 20_000

@@ -38,9 +38,8 @@ class Place(NamedTuple):
     path: Callable[[ScratchHost], Path]
     mode: int
     """What is left of its permissions."""
-    at_start: tuple[str, ...]
-    """What must be said, in one line, by a program that starts."""
-    while_running: tuple[str, ...]
+    said: tuple[str, ...]
+    """What must be said, in one line, by a program that starts and by one that runs."""
     happen: Callable[[ScratchHost], object] = lambda host: None
     """What makes a running program need it; the content of a file that is forbidden need not change for that."""
     done: Callable[[ScratchHost], object] = lambda host: True
@@ -48,45 +47,38 @@ class Place(NamedTuple):
 
 
 DENIED = "Permission denied"
-WRITE_ADVICE = "may the container write there"
+UNWRITABLE = (DENIED, "may the container write there")
 
+
+def _static(number):
+    return json.dumps({**MULTUS, "number": number})
+
+
+def _change_master(host):
+    """In place: its directory may be closed to what is new."""
+    (host.conf_dir / "10-flannel.conflist").write_text(json.dumps({**FLANNEL, "mtu": 2}))
+
+
+NEW_MASTER = (_change_master, lambda host: host.wraps(mtu=2))
+NEW_TOKEN = (lambda host: host.rotate("token-2"), lambda host: host.has_token("token-2"))
+BINARY = (
+    lambda host: host.multus.write_bytes(NEW_BINARY),
+    lambda host: host.installed.read_bytes() == NEW_BINARY,
+)
 PLACES = {
     "conf-dir-unwritable": Place(
-        lambda host: host.conf_dir,
-        0o500,
-        ("cannot write", "00-multus.conf", DENIED, WRITE_ADVICE),
-        ("cannot write", "00-multus.conf", DENIED, WRITE_ADVICE),
-        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
-        lambda host: host.wraps(mtu=2),
+        lambda host: host.conf_dir, 0o500, ("cannot write", "00-multus.conf", *UNWRITABLE), *NEW_MASTER
     ),
     "kubeconfig-dir-unwritable": Place(
-        lambda host: host.kubeconfig.parent,
-        0o500,
-        ("cannot write", "multus.kubeconfig", DENIED, WRITE_ADVICE),
-        ("cannot write", "multus.kubeconfig", DENIED, WRITE_ADVICE),
-        lambda host: host.rotate("token-2"),
-        lambda host: host.has_token("token-2"),
+        lambda host: host.kubeconfig.parent, 0o500, ("cannot write", "multus.kubeconfig", *UNWRITABLE), *NEW_TOKEN
     ),
     "bin-dir-unwritable": Place(
-        lambda host: host.bin_dir,
-        0o500,
-        ("cannot install", "opt/cni/bin/multus", DENIED, WRITE_ADVICE),
-        ("cannot install", "opt/cni/bin/multus", DENIED, WRITE_ADVICE),
-        lambda host: host.multus.write_bytes(NEW_BINARY),
-        lambda host: host.installed.read_bytes() == NEW_BINARY,
+        lambda host: host.bin_dir, 0o500, ("cannot install", "opt/cni/bin/multus", *UNWRITABLE), *BINARY
     ),
-    "conf-dir-closed": Place(
-        lambda host: host.conf_dir,
-        0,
-        (DENIED,),
-        (DENIED,),
-        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
-        lambda host: host.wraps(mtu=2),
-    ),
+    "conf-dir-closed": Place(lambda host: host.conf_dir, 0, (DENIED,), *NEW_MASTER),
     "autoconfig-dir-closed": Place(
         lambda host: host.root / "auto",
         0,
-        ("the directory", "/auto cannot be read", DENIED),
         ("the directory", "/auto cannot be read", DENIED),
         lambda host: host.master(directory=host.root / "auto", mtu=2),
         lambda host: host.wraps(mtu=2),
@@ -96,53 +88,27 @@ PLACES = {
         lambda host: host.conf_dir / "10-flannel.conflist",
         0,
         ("10-flannel.conflist", DENIED),
-        ("10-flannel.conflist", DENIED),
-        lambda host: (host.conf_dir / "10-flannel.conflist").write_text(_flannel(mtu=2)),
-        lambda host: host.wraps(mtu=2),
+        *NEW_MASTER,
         ("--wait-timeout=1",),
     ),
     "token-unreadable": Place(
         lambda host: _truly(host.account.path / "token"),
         0,
         ("service account token", "serviceaccount/token", DENIED),
-        ("service account token", "serviceaccount/token", DENIED),
         lambda host: _truly(host.account.path / "token").write_text("token-2"),
         lambda host: host.has_token("token-2"),
     ),
     "ca-unreadable": Place(
-        lambda host: _truly(host.account.path / "ca.crt"),
-        0,
-        ("CA certificate", "serviceaccount/ca.crt", DENIED),
-        ("CA certificate", "serviceaccount/ca.crt", DENIED),
+        lambda host: _truly(host.account.path / "ca.crt"), 0, ("CA certificate", "serviceaccount/ca.crt", DENIED)
     ),
     "service-account-closed": Place(
-        lambda host: host.account.path,
-        0,
-        ("service account token", "serviceaccount/token", DENIED),
-        ("service account token", "serviceaccount/token", DENIED),
-        lambda host: host.rotate("token-2"),
-        lambda host: host.has_token("token-2"),
+        lambda host: host.account.path, 0, ("service account token", "serviceaccount/token", DENIED), *NEW_TOKEN
     ),
-    "binary-unreadable": Place(
-        lambda host: host.multus,
-        0,
-        ("image/multus", "is not executable"),
-        ("image/multus", "is not executable"),
-        lambda host: host.multus.write_bytes(NEW_BINARY),
-        lambda host: host.installed.read_bytes() == NEW_BINARY,
-    ),
-    "image-closed": Place(
-        lambda host: host.image,
-        0,
-        ("--multus-bin-file", "image/multus", DENIED),
-        ("--multus-bin-file", "image/multus", DENIED),
-        lambda host: host.multus.write_bytes(NEW_BINARY),
-        lambda host: host.installed.read_bytes() == NEW_BINARY,
-    ),
+    "binary-unreadable": Place(lambda host: host.multus, 0, ("image/multus", "is not executable"), *BINARY),
+    "image-closed": Place(lambda host: host.image, 0, ("--multus-bin-file", "image/multus", DENIED), *BINARY),
     "static-unreadable": Place(
         lambda host: host.root / "00-multus.conf",
         0,
-        ("--multus-conf-file", "00-multus.conf", DENIED),
         ("--multus-conf-file", "00-multus.conf", DENIED),
         lambda host: (host.root / "00-multus.conf").write_text(_static(2)),
         lambda host: (host.conf_dir / "00-multus.conf").read_text() == _static(2),
@@ -154,14 +120,6 @@ PLACES = {
 BLIND = [
     PLACES[each] for each in ("conf-dir-closed", "autoconfig-dir-closed", "master-unreadable", "static-unreadable")
 ]
-
-
-def _static(number):
-    return json.dumps({**MULTUS, "number": number})
-
-
-def _flannel(**changes):
-    return json.dumps({**FLANNEL, **changes})
 
 
 @contextlib.contextmanager
@@ -193,7 +151,7 @@ def test_what_is_forbidden_at_the_start_is_named_and_once_it_is_permitted_it_sta
     with _forbidden(place.path(host), place.mode):
         with host.start(*flags, prefix=UNPRIVILEGED) as program:
             assert program.ends() == 1, program.log
-            program.says("error", *place.at_start)
+            program.says("error", *place.said)
     assert not host.conf.exists() and not _temporaries(host)
     with host.start(*flags, prefix=UNPRIVILEGED) as program:
         host.until_ready(program)
@@ -212,7 +170,7 @@ def test_what_is_forbidden_while_it_runs_costs_nothing_and_is_made_up_for_when_i
                 place.happen(host)
             except PermissionError:
                 pytest.skip("to change what is forbidden needs root")
-            program.says(*place.while_running)
+            program.says(*place.said)
             assert program.running()
             assert _outputs(host) == before and not _temporaries(host)
             # What stands works as before; only where nobody can tell what stands, or from what, it counts as broken.
