@@ -112,24 +112,24 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(host):
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute"])
-@pytest.mark.parametrize("name", ["00-multus.conf", "multus.d"])
+@pytest.mark.parametrize("name", ["00-multus.conf", "multus.d/multus.kubeconfig", "multus.d"])
 def test_an_output_that_is_a_link_out_of_its_directory_is_replaced_or_complained_of(host, name, kind):
     """On the host an absolute link leads elsewhere than in this container."""
     with host.configured() as program:
         program.stop()
-    elsewhere = host.root / "elsewhere"
-    (host.conf_dir / name).rename(elsewhere)
-    (host.conf_dir / name).symlink_to(elsewhere if kind == "absolute" else "../../../../elsewhere")
+    output, elsewhere = host.conf_dir / name, host.root / "elsewhere"
+    output.rename(elsewhere)
+    output.symlink_to(elsewhere if kind == "absolute" else os.path.relpath(elsewhere, output.parent))
     host.ready.unlink(missing_ok=True)
     with host.start() as program:
         until(lambda: host.ready.exists() or program.lines("error") or not program.running())
-        if name == "00-multus.conf":
-            host.until_ready(program)
-            settled(program)
-            assert not host.conf.is_symlink() and host.wraps()
-        else:
+        if name == "multus.d":
             assert program.ends() == 1
             assert program.lines("error", str(host.kubeconfig.parent), "is a link to")
+        else:
+            host.until_ready(program)
+            settled(program)
+            assert not output.is_symlink() and host.wraps() and host.has_token("token-1")
 
 
 def test_a_certificate_authority_that_is_too_large_is_refused_by_name_and_size(host):
