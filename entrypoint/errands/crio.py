@@ -7,6 +7,8 @@ in the resident process.
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -51,16 +53,24 @@ def restart(address: str, unit: str, timeout: float) -> None:
     Waits at most `timeout` seconds for the bus, and as long for systemd. Raises `RestartError`.
     """
     from jeepney.bus import get_bus
-    from jeepney.io.blocking import open_dbus_connection
+    from jeepney.io.blocking import DBusConnection, prep_socket
     from jeepney.wrappers import DBusErrorResponse
 
     try:
-        get_bus(address)
+        path = get_bus(address)
     except (ValueError, KeyError, RuntimeError, StopIteration):
         raise RestartError(f"DBUS_SYSTEM_BUS_ADDRESS={address!r} is not an address such as {DEFAULT_BUS}") from None
     try:
-        connection = open_dbus_connection(address, auth_timeout=timeout)
-    except (OSError, ValueError, DBusErrorResponse) as error:
+        stream = prep_socket(path, timeout=timeout)
+        # What a new connection says first has no time-out of its own.
+        hang_up = threading.Timer(timeout, stream.shutdown, [socket.SHUT_RDWR])
+        hang_up.daemon = True
+        hang_up.start()
+        try:
+            connection = DBusConnection(stream)
+        finally:
+            hang_up.cancel()
+    except (OSError, ValueError, LookupError, DBusErrorResponse) as error:
         raise RestartError(f"cannot reach the system bus at {address}: {_words(error)}; {_MOUNT}") from error
     try:
         with connection:
@@ -72,7 +82,7 @@ def restart(address: str, unit: str, timeout: float) -> None:
         # Where there is no systemd, a bus may try to start one itself.
         advice = _NO_SYSTEMD if ".Error.Spawn." in name else _ADVICE.get(name, "look at the journal of the node")
         raise RestartError(f"{': '.join([name, *map(str, error.data[:1])])}; {advice}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise RestartError(f"the connection to {address} broke: {_words(error)}; is D-Bus restarting?") from error
     if result != "done":
         where = f"see `systemctl status {unit}` and `journalctl -u {unit}` on the node"

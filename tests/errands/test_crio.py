@@ -104,6 +104,23 @@ def hang_up(served):
     served.accept()[0].close()
 
 
+def let_in(served, *then):
+    connection, _ = served.accept()
+    with suppress(OSError):
+        for each in (b"", b"OK 1234deadbeef\r\n", *then):  # the first for the byte that begins it all
+            connection.recv(4096)
+            connection.sendall(each)
+        while connection.recv(4096):
+            pass
+
+
+ANSWERS = {
+    "hangs up": hang_up,  # as on a user whom the host does not know
+    "says no hello": let_in,
+    "is none": lambda served: let_in(served, b"OK again, and more of it\r\n"),
+}
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
@@ -111,17 +128,19 @@ def hang_up(served):
         ("left behind", "Connection refused"),
         ("silent", "Did not authenticate"),
         ("hangs up", "cannot reach the system bus"),
+        ("says no hello", "cannot reach the system bus"),
+        ("is none", "cannot reach the system bus"),
     ],
 )
 def test_a_bus_that_cannot_be_reached_is_told_with_what_to_mount_and_as_whom_to_run(tmp_path, state, reason):
     with socket.socket(socket.AF_UNIX) as served:
         if state != "missing":
             served.bind(str(tmp_path / "bus"))
-        if state in {"silent", "hangs up"}:
+        if state in {"silent", *ANSWERS}:
             served.listen()
-        if state == "hangs up":  # as on a user whom the host does not know
-            threading.Thread(target=hang_up, args=(served,), daemon=True).start()
-        said = failure(address_of(tmp_path / "bus"), timeout=0.2 if state == "silent" else 60)
+        if state in ANSWERS:
+            threading.Thread(target=ANSWERS[state], args=(served,), daemon=True).start()
+        said = failure(address_of(tmp_path / "bus"), timeout=60 if state == "hangs up" else 0.2)
     assert reason in said
     assert "mount the host's directory /run/dbus" in said
     assert "not the socket file alone, and run the container as root, without a user namespace" in said
