@@ -149,10 +149,12 @@ class Api:
 
         warnings.simplefilter("ignore")  # urllib3 warns of a certificate that is not to be verified
         verified = access.certificate_authority is not None
+        # Python's ssl takes ASCII alone; beside the certificates anything may stand.
+        authority = (access.certificate_authority or "").encode("ascii", "replace").decode("ascii")
         configuration = Configuration(
             host=access.server.rstrip("/"),
             api_key={"BearerToken": f"Bearer {access.token}"},
-            ca_cert_data=access.certificate_authority,
+            ca_cert_data=authority or None,
             verify_ssl=verified,
             retries=False,  # callers know better when to try again
             proxy="",  # Multus on the host has no proxy of this container's environment either

@@ -63,6 +63,11 @@ def test_the_chain_and_the_host_name_are_verified_all_the_same(connect, strict):
             connect(served, certificate_authority=pem(old)).get("/version")
 
 
+def test_a_ca_with_remarks_in_any_language_is_trusted(connect):
+    """Bundles name the authorities between their certificates."""
+    assert connect(certificate_authority=f"# Főtanúsítvány\n{pem(authority())}").get("/version").ok
+
+
 def test_without_a_ca_the_certificate_is_not_verified(connect, recwarn):
     assert connect(certificate_authority=None).get("/version").ok
     assert not recwarn.list
