@@ -312,6 +312,7 @@ def test_a_node_without_any_directory_is_told_so_and_nothing_crashes(tmp_path):
     assert "volume" in outcome["node.directories"]["advice"]
     assert outcome["cluster.reachable"]["status"] == "skipped"
     assert not any(finding["status"] == "pass" for finding in outcome.values())
+    assert "None" not in json.dumps(outcome)
 
 
 def test_the_name_of_a_file_writes_no_line_and_no_colour_of_its_own(host):

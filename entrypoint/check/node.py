@@ -155,7 +155,11 @@ def _current(view: View) -> Finding:
     puts = [step.put for step in changes if isinstance(step, Write)]
     puts += [step.changes.get("configuration") for step in wish.steps if isinstance(step, Note)]
     put = next(filter(None, puts), view.decision.ledger.configuration)
-    wanted = f"wraps {put.master}" if put and put.master else f"is the copy of {settings.static_conf_file}"
+    wanted = (
+        f"is the copy of {settings.static_conf_file}" if settings.static_conf_file else "wraps the default network's"
+    )
+    if put and put.master:
+        wanted = f"wraps {put.master}"
     if view.standing is None:
         return skipped(identifier, f"there is no configuration; one that {wanted} is called for")
     if changes:
