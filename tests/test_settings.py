@@ -62,6 +62,7 @@ def test_an_empty_value_means_the_default_for_every_flag():
     assert built(*(word for name in NAMES if name not in BOOLEANS for word in (name, ""))) == built()
     empty = ("SKIP_TLS_VERIFY", "KUBECONFIG_MODE", "KUBE_CA_FILE", *map(variable, NAMES))
     assert built(**dict.fromkeys(empty, "")) == built()
+    assert built(*(f"{name}= " for name in BOOLEANS)) == built()  # as YAML makes of a folded line
 
 
 @pytest.mark.parametrize("words", [("true", "false"), ("T", "F"), ("1", "0"), ("Yes", "nO"), ("TRUE", "FALSE")])

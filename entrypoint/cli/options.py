@@ -85,7 +85,8 @@ class Flag(click.Option):
         """Convert a value; an empty one, as templated manifests produce, means the default."""
         if self.multiple:
             value = [each for each in value or () if each != ""]
-        return super().type_cast_value(ctx, self.default if value == "" else value)
+        blank = self.type is click.BOOL and str(value).isspace()  # which click takes for false, whatever the default
+        return super().type_cast_value(ctx, self.default if value == "" or blank else value)
 
     def usual(self, ctx: click.Context) -> Any:
         """Return the value that it has when nobody says anything."""
