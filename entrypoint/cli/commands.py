@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,12 @@ class _Stdout(io.FileIO):
     def write(self, printed: Any, /) -> int:
         """Print it, and pretend to where that fails: Python would try again at the end, with words of its own."""
         try:
-            return super().write(printed) or 0
+            while (written := super().write(printed)) is None:  # a pipe that somebody else has set not to block
+                select.select([], [self], [])
         except OSError as error:
             self.failure = error
             return len(printed)
+        return written
 
 
 def _command(name: str) -> click.Command:

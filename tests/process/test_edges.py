@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +189,18 @@ def test_an_output_that_takes_nothing_ends_with_1_and_at_most_one_line(host, arg
     assert len(ran.stderr.splitlines()) <= 1
     assert not [word for word in ("Traceback", "unexpected", "report this", "Exception") if word in ran.stderr], ran
     assert ran.stderr or output != "full"
+
+
+def test_a_pipe_that_does_not_block_is_waited_for_until_all_is_read(host):
+    """Somebody else who has it may have set it so."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    room = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    os.write(writing, b"x" * room)
+    process = subprocess.Popen([sys.executable, "-m", "entrypoint", "--help"], env=host.environment(), stdout=writing)
+    os.close(writing)
+    state = Path(f"/proc/{process.pid}/stat")
+    until(lambda: all(state.read_text("utf-8").split()[2] == "S" for _ in range(20)), "it to sleep instead of trying")
+    with open(reading, "rb") as read:
+        assert b"--cni-conf-dir" in read.read()[room:]
+    assert process.wait() == 0
