@@ -199,7 +199,7 @@ class Api:
             return outcome.result(timeout)
         except TimeoutError as error:
             self._break_off()
-            raise UnreachableError(f"{self._host}: no answer within {timeout:g} s") from error
+            raise UnreachableError(f"{self._host}: no answer within {timeout:.3g} s") from error
         except (ApiException, HTTPError, OSError, ValueError) as error:
             raise UnreachableError(f"{self._host}: {_words(error, timeout)}") from error
 
@@ -297,7 +297,7 @@ def _words(error: BaseException, timeout: float) -> str:
         if isinstance(layer, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {layer.verify_message}"
         if isinstance(layer, TimeoutError):
-            return f"no answer within {timeout:g} s"
+            return f"no answer within {timeout:.3g} s"
         if isinstance(layer, OSError) and layer.strerror:
             return layer.strerror
     return quoted(" ".join(str(layers[-1]).split())) or type(layers[-1]).__name__
