@@ -58,9 +58,10 @@ class Order:
         except OSError as error:
             advice = "is the service account's volume, or the Secret of ERRANDS_ACCOUNT_DIR, mounted there?"
             raise NotYetError(f"cannot read the service account's token or CA: {error}; {advice}") from error
-        if not token or not is_token(token) or authority == "":
-            expected = f"{self.token_file} must hold a token, one printable word, and {self.ca_file} the cluster's CA"
-            raise NotYetError(f"{expected}: look at what is mounted there")
+        if not token or not is_token(token):
+            raise NotYetError(f"{self.token_file} must hold a token, one printable word: look at what is mounted there")
+        if authority == "":
+            raise NotYetError(f"{self.ca_file} must hold the cluster's CA: look at what is mounted there")
         return cluster.Api(cluster.Access(self.server, token.decode("ascii"), authority))
 
 

@@ -1,6 +1,7 @@
 """The removal of the startup taint, against an API server that refuses as real ones do."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -120,6 +121,17 @@ def test_a_token_that_cannot_be_used_is_read_again_for_the_next_try(api, remove,
     assert said in log.text()
     assert str(tmp_path / "token") in log.text()
     assert api.taints("node-1") == []
+
+
+def test_of_token_and_ca_the_one_at_fault_is_named(account, do, tmp_path):
+    ca = tmp_path / "ca.crt"
+    ca.write_text("")
+    order = patience.Order(**account, taint=(KEY, None))
+    said = do(taint.remove, replace(order, ca_file=str(ca)), lambda _: True, done=False).text()
+    assert f": {ca} must hold the cluster's CA" in said and order.token_file not in said
+    (tmp_path / "token").write_text("")
+    said = do(taint.remove, replace(order, ca_file=None), lambda _: True, done=False).text()
+    assert f": {order.token_file} must hold a token" in said and "CA" not in said
 
 
 def test_trouble_of_the_api_server_is_waited_out_and_each_kind_told_once(api, remove, monkeypatch):
