@@ -244,8 +244,8 @@ class Owner:
             os.close(descriptor)
 
     def _stands(self) -> bool:
-        """Say whether the own file still has its name; a look that failed is no news."""
-        if self._own is None:
+        """Say whether the own file says what is so, and still has its name; a look that failed is no news."""
+        if self._own is None or rank_of(self._own.path.name)[0] != self._able:
             return False
         try:
             return os.path.samestat(self._own.path.lstat(), os.fstat(self._own.descriptor))
@@ -276,9 +276,8 @@ class Owner:
             return
         if before is not None:
             os.close(before.descriptor)  # only now: who had it open has seen its lock all the time
-            if anew:
-                with contextlib.suppress(OSError):
-                    before.path.unlink()
+            with contextlib.suppress(OSError):
+                before.path.unlink()
         self._remade.took(now)
         self._retry.succeeded()
         self.complaint = None

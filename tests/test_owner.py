@@ -215,6 +215,21 @@ def test_what_cannot_be_made_is_told_and_tried_again_and_hinders_nothing(directo
     assert len(files_of(directory)) == 1
 
 
+def test_one_that_could_not_tell_that_it_can_configure_the_node_now_tells_it_later(directory, monkeypatch, clock):
+    """Its file of before stands all the time, and to others it would be one that cannot for ever."""
+    own = Owner(directory)
+    own.join(able=False)
+    with monkeypatch.context() as patch:
+        failing(patch, "open", errno.ENOSPC, ".tmp")
+        own.join(able=True)
+        own.look()
+        assert own.complaint is not None and own.deadline is not None
+    clock.now += 31
+    own.look()
+    assert own.complaint is None and own.deadline is None
+    assert [file.suffix for file in files_of(directory)] == [".alive"]
+
+
 def test_without_the_directory_above_there_is_nothing_to_say_and_nothing_to_wait_for(tmp_path):
     own = Owner(tmp_path / "missing/multus.d")
     own.join(able=True)

@@ -1,11 +1,12 @@
 import contextlib
+import errno
 import os
 import subprocess
 import threading
 import time
 
 import pytest
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
 from entrypoint.disk.wakeup import Wakeup
 from entrypoint.disk.watch import Watcher
@@ -98,6 +99,49 @@ def test_a_file_is_noticed_when_the_directories_above_it_appear_one_by_one(tmp_p
         assert woken(wakeup)
 
 
+def test_directories_that_appear_while_the_watch_begins_are_followed_to_their_end(
+    tmp_path, wakeup, watcher, monkeypatch
+):
+    """As `mkdir -p` makes them: the second may come before the first is watched, and nothing tells of it."""
+    path, real = tmp_path / "a/b/c", os.access
+    path.parent.parent.mkdir()
+
+    def looked_already(name, mode):
+        path.parent.mkdir(exist_ok=True)
+        return real(name, mode)
+
+    monkeypatch.setattr("os.access", looked_already)
+    watcher.follow([path])
+    settle(wakeup)
+    path.write_text("x")
+    assert woken(wakeup)
+    settle(wakeup)
+
+
+def test_without_room_for_all_directories_the_others_are_watched(tmp_path, wakeup, watcher, monkeypatch):
+    """What was watched stays watched: the kernel refuses new ones only."""
+    interests = [tmp_path / name / "x" for name in "abc"]
+    for each in interests:
+        each.parent.mkdir()
+    watcher.follow(interests)
+    (tmp_path / "new").mkdir()
+    real = InotifyFD._get_or_create_watch
+
+    def refuse(self, path, mask):
+        if path == os.fsencode(tmp_path / "new"):
+            raise OSError(errno.ENOSPC, "inotify watch limit reached")
+        return real(self, path, mask)
+
+    monkeypatch.setattr(InotifyFD, "_get_or_create_watch", refuse)
+    for order in ([tmp_path / "new/x", *interests], [*interests, tmp_path / "new/x"]):
+        with pytest.raises(OSError, match="limit"):
+            watcher.follow(order)
+        for each in interests:
+            settle(wakeup)
+            each.write_text("x")
+            assert woken(wakeup)
+
+
 def test_a_directory_that_is_removed_and_made_again_is_watched_again(tmp_path, wakeup, watcher):
     directory = tmp_path / "net.d"
     for _ in range(3):
@@ -165,7 +209,7 @@ def test_a_directory_that_is_mounted_at_two_places_is_watched_for_both(tmp_path,
         pytest.skip("nothing may be mounted here")
     try:
         interests = [(tmp_path / "d", SUFFIXES), tmp_path / "bound/x"]
-        watcher.follow(reversed(interests) if other_first else interests)
+        watcher.follow(interests[::-1] if other_first else interests)
         settle(wakeup)
         for name in ("a.conf", "x"):
             (tmp_path / "bound" / name).write_text("y")

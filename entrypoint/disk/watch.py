@@ -17,7 +17,7 @@ import itertools
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
@@ -52,7 +52,7 @@ class Watcher:
         self._numbers = itertools.count()
         self._callbacks: list[tuple[WatchDescriptor, CallbackId]] = []
 
-    def follow(self, interests: Iterable[Interest]) -> None:
+    def follow(self, interests: Collection[Interest]) -> None:
         """Watch from now on for changes of these files, and of the files with these suffixes in these directories.
 
         Looking at the files after this call and acting on every wake-up misses no change.
@@ -62,19 +62,32 @@ class Watcher:
             reader = _Reader(self._wakeup)
             reader.start()
             self._reader, self._callbacks = reader, []
-        # Watched anew each time: the path may lead to another directory now, though one with the same inode number.
-        # The kernel keeps the watch of one that was watched before, and nothing is missed between.
+        known = {descriptor for descriptor, _ in self._callbacks}
+        # What was first watched now may have changed after it was seen and before it was watched: go over it again.
+        while not (found := self._watch(self._reader, interests)) <= known:
+            known = found
+
+    def _watch(self, reader: _Reader, interests: Collection[Interest]) -> set[WatchDescriptor]:
+        """Watch the way as it is now, and nothing else any more; return what is watched.
+
+        Watched anew each time: the path may lead to another directory now, though one with the same inode number.
+        The kernel keeps the watch of one that was watched before, and nothing is missed between.
+        """
         before, self._callbacks = self._callbacks, []
-        try:
-            for path, directory in _on_the_way(interests, self._wakeup).items():
-                if os.access(path, os.R_OK):  # else inotify refuses to watch it, which watchdog does not report
-                    mask, number = Mask(_CONTENTS if directory.contents else _ENTRIES), CallbackId(next(self._numbers))
-                    # One that has gone since is back when the watch on its parent says so.
-                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                        descriptor = self._reader.add_callback(path, mask, directory, number)
-                        self._callbacks.append((descriptor, number))
-        finally:
-            self._reader.remove_callbacks(before)
+        refused: OSError | None = None
+        for path, directory in _on_the_way(interests, self._wakeup).items():
+            if os.access(path, os.R_OK):  # else inotify refuses to watch it, which watchdog does not report
+                mask, number = Mask(_CONTENTS if directory.contents else _ENTRIES), CallbackId(next(self._numbers))
+                try:
+                    self._callbacks.append((reader.add_callback(path, mask, directory, number), number))
+                except (FileNotFoundError, NotADirectoryError):
+                    pass  # gone since: it is back when the watch on its parent says so
+                except OSError as error:
+                    refused = error  # the kernel refuses new ones only: the others stay watched
+        reader.remove_callbacks(before)
+        if refused is not None:
+            raise refused
+        return {descriptor for descriptor, _ in self._callbacks}
 
     def stop(self) -> None:
         """Give back the inotify instance and end the reader's thread."""

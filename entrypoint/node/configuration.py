@@ -151,15 +151,18 @@ class Configuration:
     def _look_at_what_they_name(self, configurations: list[meshes.Configuration | None]) -> dict[str, bool | None]:
         """Return whether each file is there that is named, and remember what is to be followed."""
         settings = self._settings
-        named = {each.names(key) for each in configurations if each for key in (_KUBECONFIG, _INDICATOR)}
+        named = {each.names(key): key for each in configurations if each for key in (_KUBECONFIG, _INDICATOR)}
         if settings.static_conf_file is None:
-            named |= {settings.kubeconfig_path_on_host, settings.readiness_indicator_file}
-        places = {name: settings.in_container(name) for name in named - {""}}
+            named |= {settings.readiness_indicator_file: _INDICATOR, settings.kubeconfig_path_on_host: _KUBECONFIG}
+        named.pop("", None)
+        places = {name: settings.in_container(name) for name in named}
         self._refers_to = tuple(path for path in places.values() if path is not None)
-        return {name: None if path is None else self._is_there(path) for name, path in places.items()}
+        return {name: None if path is None else self._is_there(path, named[name]) for name, path in places.items()}
 
-    def _is_there(self, path: Path) -> bool | None:
+    def _is_there(self, path: Path, key: str) -> bool | None:
         """Say whether a file of the host is there; None where this container cannot see that."""
+        if key == _KUBECONFIG and os.path.isdir(path) and not os.path.islink(path):
+            return False  # Multus only asks whether an indicator is there, and has to read this
         directory = self._settings.cni_conf_dir
         if path.is_relative_to(directory):
             seen = mounts.is_usual(self._mounted_from)

@@ -18,17 +18,15 @@ NAME = "10-flannel.conflist"
 CLEANUP = "--cleanup-config-on-exit"
 
 
-def _checked(host, *flags):
+def _checked(host, *flags, identifiers=("configuration.",)):
     """Return the findings of `check` about the node by identifier."""
     outcome = host.run("check", "--output=json", *flags)
-    return {
-        each["id"]: each for each in json.loads(outcome.stdout)["findings"] if each["id"].startswith("configuration.")
-    }
+    return {each["id"]: each for each in json.loads(outcome.stdout)["findings"] if each["id"].startswith(identifiers)}
 
 
-def _agree(host, *flags):
+def _agree(host, *flags, **about):
     """Assert that `check` says of the configuration what the ready file does; return that."""
-    findings = _checked(host, *flags)
+    findings = _checked(host, *flags, **about)
     failed = [each for each in findings.values() if each["status"] == "fail"]
     assert host.ready.exists() is not bool(failed), failed
     return host.ready.exists()
@@ -131,6 +129,24 @@ def test_an_output_that_is_a_link_out_of_its_directory_is_replaced_or_complained
             host.until_ready(program)
             settled(program)
             assert not output.is_symlink() and host.wraps() and host.has_token("token-1")
+
+
+@pytest.mark.parametrize("output", ["conf", "kubeconfig", "installed"])
+def test_a_directory_in_the_place_of_an_output_is_none(host, output):
+    """As a volume of that path makes it where the file is missing."""
+    path = getattr(host, output)
+    with host.configured() as program:
+        program.freeze()
+        path.unlink()
+        (path / "somebodys").mkdir(parents=True)
+        program.thaw()
+        program.says("error", str(path), "Is a directory")
+        until(lambda: not host.ready.exists())
+        assert not _agree(host, identifiers=("configuration.", "kubeconfig.present", "binary."))
+        (path / "somebodys").rmdir()
+        path.rmdir()
+        until(host.ready.exists)
+        assert _agree(host)
 
 
 def test_a_certificate_authority_that_is_too_large_is_refused_by_name_and_size(host):
