@@ -118,6 +118,20 @@ def test_directories_that_appear_while_the_watch_begins_are_followed_to_their_en
     settle(wakeup)
 
 
+def test_a_directory_that_is_made_anew_without_end_does_not_hold_the_loop_up(tmp_path, wakeup, watcher, monkeypatch):
+    path, real = tmp_path / "a/b", os.access
+    path.parent.mkdir()
+
+    def made_anew(name, mode):
+        path.parent.rename(tmp_path / f"gone-{len(os.listdir(tmp_path))}")
+        path.parent.mkdir()
+        return real(name, mode)
+
+    monkeypatch.setattr("os.access", made_anew)
+    watcher.follow([path])
+    assert woken(wakeup)
+
+
 def test_without_room_for_all_directories_the_others_are_watched(tmp_path, wakeup, watcher, monkeypatch):
     """What was watched stays watched: the kernel refuses new ones only."""
     interests = [tmp_path / name / "x" for name in "abc"]

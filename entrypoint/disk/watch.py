@@ -39,6 +39,8 @@ _ENTRIES = (
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE
 _MAX_LINKS = 40  # as many as the kernel follows
+_ROUNDS = 8
+"""How often directories are gone over again that somebody makes meanwhile: then it is time to look."""
 Interest = Path | tuple[Path, tuple[str, ...]]
 """A file to follow, or those of a directory that have one of these suffixes."""
 
@@ -64,8 +66,12 @@ class Watcher:
             self._reader, self._callbacks = reader, []
         known = {descriptor for descriptor, _ in self._callbacks}
         # What was first watched now may have changed after it was seen and before it was watched: go over it again.
-        while not (found := self._watch(self._reader, interests)) <= known:
+        for _ in range(_ROUNDS):
+            found = self._watch(self._reader, interests)
+            if found <= known:
+                return
             known = found
+        self._wakeup.set()  # somebody makes directories without end: look in between
 
     def _watch(self, reader: _Reader, interests: Collection[Interest]) -> set[WatchDescriptor]:
         """Watch the way as it is now, and nothing else any more; return what is watched.
