@@ -82,8 +82,8 @@ class Configuration:
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
         self._dated: dict[str, tuple[object, float]] = {}
-        self._stood, self._lost = "", 0
-        """Where it stood last; how many were put before the directory was lost with the last of them."""
+        self._stood, self._lost = "", ledger.puts
+        """Where it stood last; how many were put before this one looked, or the directory was lost with the last."""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
 
@@ -111,7 +111,7 @@ class Configuration:
         ours = [path.name for path in settings.output_files]
         outputs = {name: self._output(name, put, now) for name in (*ours, *([put.name] if put else []))}
         # A mesh may move what this run has just written before it is seen.
-        written = put.name if put and self._ledger.puts > self._lost else ""
+        written = put.name if put and put.name in ours and self._ledger.puts > self._lost else ""
         self._stood = next((name for name in ours if isinstance(outputs[name].look, File)), self._stood or written)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
         source, gate, first = self._source.look(), settings.readiness_gate, self._first(names, outputs)
