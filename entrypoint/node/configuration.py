@@ -209,9 +209,11 @@ class Configuration:
         after = {*seen.names, output.name, *(step.to.name for step in here if isinstance(step, GiveBack))}
         after -= {step.path.name for step in here if isinstance(step, Remove | Retire)}
         faults = [*wish.faults, *self._faults(seen, after, output.name, output.document)]
-        switches = put.master is None and in_use and output.name not in {each.name for each in _ours(seen)}
+        ours = [each.name for each in _ours(seen)]
+        switches = put.master is None and in_use and output.name not in ours
         if switches and any(fault.identifier == "configuration.first" for fault in faults):
             steps = ()  # what stands works, and with this pods would get no Multus
+            warnings.append(f"{ours[0]} stays until {output.name} would be read first")
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return wish._replace(

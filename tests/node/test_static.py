@@ -80,6 +80,7 @@ def test_one_that_the_runtime_would_not_read_first_takes_the_place_of_none_that_
         decision = node.settle()
         assert (node.names(), decision.ready, decision.able) == (["00-multus.conf", "10-flannel.conflist"], True, False)
         assert "'10-flannel.conflist'" in decision.messages[0] and "before 70-multus.conf" in decision.messages[0]
+        assert decision.warnings == ["00-multus.conf stays until 70-multus.conf would be read first"]
         node.start()
     (node.directory / "10-flannel.conflist").unlink()
     assert node.settle().able
