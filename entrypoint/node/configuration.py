@@ -211,7 +211,7 @@ class Configuration:
         faults = [*wish.faults, *self._faults(seen, after, output.name, output.document)]
         ours = [each.name for each in _ours(seen)]
         switches = put.master is None and in_use and output.name not in ours
-        if switches and any(fault.identifier == "configuration.first" for fault in faults):
+        if switches and ours and any(fault.identifier == "configuration.first" for fault in faults):
             steps = ()  # what stands works, and with this pods would get no Multus
             warnings.append(f"{ours[0]} stays until {output.name} would be read first")
         source = put.master or "the static configuration"

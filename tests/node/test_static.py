@@ -87,6 +87,13 @@ def test_one_that_the_runtime_would_not_read_first_takes_the_place_of_none_that_
     assert node.names() == ["70-multus.conf"]
 
 
+def test_who_stands_by_is_ready_with_what_a_newer_one_wrote_and_has_not_noted_yet(tmp_path):
+    node = Static(tmp_path)
+    node.put("10-flannel.conflist", FLANNEL)
+    node.put("00-multus.conf", STATIC)
+    assert node.decide(standing_by=True).wishes[2].in_use
+
+
 def test_of_who_takes_over_with_another_name_it_is_put_back_although_it_was_gone_before_it_was_seen(tmp_path):
     node = Node(tmp_path)
     node.put("10-flannel.conflist", FLANNEL)
