@@ -154,7 +154,7 @@ class Settings(NamedTuple):
     def in_container(self, path_on_host: str) -> Path | None:
         """Return a path of the host as the container sees it if it is mounted beside the configuration directory."""
         directory = str(self.cni_conf_dir)
-        if not directory.endswith(_HOST_CONF_DIR):
+        if not directory.endswith(_HOST_CONF_DIR) or "\0" in path_on_host:  # anybody's configuration may say that
             return None
         return Path(directory.removesuffix(_HOST_CONF_DIR) + "/" + path_on_host.lstrip("/"))
 

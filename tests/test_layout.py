@@ -20,7 +20,7 @@ BELOW = {
     "telling": {"disk"},
     "settings": {"cni"},
     "cni": set(),
-    "disk": {"telling"},
+    "disk": set(),
     "__main__": {"cli"},
 }
 """Which rooms of the first floor each may import; what stands alone beside the folders is one, too."""

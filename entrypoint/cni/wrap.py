@@ -167,6 +167,12 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
         raise InvalidPatchError("expected a JSON object")
     if fault := depth_fault(patch):
         raise InvalidPatchError(fault)
+    if node_name is None and _NODE_NAME in str(patch):
+        raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
+    # In keys as well, which are judged below as Multus will read them.
+    patch = json.loads(json.dumps(patch).replace(_NODE_NAME, json.dumps(node_name or "")[1:-1]))
+    if oversize := size_fault(len(json.dumps(patch))):
+        raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
     if touched := [key for key in patch if field(MULTUS, key) in PROTECTED]:
         raise InvalidPatchError(f"{', '.join(touched)}: what this program decides itself cannot be patched")
     # Multus, written in Go, takes a key in any letters for its own.
@@ -182,12 +188,7 @@ def read_patch(content: bytes, node_name: str | None) -> dict[str, Any]:
         raise InvalidPatchError(
             "auxiliaryCNIChainName: every pod fails with it, unless clusterNetwork is the path of a configuration"
         )
-    if node_name is None and _NODE_NAME in str(patch):
-        raise InvalidPatchError(f"{_NODE_NAME} needs the environment variable NODE_NAME (downward API, spec.nodeName)")
-    filled: dict[str, Any] = json.loads(json.dumps(patch).replace(_NODE_NAME, json.dumps(node_name or "")[1:-1]))
-    if oversize := size_fault(len(json.dumps(filled))):
-        raise InvalidPatchError(f"once it is filled in and written, it {oversize}")
-    return filled
+    return patch
 
 
 def patch_remarks(patch: Mapping[str, Any]) -> list[str]:

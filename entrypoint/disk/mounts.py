@@ -1,4 +1,4 @@
-"""Where on the host a directory of this container is, as far as the kernel tells. Pure.
+"""Where on the host a directory of this container is, as far as the kernel tells. Pure, but for `of`, which asks it.
 
 /proc/self/mountinfo has, of a mounted hostPath, the path within its file system. That is the path on the host only
 where the file system is the host's root. An own partition for /var leaves the beginning out, a btrfs subvolume or an

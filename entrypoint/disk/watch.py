@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import stat
 from collections import defaultdict
@@ -23,7 +24,6 @@ from pathlib import Path
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from entrypoint.disk.wakeup import Wakeup
-from entrypoint.telling.log import logger
 
 # IN_ATTRIB: a directory that could not be entered is not watched; that it may be entered again, its parent tells.
 # IN_MASK_ADD: two paths may lead to one directory, as bind mounts make them, and inotify knows it once.
@@ -38,6 +38,7 @@ _ENTRIES = (
 )
 # Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reads cause them and would spin the loop.
 _CONTENTS = _ENTRIES | InotifyConstants.IN_MODIFY | InotifyConstants.IN_CLOSE_WRITE
+_LOGGER = logging.getLogger("entrypoint")  # by its name, because `telling` is above this folder
 _MAX_LINKS = 40  # as many as the kernel follows
 _ROUNDS = 8
 """How often directories are gone over again that somebody makes meanwhile: then it is time to look."""
@@ -148,7 +149,8 @@ class _Reader(InotifyFD):
         try:
             super().run()
         except Exception as error:  # a traceback on stderr is all that a thread's death would leave behind
-            logger.error("the watch on files ended with %s, starting another: %s", type(error).__name__, error)
+            ended = "the watch on files ended with %s, starting another: %s"
+            _LOGGER.log(logging.ERROR, ended, type(error).__name__, error)
         finally:
             self._wakeup.set()
 

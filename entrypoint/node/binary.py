@@ -35,6 +35,8 @@ class Program(NamedTuple):
     """What keeps the image's from being installed."""
     alike: bool
     """The installed one is a regular file with the size and the mode of the image's."""
+    pair: tuple[Signature, Signature] | None
+    """Which two files these are, as they are now."""
     compared: Compared | None
     """None: these two have not been compared yet, as they are now."""
 
@@ -129,11 +131,9 @@ class Binary:
         return copies, unsure, (f"{told}; left alone",)
 
     def _compare(self, program: Program, *, ours: bool = True) -> Compare:
-        pair = self._signatures(program.path, program.source)
-
         def tell(same: bool, digest: str) -> None:
-            if pair is not None and pair == self._signatures(program.path, program.source):
-                self._compared[program.path] = pair, Compared(same, digest)
+            if program.pair is not None and program.pair == self._signatures(program.path, program.source):
+                self._compared[program.path] = program.pair, Compared(same, digest)
 
         return Compare(program.path, program.source, tell, ours)
 
@@ -159,6 +159,7 @@ class Binary:
             fault=leads_away(path) or program_fault(path),
             source_fault=source_fault(source),
             alike=pair is not None and stat.S_ISREG(pair[0][2]) and pair[0][2:4] == pair[1][2:4],  # mode and size
+            pair=pair,
             compared=known[1] if known is not None and known[0] == pair else None,
         )
 

@@ -82,8 +82,8 @@ class Configuration:
         self._mounted_from = mounts.of(settings.cni_conf_dir)
         """The path of the configuration directory within the file system that it is on; None when nothing tells."""
         self._dated: dict[str, tuple[object, float]] = {}
-        self._stood, self._lost = "", 0
-        """Where it stood last; how many were put before the directory was lost with the last of them."""
+        self._stood, self._lost = "", ledger.puts
+        """Where it stood last; how many were put before this one looked, or the directory was lost with the last."""
         self._refers_to: tuple[Path, ...] = ()
         """The kubeconfig and the readiness indicator that what stands names, where this container sees them."""
 
@@ -111,7 +111,7 @@ class Configuration:
         ours = [path.name for path in settings.output_files]
         outputs = {name: self._output(name, put, now) for name in (*ours, *([put.name] if put else []))}
         # A mesh may move what this run has just written before it is seen.
-        written = put.name if put and self._ledger.puts > self._lost else ""
+        written = put.name if put and put.name in ours and self._ledger.puts > self._lost else ""
         self._stood = next((name for name in ours if isinstance(outputs[name].look, File)), self._stood or written)
         names = tuple(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
         source, gate, first = self._source.look(), settings.readiness_gate, self._first(names, outputs)
@@ -209,9 +209,11 @@ class Configuration:
         after = {*seen.names, output.name, *(step.to.name for step in here if isinstance(step, GiveBack))}
         after -= {step.path.name for step in here if isinstance(step, Remove | Retire)}
         faults = [*wish.faults, *self._faults(seen, after, output.name, output.document)]
-        switches = put.master is None and in_use and output.name not in {each.name for each in _ours(seen)}
-        if switches and any(fault.identifier == "configuration.first" for fault in faults):
+        ours = [each.name for each in _ours(seen)]
+        switches = put.master is None and in_use and output.name not in ours
+        if switches and ours and any(fault.identifier == "configuration.first" for fault in faults):
             steps = ()  # what stands works, and with this pods would get no Multus
+            warnings.append(f"{ours[0]} stays until {output.name} would be read first")
         source = put.master or "the static configuration"
         warnings += [f"{each} of {source} is chained behind Multus as well: its copy goes without" for each in doubled]
         return wish._replace(

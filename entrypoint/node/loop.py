@@ -166,6 +166,7 @@ class Loop:
         self._configured = False
         """The node was configured once in this run."""
         self._ready, self._able = False, False
+        """The last verdict; nothing was in this run's way once."""
         self._retry = Backoff(_FIRST_RETRY, _LAST_RETRY)
         self._standing_by = False
         self._histories: dict[Path, _History] = {}
@@ -218,7 +219,7 @@ class Loop:
             self._removals.found(path for wish in decision.wishes for path in wish.stands)
             self._able = self._able or decision.able
             self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-            held_back = any(step.vital for step in decision.steps)  # what stands is not of this run
+            held_back = any(isinstance(step, Write) for step in decision.steps)  # what stands is not of this run
             self._configured = self._configured or (self._ready and not held_back)
             if done and not later and decision.steps:
                 later.append(self._clock())  # what is left to do after that is done at once

@@ -230,6 +230,18 @@ def test_the_name_of_the_node_is_filled_in_wherever_it_stands_in_a_value():
 
 
 @pytest.mark.parametrize(
+    ("content", "name", "why"),
+    [
+        (b'{"__NODE_NAME__": []}', "delegates", "delegates: what this program decides itself"),
+        (b'{"__NODE_NAME__": 7}', "kubeconfig", "'kubeconfig' is a number"),
+    ],
+)
+def test_a_patch_is_judged_as_it_is_once_it_is_filled_in(content, name, why):
+    with pytest.raises(wrap.InvalidPatchError, match=why):
+        wrap.read_patch(content, name)
+
+
+@pytest.mark.parametrize(
     ("content", "patch"),
     [
         (b'{"KubeConfig": "/x", "LOGOPTIONS": {"maxSize": 1e2}}', {"kubeconfig": "/x", "logOptions": {"maxSize": 100}}),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from entrypoint.node import configuration
 from entrypoint.node.configuration import overtaken
+from entrypoint.node.decision import parts
 from entrypoint.node.ledger import Book, Put, Renamed, written
 from entrypoint.node.part import LookFailedError
 from tests.node import CRIO, FLANNEL, MASTERS, Node, snapshot
@@ -366,6 +367,15 @@ def test_who_stands_by_says_of_whatever_the_newer_one_wrote_whether_it_works(nod
     assert not node.decide(standing_by=True).ready
 
 
+def test_who_takes_over_gives_no_mesh_time_for_what_it_has_not_seen_itself(tmp_path):
+    node = Node(tmp_path)
+    node.put("10-a.conflist", CRIO)
+    node.settle()
+    node.parts = parts(node.settings, node.ledger, clock=lambda: node.now)
+    (node.directory / "00-multus.conflist").unlink()
+    assert node.touched(node.decide()) == ["00-multus.conflist"]
+
+
 def test_a_kubeconfig_that_is_named_and_not_there_is_in_the_way(tmp_path):
     node = usual(tmp_path, "--multus-kubeconfig-file-host=/etc/cni/net.d/own.kubeconfig")
     decision = node.settle()
@@ -375,6 +385,13 @@ def test_a_kubeconfig_that_is_named_and_not_there_is_in_the_way(tmp_path):
     assert node.settle().ready
     assert usual(tmp_path).settle().ready
     assert usual(tmp_path, "--multus-kubeconfig-file-host=/etc/unseen/kubeconfig").settle().ready
+
+
+@pytest.mark.parametrize("key", ["kubeconfig", "readinessindicatorfile"])
+def test_a_name_that_no_file_can_have_ends_nothing(tmp_path, key):
+    node = usual(tmp_path)
+    node.put("00-a.conf", {"name": "n", "type": "multus", key: "/run/nul\0/x"})
+    assert "'00-a.conf'" in node.settle().messages[0]
 
 
 def test_a_readiness_indicator_that_has_another_suffix_now_is_named(tmp_path):

@@ -259,6 +259,17 @@ def test_once_configured_a_binary_that_cannot_be_repaired_does_not_stop_the_conf
     assert not (root / "ready").exists()
 
 
+def test_nor_does_one_that_a_start_finds_to_be_damaged(root, start, running, failing):
+    running().close()
+    (root / "bin/multus").write_bytes(b"\x7fELF mu1tus")
+    loop, tried = start(), failing(Copy)
+    loop.passes()
+    put(root, FLANNEL.replace(b"cbr0", b"cbr1"))
+    loop.one_pass()
+    assert tried
+    assert b"cbr1" in (root / "net.d/00-multus.conf").read_bytes()
+
+
 def test_a_mesh_that_takes_its_plugin_out_just_before_ours_is_written_has_the_last_word(root, start, monkeypatch):
     put(root, CRIO)
     loop = start()

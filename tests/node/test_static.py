@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from entrypoint.node.decision import parts
 from tests.meshes import CONVERTED_NAME
-from tests.node import CRIO, FLANNEL, Node
+from tests.node import CRIO, FLANNEL, Node, settings_for
 
 PLUGIN = {"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "delegates": []}
 STATIC = json.dumps(PLUGIN).encode()
@@ -79,10 +80,31 @@ def test_one_that_the_runtime_would_not_read_first_takes_the_place_of_none_that_
         decision = node.settle()
         assert (node.names(), decision.ready, decision.able) == (["00-multus.conf", "10-flannel.conflist"], True, False)
         assert "'10-flannel.conflist'" in decision.messages[0] and "before 70-multus.conf" in decision.messages[0]
+        assert decision.warnings == ["00-multus.conf stays until 70-multus.conf would be read first"]
         node.start()
     (node.directory / "10-flannel.conflist").unlink()
     assert node.settle().able
     assert node.names() == ["70-multus.conf"]
+
+
+def test_who_stands_by_is_ready_with_what_a_newer_one_wrote_and_has_not_noted_yet(tmp_path):
+    node = Static(tmp_path)
+    node.put("10-flannel.conflist", FLANNEL)
+    node.put("00-multus.conf", STATIC)
+    assert node.decide(standing_by=True).wishes[2].in_use
+
+
+def test_of_who_takes_over_with_another_name_it_is_put_back_although_it_was_gone_before_it_was_seen(tmp_path):
+    node = Node(tmp_path)
+    node.put("10-flannel.conflist", FLANNEL)
+    node.settle()
+    (tmp_path / "05-own.conf").write_bytes(STATIC)
+    node.settings = settings_for(tmp_path, f"--multus-conf-file={tmp_path}/05-own.conf")
+    node.parts = parts(node.settings, node.ledger, clock=lambda: node.now)  # of one that had put something before
+    node.do(node.steps(node.decide()))
+    (node.directory / "05-own.conf").unlink()
+    assert node.rest().ready
+    assert node.names() == ["05-own.conf", "10-flannel.conflist"]
 
 
 @pytest.mark.parametrize(
