@@ -78,10 +78,10 @@ SPOILT = [
 def test_what_is_missing_or_wrong_is_named_with_what_to_do_and_nothing_is_written(host, spoil, said, words):
     host.master()
     spoil(host)
-    said = said.format(root=host.root).split()
+    said = [each.format(root=host.root) for each in said.split()]
     flags = [f"--multus-autoconfig-dir={host.conf_dir}", *(each for each in said if each.startswith("--"))]
     before = host.snapshot()
-    outcome = host.run(*flags, env=dict(each.split("=") for each in said if not each.startswith("--")))
+    outcome = host.run(*flags, env=dict(each.split("=", 1) for each in said if not each.startswith("--")))
     assert outcome.returncode == 1
     assert all(word.format(root=host.root) in outcome.stderr for word in words), outcome.stderr
     assert host.snapshot() == before
