@@ -62,6 +62,17 @@ def test_no_cni_runtime_reads_the_name_of_a_temporary_file(tmp_path, monkeypatch
     assert not name.endswith((".conf", ".conflist", ".json"))
 
 
+def test_nobody_else_may_read_a_file_while_it_is_written(tmp_path, monkeypatch):
+    """A kubeconfig gets its mode only when the token is in it."""
+    modes, before = [], os.umask(0)
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, _: modes.append(os.fstat(descriptor).st_mode & 0o777))
+    try:
+        files.write(tmp_path / "a.conf", b"new", 0o600)
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
 def test_a_running_binary_is_replaced(tmp_path):
     source, target = tmp_path / "sleep", tmp_path / "bin" / "multus"
     target.parent.mkdir()
