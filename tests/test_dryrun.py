@@ -15,6 +15,7 @@ from tests.flags import MASTERS
         *('"psk": "hush"', '"etcd_key":\n "hush"', '"pin": 1234', '"pin": -1.5e3', '"community": "hush"'),
         *('"Authorization": "Basic aHVzaA=="', '"t\\u006fken": "hu\\"sh"', '"Name": "hush"', '"x": ["hush", ["hush"]]'),
         *('"headers": {"name": 1, "x": "hush"}', '"args": {"cni": {"key": "hush"}}', '"value": "hush"'),
+        '"x": [{"mtu": 1}, "hush"]',
     ],
 )
 def test_what_no_specification_knows_is_masked_and_the_rest_stays_as_it_is(secret):

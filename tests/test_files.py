@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from entrypoint.disk import files, programs
-from entrypoint.disk.looks import signature
+from entrypoint.disk.looks import read, signature
+from tests.waiting import until
 
 SECRET = b"x" * 5_000_000
 
@@ -60,6 +61,17 @@ def test_no_cni_runtime_reads_the_name_of_a_temporary_file(tmp_path, monkeypatch
     files.write(tmp_path / "a.conf", b"new", 0o600)
     (name,) = names
     assert not name.endswith((".conf", ".conflist", ".json"))
+
+
+def test_nobody_else_may_read_a_file_while_it_is_written(tmp_path, monkeypatch):
+    """A kubeconfig gets its mode only when the token is in it."""
+    modes, before = [], os.umask(0)
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, _: modes.append(os.fstat(descriptor).st_mode & 0o777))
+    try:
+        files.write(tmp_path / "a.conf", b"new", 0o600)
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
 
 
 def test_a_running_binary_is_replaced(tmp_path):
@@ -294,3 +306,27 @@ def test_a_file_that_somebody_else_has_written_meanwhile_is_not_overwritten(tmp_
     with pytest.raises(files.ReplacedError):
         files.write(path, b"3", 0o600, known)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- looking ----
+
+
+def test_what_is_there_and_is_no_file_is_not_missing(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    missing = {name: read(tmp_path / name).missing for name in ("fifo", "directory", "link", "nothing", "nothing/x")}
+    assert [name for name, is_missing in missing.items() if is_missing] == ["nothing", "nothing/x"]
+
+
+def test_another_content_of_the_same_size_and_age_is_another_signature(tmp_path):
+    """As `cp -p` and `rsync` write it. The file's own clock may stand still for some milliseconds."""
+    path = tmp_path / "a.conf"
+
+    def written(content):
+        path.write_bytes(content)
+        os.utime(path, (1e9, 1e9))
+        return signature(path.stat())
+
+    before = written(b"1")
+    until(lambda: written(b"2") != before)

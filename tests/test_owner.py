@@ -93,12 +93,21 @@ def test_a_directory_that_was_there_before_stays_with_nothing_of_ours_but_the_lo
     assert os.listdir(directory) == []
 
 
+def test_the_lock_stays_in_a_directory_that_stays(directory):
+    own = Owner(directory)
+    own.join(able=True)
+    assert may_write(own)
+    (directory / "multus.kubeconfig").touch()
+    own.leave()
+    assert sorted(os.listdir(directory)) == [owner.LOCK, "multus.kubeconfig"]
+
+
 def test_a_newer_one_is_seen_only_while_it_lives(directory):
     own = Owner(directory)
     own.join(able=True)
     with another(directory) as process:
-        own.look()
-        assert own.superseded and own.accompanied and own.overtaken() and not may_write(own)
+        assert not may_write(own)  # it looks in its turn
+        assert own.superseded and own.accompanied and own.overtaken()
         process.kill()
         process.wait()
         own.look()
@@ -308,7 +317,7 @@ def test_of_two_that_started_in_the_same_instant_the_name_decides(directory, tie
 def test_a_rank_comes_after_that_of_every_one_that_lives(directory):
     with another(directory) as process:
         (file,) = files_of(directory)
-        later = file.with_name(f".multus-entrypoint-{owner._HIGHEST - 5:020}-0123456789ab.alive")
+        later = file.with_name(f".multus-entrypoint-{owner._HIGHEST - 5:020}-{'f' * 12}.alive")
         file.rename(later)
         own = Owner(directory)
         own.join(able=True)

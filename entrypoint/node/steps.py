@@ -224,7 +224,8 @@ class Retire(_Rename):
     def do(self, doing: Doing) -> None:
         """Note it, and rename it."""
         ledger, kept, before = doing.ledger, doing.ledger.says, doing.ledger.says.renamed
-        earlier = {**kept.earlier, **({before.name: before.digest} if before else {})}
+        # What a killed run noted and did not rename has not taken the place of the NAME.old before it.
+        earlier = {**({before.name: before.digest} if before else {}), **kept.earlier}
         ledger.note(renamed=self.renamed, earlier=earlier)
         try:
             ledger.save()

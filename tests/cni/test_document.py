@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.cni.document import (
+    MAX_CONFIGURATION,
     MAX_DEPTH,
     InvalidJsonError,
     Master,
@@ -18,6 +19,12 @@ from entrypoint.cni.document import (
 )
 from tests.flags import MASTERS
 from tests.meshes import go_format, go_parse
+
+
+def test_the_largest_that_is_read_is_as_large_as_the_message_says():
+    content = b'{"name": "n", "type": "t", "x": ""}'
+    content = content.replace(b'""', b'"%s"' % (b"x" * (MAX_CONFIGURATION - len(content))))
+    assert isinstance(examine(content), Master)
 
 
 @pytest.mark.parametrize("path", sorted(MASTERS.iterdir()), ids=lambda path: path.name)

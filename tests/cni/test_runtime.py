@@ -9,8 +9,15 @@ LISTED = {"cniVersion": "1.0.0", "name": "n", "plugins": [{**OURS, "name": "n"},
 
 
 def test_files_are_read_in_the_order_of_their_bytes_and_only_by_three_suffixes():
-    names = ["b.conf", "B.conflist", "\udcff.json", "\u00e9.conf", "a.cfg", "a.conf.old", ".conf"]
-    assert runtime.in_order(names) == [".conf", "B.conflist", "b.conf", "\u00e9.conf", "\udcff.json"]
+    names = ["b.conf", "B.conflist", "\udcff.json", "\u00e9.conf", "a.cfg", "\U0001f40d.conf", "a.conf.old", ".conf"]
+    assert runtime.in_order(names) == [
+        ".conf",
+        "B.conflist",
+        "b.conf",
+        "\u00e9.conf",
+        "\U0001f40d.conf",
+        "\udcff.json",  # a byte that is no UTF-8; as a character it would come before the snake
+    ]
 
 
 @pytest.mark.parametrize(

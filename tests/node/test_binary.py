@@ -182,10 +182,14 @@ def test_one_that_somebody_changed_is_theirs_from_then_on(plugins):
     assert sorted(plugins.uninstall()) == ["ipvlan", "multus"]
 
 
-def test_killed_after_the_ledger_has_it_and_before_it_is_there_it_is_still_ours_later(plugins):
+@pytest.mark.parametrize("there", [False, True])
+def test_killed_just_before_or_after_it_is_there_it_is_still_ours_later(plugins, there):
     """Told afterwards, a run that was killed in between would leave a program that is nobody's."""
+    real = programs.copy
 
-    def killed(source, path, cancelled):
+    def killed(*arguments):
+        if there:
+            real(*arguments)
         raise KeyboardInterrupt
 
     step = next(step for step in wish(plugins).steps if step.path.name == "macvlan")

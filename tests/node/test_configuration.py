@@ -381,7 +381,7 @@ def test_a_kubeconfig_that_is_named_and_not_there_is_in_the_way(tmp_path):
     decision = node.settle()
     assert not decision.ready
     assert f"{node.directory}/own.kubeconfig does not exist" in decision.messages[0]
-    (node.directory / "own.kubeconfig").touch()
+    (node.directory / "own.kubeconfig").symlink_to("/etc/kubernetes/only-on-the-host")
     assert node.settle().ready
     assert usual(tmp_path).settle().ready
     assert usual(tmp_path, "--multus-kubeconfig-file-host=/etc/unseen/kubeconfig").settle().ready

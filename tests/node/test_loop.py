@@ -515,6 +515,22 @@ def test_who_comes_while_another_one_notes_something_writes_its_own_configuratio
     assert json.loads((root / "net.d/00-multus.conf").read_bytes())["logLevel"] == "error"
 
 
+def test_what_another_one_notes_before_our_turn_is_not_overwritten(root, start, monkeypatch):
+    put(root, FLANNEL)
+    loop, theirs = start(), Ledger(root / "net.d/multus.d/ledger.json")
+    turn = loop._owner.turn
+
+    def later(cancelled):
+        theirs.note_program("macvlan", "d")
+        theirs.save()
+        monkeypatch.undo()
+        return turn(cancelled)
+
+    monkeypatch.setattr(loop._owner, "turn", later)
+    loop.rest()
+    assert parsed(theirs.path.read_bytes()).programs.keys() == {"macvlan", "multus"}
+
+
 # ---- leaving ----
 
 

@@ -80,6 +80,16 @@ def test_killed_between_the_ledger_and_the_rename_it_goes_on_where_it_was(node):
     assert (node.networks(), node.wrapped) == (["05-a.conf.old", "10-b.conf"], 1)
 
 
+def test_killed_there_twice_it_still_knows_the_old_file_that_is_to_make_way(node):
+    node.put("05-a.conf", 1)
+    node.settle()
+    node.put("05-a.conf", 2)
+    node.once(killed=True)
+    node.once(killed=True)
+    node.settle()
+    assert (node.networks(), node.wrapped, node.number("05-a.conf.old")) == (["05-a.conf.old"], 2, 2)
+
+
 def test_one_that_could_not_read_what_stands_beside_it_renames_nothing_yet(node, monkeypatch):
     node.put("05-a.conf", 1)
     node.put("10-b.conf", 2)
@@ -117,6 +127,13 @@ def test_what_must_keep_its_name_is_wrapped_all_the_same(tmp_path, name, flags, 
     decision = node.settle()
     assert (node.networks(), node.wrapped) == ([name], 1)
     assert why in decision.warnings[0]
+
+
+def test_a_name_that_just_fits_is_renamed(node):
+    name = "x" * 246 + ".conf"
+    node.put(name, 1)
+    node.settle()
+    assert node.networks() == [f"{name}.old"]
 
 
 # ---- getting the name back ----

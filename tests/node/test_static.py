@@ -152,6 +152,15 @@ def test_one_that_is_its_own_source_is_the_operators_and_is_never_removed(tmp_pa
     assert (node.directory / "05-own.conf").read_bytes() == STATIC
 
 
+def test_our_copy_is_the_operators_once_it_is_named_as_its_own_source(tmp_path):
+    node = Static(tmp_path)
+    node.settle()
+    node.start(f"--multus-conf-file={node.directory}/70-multus.conf", "--cleanup-config-on-exit")
+    assert node.settle().ready
+    assert node.ledger.says.configuration is not None
+    assert node.leave() == []
+
+
 def test_the_generated_file_of_an_earlier_run_goes_and_an_operators_of_that_name_stays(tmp_path):
     node = Node(tmp_path)
     node.put("10-a.conflist", CRIO)
