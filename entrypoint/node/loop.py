@@ -218,9 +218,10 @@ class Loop:
             self._first = False
             self._removals.found(path for wish in decision.wishes for path in wish.stands)
             self._able = self._able or decision.able
-            self._ready = decision.ready and self._able  # of a bad rollout, the old configuration still works
-            held_back = any(isinstance(step, Write) for step in decision.steps)  # what stands is not of this run
-            self._configured = self._configured or (self._ready and not held_back)
+            # What stands may be the work of another, as in a bad rollout: not ready until this run has written.
+            first = not any(isinstance(step, Write) for step in decision.steps) and self._able
+            self._ready = decision.ready and (self._configured or first)
+            self._configured = self._configured or self._ready
             if done and not later and decision.steps:
                 later.append(self._clock())  # what is left to do after that is done at once
             if self._waits(decision):
