@@ -238,10 +238,11 @@ class Lives:
         until(lambda: watches(self.program), what="the watch")
         before = self._before
         if before is not None:  # what a pass has open meanwhile it closes again
-            same = lambda now: now[1] == before[1] and abs(now[0] - before[0]) <= 2  # noqa: E731
+            same = lambda now: now[1] == before[1] and now[0] - before[0] <= 2  # noqa: E731
             until(lambda: same(resources(self.program)), lambda: f"{before}, and not {resources(self.program)}")
         now = resources(self.program)
-        self._before = before or now
+        # The first count may have come in the midst of a pass: the least that is ever open is what it is held to.
+        self._before = now if before is None else (min(before[0], now[0]), *before[1:])
         if before is not None:
             self.growth = max(self.growth, now[2] - before[2])
 
